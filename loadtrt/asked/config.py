@@ -96,6 +96,9 @@ class RunConfig(Strict):
     )
     live: bool = _watching(True, "Draw a live view where stderr is a terminal.")
     telemetry: bool = _watching(True, "Sample the GPU's clocks, power and temperature.", commands=SEARCHES)
+    shared_gpu: bool = _watching(
+        False, "Accept that other processes compute on the GPU: what they leave is measured.", commands=SEARCHES
+    )
     metrics: Address | None = _watching(
         None, "Serve Prometheus metrics; without a host, to this machine only.", metavar="[HOST]:PORT"
     )

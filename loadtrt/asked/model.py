@@ -43,6 +43,7 @@ from loadtrt.errors import UsageError
 from loadtrt.load.arrivals import MOST_REQUESTS, parse_bursts, parse_stages
 from loadtrt.load.request_sizes import Batching, Part, parse_batching, parse_mix
 
+MOST_CONTEXTS = 32_767  # rows are sorted by a lane's number in 16 bits (records/tally.py); memory ends sooner
 # How an option under each heading of --help is declared, with the commands that most of them go with.
 _load = partial(option, group="Load", commands="sweep")
 _engine = partial(option, group="Engine", commands=ENGINES)
@@ -123,6 +124,12 @@ class Model(Strict):
     )
     plugins: Sources = _engine((), "Plugin library to load first (repeatable).", metavar="FILE")
     allow_host_code: bool = _engine(False, "Let TensorRT run the host code that a version-compatible plan carries.")
+    lean_library: Source | None = _engine(
+        None,
+        "Lean runtime (libnvinfer_lean.so) for a version-compatible plan that was built without its own.",
+        metavar="FILE",
+        shown_default="that of an installed package",
+    )
     device: int = _engine(0, "Number of the GPU.", ge=0, le=1023)
     fp16: bool = _engine(False, "Plan: check that it computes in FP16. ONNX model: build or convert it to FP16.")
     batch: int | None = _engine(  # TensorRT's dimensions are 32 bits wide up to 8.6
@@ -138,12 +145,28 @@ class Model(Strict):
         None, "CPU threads of each context of ONNX Runtime.", shown_default="cores / contexts", ge=1, le=4096
     )
 
-    contexts: int = _lanes(1, "Execution contexts, each on streams of its own.", ge=1, le=1024)
+    contexts: int = _lanes(1, "Execution contexts, each on streams of its own.", ge=1, le=MOST_CONTEXTS)
     buffers: int = _lanes(2, "Buffer sets of each context, so that copies overlap compute.", ge=1, le=64)
+    partitions: int = _lanes(
+        1,
+        "Equal parts of the GPU's SMs: context i computes on partition i modulo N.",
+        ge=1,
+        le=1024,
+    )
+    sms: int | None = _lanes(
+        None,
+        "SMs of each partition, which the GPU rounds up.",
+        commands=ENGINES,
+        metavar="N",
+        shown_default="as many as there are for each",
+        ge=1,
+        le=4096,
+    )
     requests_per_launch: int = _lanes(
         1, "Requests of a closed loop that one CUDA graph launches together.", commands="", ge=1, le=64
     )
     graph: bool = _lanes(True, "Launch CUDA graphs instead of single calls.", commands=ENGINES)
+    submit: Literal["auto", "graph", "apart"] = _lanes("auto", "Copy within the CUDA graph or apart; auto tries both.")
     copies: bool = _lanes(True, "Copy inputs and outputs with every request.")
     wait: Literal["spin", "block"] = _lanes("spin", "Poll for completions, or sleep until they come.")
 
@@ -272,6 +295,9 @@ class Model(Strict):
             raise ValueError(f"inputs from files have one size, and --{several} needs several: take random or zeros")
         if several and not self.copies:
             raise ValueError(f"--{several} needs copies, as what the device holds has one size: leave --no-copies out")
+        unlike = "--no-graph" if not self.graph else "--no-copies" if not self.copies else None
+        if self.submit != "auto" and unlike is not None:
+            raise ValueError(f"--submit says whether a CUDA graph holds the copies: leave it out with {unlike}")
         if self.requests_per_launch > 1 and (not self.load.closed or several):
             raise ValueError(
                 "--requests-per-launch is for closed loops of one size, where the next requests always wait: leave it "
@@ -288,6 +314,14 @@ class Model(Strict):
     def in_flight(self) -> int:
         """The most requests in flight; in a closed loop so many always are."""
         return self.contexts * self.buffers * self.requests_per_launch
+
+    def require_contexts(self) -> None:
+        """Raise UsageError where a partition has no context."""
+        if self.contexts < self.partitions:
+            raise UsageError(
+                f"--partitions {self.partitions} needs as many contexts: add --contexts {self.partitions}, or take "
+                "--sms for a part of the GPU"
+            )
 
     @property
     def mix_parts(self) -> tuple[Part, ...]:

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from loadtrt.asked.config import RunConfig, model_name
 from loadtrt.asked.declaring import shown_as
+from loadtrt.asked.faults import MOST_FAULTS, fault_of, joined
 from loadtrt.asked.fields import option_name
 from loadtrt.asked.load_options import OPTIONS as LOAD_OPTIONS
 from loadtrt.asked.load_options import load_of, merged
@@ -15,10 +16,10 @@ from loadtrt.asked.mlperf import overruled_by_scenario, with_scenario
 from loadtrt.asked.model import LoadOptions, Model
 from loadtrt.errors import UsageError, nearest
 from loadtrt.load.request_sizes import overruled_sizes
-from loadtrt.printing import bounded_repr, say, shortened
+from loadtrt.printing import say, shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection
     from pathlib import Path
 
     from pydantic.fields import FieldInfo
@@ -59,29 +60,34 @@ def config_schema() -> dict[str, Any]:
 
 
 _ONE_MODEL = "a run drives one model so far, and there are {}: leave one of them"
-_MOST_FAULTS = 8  # in one sentence
 # What makes a run load code that a configuration names.
-_CODE = ("plugins", "allow_host_code")
+_CODE = ("plugins", "allow_host_code", "lean_library")
 # What a run writes and how it is watched: no part of what is measured.
 OUTPUT_KEYS = keys_of("Results", "Watching") - {"profile", "telemetry"}
 
 
 def load_config(
-    file: Path | None, options: dict[str, Any], without: Collection[str] = (), *, several: bool = False
+    file: Path | None,
+    options: dict[str, Any],
+    without: Collection[str] = (),
+    *,
+    several: bool = False,
+    base: bool = False,
 ) -> RunConfig:
     """The configuration of `file` with `options` laid over it.
 
-    file: YAML, or a run.json for the same run again, without its plugins and permission to run host code; None for no
-        file. It holds options, or options of the run and `models:` with the options of each by name.
+    file: YAML, or a run.json for the same run again, without its plugins and other code; None for no file. It holds
+        options, or options of the run and `models:` with the options of each by name.
     options: by key; None for one that is not given. With several models in the file, those of the run alone.
     without: keys of the file to leave out.
     several: whether there may be several models.
+    base: whether it is that of many runs, which `varied` makes of it and checks.
 
     Raises UsageError that names every fault: a file that cannot be read, is not YAML or is not a mapping, an unknown
     key (with the nearest), a value of the wrong kind.
     """
     data = _read_yaml(file, options) if file else {}
-    config = _config_of(data, options, without, str(file) if file else "the command line", several=several)
+    config = _config_of(data, options, without, str(file) if file else "the command line", several=several, base=base)
     return config if several else require_one_model(config)
 
 
@@ -114,13 +120,19 @@ def read_load(options: dict[str, Any]) -> Load:
     try:
         values = dict(LoadOptions.model_validate(given))
     except ValidationError as error:
-        faults = [_fault(item, given, "the command line", False) for item in error.errors()]
-        raise UsageError(_joined(faults, len(faults))) from None
+        faults = [fault_of(item, given, "the command line", False) for item in error.errors()]
+        raise UsageError(joined(faults, len(faults))) from None
     return load_of({key: value for key, value in values.items() if value is not None})
 
 
 def _config_of(
-    data: dict[str, Any], options: dict[str, Any], without: Collection[str], source: str, *, several: bool = False
+    data: dict[str, Any],
+    options: dict[str, Any],
+    without: Collection[str],
+    source: str,
+    *,
+    several: bool = False,
+    base: bool = False,
 ) -> RunConfig:
     models = _models(data, source)
     run = {key: value for key, value in data.items() if key != "models"}
@@ -151,11 +163,13 @@ def _config_of(
     try:
         config = RunConfig.model_validate({**merged_run, "models": named})
     except ValidationError as error:
-        faults += [_fault(item, given, source, bool(data.get("models"))) for item in error.errors()]
+        faults += [fault_of(item, given, source, bool(data.get("models"))) for item in error.errors()]
     if faults:
-        raise UsageError(_joined(faults, len(faults)))
+        raise UsageError(joined(faults, len(faults)))
     for asked in config.models.values():  # not where a result is read, which may be elsewhere
         asked.load.require()
+        if not base:
+            asked.require_contexts()
     return config
 
 
@@ -171,7 +185,7 @@ def _load_faults(
         depends = {*LOAD_OPTIONS, "requests", "batcher", "max_queue"}
         models[name] = {key: value for key, value in model.items() if key not in depends}
         items = [{**item, "loc": ("models", name, *item["loc"])} for item in error.errors()]
-        return [_fault(item, given, source, named) for item in items]
+        return [fault_of(item, given, source, named) for item in items]
     return []
 
 
@@ -200,14 +214,8 @@ def _require_known(data: dict[str, Any], known: Collection[str], source: str) ->
     keys = f"the keys are {', '.join(sorted(known))}"
     unknown = [str(key) for key in data if key not in known]
     if unknown:
-        faults = [f"unknown key '{shortened(key)}': {nearest(key, known, keys)}" for key in unknown[:_MOST_FAULTS]]
-        raise UsageError(f"{source}: " + _joined(faults, len(unknown)))
-
-
-def _joined(faults: Sequence[str], count: int) -> str:
-    """The first faults of `count`."""
-    more = f"; and {count - _MOST_FAULTS} more" if count > _MOST_FAULTS else ""
-    return "; ".join(faults[:_MOST_FAULTS]) + more
+        faults = [f"unknown key '{shortened(key)}': {nearest(key, known, keys)}" for key in unknown[:MOST_FAULTS]]
+        raise UsageError(f"{source}: " + joined(faults, len(unknown)))
 
 
 def _with_underscores(data: dict[Any, Any], source: object) -> dict[str, Any]:
@@ -252,26 +260,7 @@ def _without_code(config: dict[Any, Any], file: Path, options: dict[str, Any]) -
     undecided = [option_name(key) for key in _CODE if key in left_out and options.get(key) is None]
     if undecided:
         say(
-            f"{file} is a result, and no result makes a run load plugins or run host code: if you trust their origin, "
-            f"add {' and '.join(undecided)}"
+            f"{file} is a result, and no result makes a run load libraries or run host code: "
+            f"if you trust their origin, add {' and '.join(undecided)}"
         )
     return data
-
-
-def _fault(item: Any, given: dict[str, Any], source: str, several: bool) -> str:
-    message = item["msg"].removeprefix("Value error, ").partition(", unable to ")[0]  # parse or interpret it
-    path = item["loc"]
-    model = f"models.{path[1]}." if several and path[:1] == ("models",) else ""
-    if path[:1] == ("models",):
-        path = path[2:]
-    if not path:
-        return f"{source}: {model.rstrip('.')}: {message}" if model else str(message)
-    where = option_name(str(path[0])) if path[0] in given else f"{source}: {model}{path[0]}"
-    inside = "".join(f".{shortened(str(part))}" for part in path[1:] if not isinstance(part, int))
-    values = item["input"] if isinstance(item["input"], tuple) else (item["input"],)
-    # What the message quotes may be a part of a value, and shortened.
-    pieces = [piece.partition("…")[0] for piece in message.split("'")[1::2]]
-    texts = [value if isinstance(value, str) else bounded_repr(value) for value in values]
-    quoted = any(shortened(text) in message or any(piece in text for piece in pieces) for text in texts)
-    wrong = "" if quoted else f" (it is {bounded_repr(item['input'])})"
-    return f"{where}{inside}: {message[0].lower()}{message[1:]}{wrong}"

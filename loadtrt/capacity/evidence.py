@@ -297,8 +297,9 @@ def _crowded(runs: _Runs) -> Iterator[str]:
 def _setting(run: RunResult) -> tuple[object, ...]:
     """The setting that all runs of a plan share; contexts and the load may differ."""
     engine, model = run.model.engine, run.config.model
-    mode = tuple(sorted(engine.mode.items()))
-    return engine.name, engine.sha256, engine.device, engine.batch, model.buffers, model.mix, mode
+    # The way of submitting is chosen by what serves most: it may depend on the number of contexts.
+    mode = tuple(sorted((key, value) for key, value in engine.mode.items() if key != "submit"))
+    return engine.name, engine.sha256, engine.device, engine.batch, model.buffers, model.submit, model.mix, mode
 
 
 def _words(run: RunResult) -> str:

@@ -27,10 +27,13 @@ AXES = {  # option: placeholder of its values in --help
     "batch": "1,4,16",
     "threads_per_context": "1,2,4",
     "graph": "on,off",
+    "submit": "graph,apart",
     "copies": "on,off",
     "wait": "spin,block",
     "buffers": "1,2",
     "contexts": "1,2,4|1..8",
+    "partitions": "1,2,4,8",
+    "sms": "8,16,32",
     "batcher": "max=16,delay=2ms",
     "max_queue": "64,256",
     "burstiness": "1,4",
@@ -115,6 +118,7 @@ _SWITCH = _choice(on=True, off=False)
 _READ = {
     "fp16": _SWITCH,
     "graph": _SWITCH,
+    "submit": _choice(auto="auto", graph="graph", apart="apart"),
     "copies": _SWITCH,
     "wait": _choice(spin="spin", block="block"),
     "rate": _rates,
@@ -132,6 +136,14 @@ def points_of(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     names = sorted(axes, key=list(AXES).index)
     values = [sorted(axes[name]) if name in GAINING else axes[name] for name in names]
     return [dict(zip(names, chosen, strict=True)) for chosen in itertools.product(*values)]
+
+
+def unusable(settings: Mapping[str, Any]) -> str | None:
+    """Why a point of two axes is not measured, in a sentence: its partitions have no context each; None if it is."""
+    contexts, partitions = settings.get("contexts"), settings.get("partitions")
+    if contexts is None or partitions is None or contexts >= partitions:
+        return None
+    return f"{partitions} partitions need as many contexts"
 
 
 def spent_axis(

@@ -140,12 +140,10 @@ def verdict_of(run: Outcome) -> Verdict:
 
 def failure_of(run: RunResult) -> str | None:
     """Why the search ends for an engine: it failed, or its outputs under load are wrong; None otherwise."""
-    checked = run.model.verification
-    if run.failure is None and checked is not None and checked.fault is not None:
-        return checked.fault[0]
-    deviation = run.model.deviation
-    if run.failure is None and deviation is not None and deviation.fault is not None:
-        return deviation.fault[0]
+    checked, deviation = run.model.verification, run.model.deviation
+    for fault in (checked and checked.fault_of(run.config.model.in_flight), deviation and deviation.fault):
+        if run.failure is None and fault:
+            return fault[0]
     return run.failure
 
 

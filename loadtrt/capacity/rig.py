@@ -8,11 +8,9 @@ from loadtrt.asked.reading import OUTPUT_KEYS
 from loadtrt.engines.simulated import SimulatedEngine
 from loadtrt.environment import busy_host, core_times
 from loadtrt.errors import EngineError, LoadtrtError, UsageError
-from loadtrt.live.nvml import other_gpu_processes
 from loadtrt.results.capacity_result import trimmed
 from loadtrt.runs.maker import Maker
-from loadtrt.runs.watched import bus_id_of
-from loadtrt.units import SECOND_NS, format_duration, plural
+from loadtrt.units import SECOND_NS, format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -142,7 +140,8 @@ class Rig:
             raise self._maker.session.fault
         if looks:
             self._look()
-            self.others = self.others or self._others_on_gpu(config.model.device)
+            shared = (problem.evidence for problem in result.model.problems if problem.kind == "gpu-shared")
+            self.others = self.others or next(shared, None)
         return trimmed(result)
 
     def _look(self) -> None:
@@ -151,11 +150,6 @@ class Rig:
         now = core_times()
         if now is None or self._since is None or now.at - self._since.at >= _LEAST_S:
             self._since = now
-
-    def _others_on_gpu(self, device: int) -> str | None:
-        bus_id = bus_id_of(self.engine.kind, device)
-        count = 0 if bus_id is None else other_gpu_processes(bus_id)
-        return f"the GPU is used by others: {plural(count, 'process', 'processes')}" if count else None
 
     def _refuses(self, config: RunConfig, wrong: UsageError) -> bool:
         try:

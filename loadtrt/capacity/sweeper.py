@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import loadtrt
 from loadtrt.asked.reading import varied
-from loadtrt.capacity.grid import knee_of, pareto_of, points_of, spent_axis
+from loadtrt.capacity.grid import knee_of, pareto_of, points_of, spent_axis, unusable
 from loadtrt.capacity.rig import MACHINE, changed, require_same
 from loadtrt.environment import environment
 from loadtrt.errors import UsageError
@@ -46,12 +46,17 @@ class Sweeper:
     ) -> None:
         self._rig, self._talks, self._keep = rig, talks, keep
         self._grid = points_of(axes)
-        self._configs = [varied(config, **settings) for settings in self._grid]
-        loaded = any(not config.model.load.closed for config in self._configs)
+        reasons = map(unusable, self._grid)
+        self._skipped = {place: why for place, why in enumerate(reasons) if why is not None}
+        if len(self._skipped) == len(self._grid):
+            raise UsageError(f"no point of the sweep can be measured: {self._skipped[0]}")
+        self._configs = {
+            place: varied(config, **settings) for place, settings in enumerate(self._grid) if place not in self._skipped
+        }
+        loaded = any(not config.model.load.closed for config in self._configs.values())
         self._gaining = {} if loaded or all_points else axes  # the throughput of an open loop is the offered load
         self._points: dict[int, SweepPoint] = {}
         self._before: list[EngineInfo] = []
-        self._skipped: dict[int, str] = {}
         self.result = SweepResult(
             loadtrt=loadtrt.__version__,
             started=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -105,7 +110,7 @@ class Sweeper:
 
     def _measure(self, place: int, settings: dict[str, Any]) -> SweepPoint:
         config, what = self._configs[place], f"{place + 1} of {len(self._grid)}, {axes_text(settings)}"
-        failure = self._rig.try_open(config, (self._configs[0], self._configs[-1]))
+        failure = self._rig.try_open(config, (self._configs[min(self._configs)], self._configs[max(self._configs)]))
         if failure is not None:  # other settings may work
             self._talks.say(f"{what}: {failure}")
             return SweepPoint(settings=settings, run=None, failure=failure)
@@ -123,7 +128,7 @@ class Sweeper:
         return SweepPoint(settings=settings, run=run, failure=run.failure)
 
     def _is_spent(self, place: int) -> bool:
-        why = spent_axis(self._grid[place], list(self._points.values()), self._gaining)
+        why = self._skipped.get(place) or spent_axis(self._grid[place], list(self._points.values()), self._gaining)
         if why is not None:
             self._skipped[place] = why
         return why is not None

@@ -164,11 +164,14 @@ def command(
 
     Writes the builder's log to PLAN.log and the facts of the build to PLAN.json, in the folder of the plan.
     """
+    from time import perf_counter_ns
+
     from loadtrt.cli.voice import Voice
     from loadtrt.engines.build_model import uff_is_gone
     from loadtrt.engines.plan_builder import build_plan, progress_text
     from loadtrt.engines.tensorrt_log import logging_to
 
+    began = perf_counter_ns()
     if model_name is not None and onnx is not None:
         raise UsageError(f"{model_name} and --onnx {onnx} are two models; leave one out")
     model_name = model_name or onnx
@@ -190,7 +193,7 @@ def command(
     for note in built.notes:
         say(note)
     if not quiet:
-        _show(built)
+        _show(built, perf_counter_ns() - began)
 
 
 def _require_outputs(
@@ -266,8 +269,9 @@ def _source(
     return made_source(str(deploy), model, notes)
 
 
-def _show(built: BuiltPlan) -> None:
+def _show(built: BuiltPlan, took_ns: int) -> None:
     from loadtrt.engines.reference import REDUCED
+    from loadtrt.findings.log_findings import log_summary
     from loadtrt.units import format_bytes, format_duration
 
     sidecar = built.sidecar
@@ -275,6 +279,9 @@ def _show(built: BuiltPlan) -> None:
     show_line(
         f"{built.path}: {format_bytes(sidecar.plan_bytes)}, built by {sidecar.flavour} {sidecar.flavour_version} "
         f"{place} in {format_duration(sidecar.build_ns)}"
+    )
+    show_line(
+        f"  {format_duration(took_ns)} in all, of which loading the builder took {format_duration(sidecar.load_ns)}"
     )
     if sidecar.precision:
         show_line(f"  precision: {sidecar.precision}")
@@ -287,4 +294,6 @@ def _show(built: BuiltPlan) -> None:
         sizes = ",".join("?" if size < 0 else str(size) for size in tensor.shape)
         name = printable(tensor.name, NAME)
         show_line(f"  {'input' if tensor.input else 'output'} {name} {tensor.dtype}[{sizes}]")
+    if built.messages:
+        show_line(f"  TensorRT logged {log_summary(built.messages)}")
     show_line(f"  log {built.log}, description {built.path}.json")

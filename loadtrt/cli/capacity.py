@@ -126,7 +126,8 @@ def _wanted(
     load.setdefault("arrivals", process_type(load).word)
     batches = None if batch is None else parse_axis("batch", batch)
     first = {} if batches is None else {"batch": batches[0]}  # replaces the mix of a configuration file
-    config = load_config(file, {**given, **load, **first, "rate": "1/s"}, without=_OWN)
+    accepted = {"shared_gpu": True} if shared else {}
+    config = load_config(file, {**given, **load, **first, **accepted, "rate": "1/s"}, without=_OWN, base=True)
     _require_objectives(config)
     time_ns = time if time is not None else QUICK_NS if quick else TIME_NS
     if time_ns < _LEAST_TIME_NS:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from loadtrt.asked.reading import FIELDS
 from loadtrt.cli.delivery import show_line
 from loadtrt.cli.options import FORCE_HELP, TRT_LOG_HELP
 from loadtrt.cli.outputs import Output, require_outputs
@@ -26,6 +27,7 @@ _MORE = "inputs and outputs with types, shapes, formats and profiles; memory; la
 @click.argument("file", metavar="PLAN", type=click.Path(path_type=Path))
 @click.option("--module", metavar="NAME", help="TensorRT module to load the plan with.  [default: by the plan]")
 @click.option("--plugins", multiple=True, metavar="FILE", help="Plugin library to load before the plan (repeatable).")
+@click.option("--lean-library", metavar="FILE", help=str(FIELDS["lean_library"].description))
 @click.option("--allow-host-code", is_flag=True, help="Let TensorRT run the host code in the plan.")
 @click.option(
     "--device", type=click.IntRange(0, 1023), default=0, help="Number of the GPU to load the plan on.  [default: 0]"
@@ -37,6 +39,7 @@ def command(
     file: Path,
     module: str | None,
     plugins: tuple[str, ...],
+    lean_library: str | None,
     allow_host_code: bool,
     device: int,
     trt_log: str | None,
@@ -54,9 +57,17 @@ def command(
     zoo, _, name = str(file).partition(":")
     if zoo == "zoo" and not file.exists():
         raise UsageError(f"{file} is not a file: 'loadtrt zoo {name}' writes {name}.onnx, which can be inspected")
-    require_outputs([Output("--trt-log", trt_log, "a log of TensorRT")], [file, *plugins], force=force)
+    read = [file, *plugins, lean_library]
+    require_outputs([Output("--trt-log", trt_log, "a log of TensorRT")], read, force=force)
     with logging_to(trt_log, say, "--trt-log"):
-        report = inspect_file(file, module=module, plugins=plugins, allow_host_code=allow_host_code, device=device)
+        report = inspect_file(
+            file,
+            module=module,
+            plugins=plugins,
+            lean_library=lean_library,
+            allow_host_code=allow_host_code,
+            device=device,
+        )
     if as_json:
         write_file("-", printable_json(json.dumps(report, indent=2, ensure_ascii=False)) + "\n")
     elif report["kind"] == "onnx":
@@ -87,7 +98,8 @@ def _show_plan(report: dict[str, Any]) -> None:
         return
     scratch = loaded["context_bytes"]
     facts += [
-        ("loaded by", f"{loaded['flavour']} {loaded['flavour_version']}"),
+        ("loaded by", f"{loaded['flavour']} {loaded['flavour_version']} on {loaded['device']}"),
+        ("lean runtime", loaded["lean_library"]),
         ("profiles", str(loaded["profiles"])),
         ("weights", format_bytes(loaded["weights_bytes"])),
         ("a context", "unknown" if scratch is None else f"{format_bytes(scratch)} of scratch memory"),
@@ -111,6 +123,18 @@ def _show_plan(report: dict[str, Any]) -> None:
     if loaded["layers_missing"]:
         show_line()
         show_line(f"Layers: {loaded['layers_missing']}.")
+    _show_warnings(report)
+
+
+def _show_warnings(report: dict[str, Any]) -> None:
+    from loadtrt.findings.log_findings import findings_of_log
+    from loadtrt.results.engine_info import LogMessage
+
+    loaded = report["loaded"]
+    log = [LogMessage(**message) for message in loaded["log"]]
+    for finding in findings_of_log(log, report["file"], loaded["device"], report["build"]):
+        show_line()
+        show_line(f"{finding.evidence}: {finding.cause} → {finding.remedy}.")
 
 
 def _build_facts(report: dict[str, Any]) -> list[tuple[str, str]]:
@@ -121,12 +145,13 @@ def _build_facts(report: dict[str, Any]) -> list[tuple[str, str]]:
     if build is None:
         return [] if report["no_build"].startswith("there is no ") else [("sidecar", report["no_build"])]
     options = ", ".join(f"{key}={json.dumps(value)}" for key, value in build["options"].items())
+    loading = f", and loading the builder {format_duration(build['load_ns'])}" if build["load_ns"] else ""
     facts = [
         ("built from", f"{build['model']}, SHA-256 {build['model_sha256']}"),
         ("built on", build["gpu"]),
         ("options", options),
         ("precision", build["precision"]),
-        ("build took", format_duration(build["build_ns"])),
+        ("build took", f"{format_duration(build['build_ns'])}{loading}"),
     ]
     return [fact for fact in facts if fact[1]]
 

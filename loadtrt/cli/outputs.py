@@ -80,7 +80,7 @@ def inputs_of(values: Mapping[str, Any]) -> list[str | Path]:
         named = list(inputs.values())
     else:  # FILE, NAME:FILE, or NAME:FILE,NAME2:FILE2; either may have commas
         named = [part.rpartition(":")[2] for text in inputs for part in (text, *text.split(","))]
-    single = [values[key] for key in ("engine", "trace", "verify_against") if values.get(key)]
+    single = [values[key] for key in ("engine", "trace", "verify_against", "lean_library") if values.get(key)]
     return [*single, *named, *(values.get("plugins") or ())]
 
 

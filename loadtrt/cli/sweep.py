@@ -41,6 +41,8 @@ def command(config: Path | None, all_points: bool, resume: bool, force: bool, **
     loadtrt sweep --engine googlenet16.trt --contexts 1,2,4,8 --batch 1,4,16 --json sweep.json
     loadtrt sweep --engine googlenet16.trt --contexts 4 --rate 500/s..3000/s:6
     loadtrt sweep --engine googlenet.trt --batcher max=8,delay=1ms --batcher max=16,delay=2ms --rate 500/s,1000/s
+    loadtrt sweep --engine googlenet16.trt --contexts 8 --partitions 1,2,4,8            (do partitions serve more?)
+    loadtrt sweep --engine googlenet16.trt --contexts 4 --sms 8,16,32,64           (how many SMs does the plan need?)
     loadtrt sweep --engine zoo:googlenet --contexts 1,2 --batch 1                (no GPU needed)
     loadtrt sweep --engine model.onnx --batch 16 --fp16 off,on    (what FP16 gains, and what it costs in precision)
 
@@ -71,7 +73,8 @@ def _base_and_axes(file: Path | None, given: dict[str, Any]) -> tuple[RunConfig,
         raise UsageError("a sweep needs an axis: give several values, such as --contexts 1,2,4 or --batch 1,4,16")
     over_file = [name for name in ("rate", "burstiness", "batch", "batcher", "max_queue") if name in axes]
     common = {name: value for name, value in given.items() if name not in AXES}
-    return load_config(file, common | {name: axes[name][0] for name in over_file}, without={"profile"}), axes
+    first = {name: axes[name][0] for name in over_file}
+    return load_config(file, common | first, without={"profile"}, base=True), axes
 
 
 def _exit_code(result: SweepResult) -> int:

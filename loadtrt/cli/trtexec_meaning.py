@@ -28,7 +28,7 @@ _BUILD_VALUES = (
     *("tacticSources", "useDLACore", "deploy", "model", "uff"),
 )
 _VERBOSITIES = {"default": "layer_names_only", "verbose": "detailed"}  # old words for these
-_RUN_VALUES = ("exportTimes", "exportOutput", "useProfile")
+_RUN_VALUES = ("exportTimes", "exportOutput", "useProfile", "leanDLLPath")
 _PROFILE_VALUES = ("exportProfile", "exportLayerInfo")
 
 

@@ -100,7 +100,7 @@ iterations | 8 10 11 | N | --requests | for each context there, in all here
 l2LimitForTiling | 10 11 | N | | ! the builder takes its own limit
 layerDeviceTypes | 8 10 11 | SPEC | | ! --dla is for all layers
 layerOutputTypes layerPrecision layerPrecisions | 8 10 | SPEC | | ! the builder chooses types of layers
-leanDLLPath | 8 10 11 | FILE | --module | an importable module in place of a library's file
+leanDLLPath | 8 10 11 | FILE | --lean-library | for plans without their lean runtime
 loadEngine | 8 10 11 | FILE | --engine |
 loadInputs | 8 10 11 | SPEC | --inputs |
 loadRefOutputs | 11 | SPEC | --verify-against | an .npz of outputs by name, or the ONNX model, in place of raw files

@@ -62,7 +62,8 @@ def functions() -> Functions:
     }
     found["clock"] = ctypes.CDLL(None).clock_gettime  # number of the clock, address of two int64
     for function in found.values():
-        function.argtypes, function.restype = [ctypes.c_int64] * 4, ctypes.c_int
+        # Of 64 bits. ctypes takes 0.2 µs a call to convert integers to four of them, and 0.4 µs to c_int64.
+        function.argtypes, function.restype = [ctypes.c_void_p] * 4, ctypes.c_int
     return Functions(**found)
 
 

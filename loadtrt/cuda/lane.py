@@ -6,6 +6,7 @@ graphs, so that a submit goes through a list of calls and does nothing else (cud
 
 from __future__ import annotations
 
+import ctypes
 import math
 from contextlib import suppress
 from functools import partial
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from loadtrt.cuda import driver
 from loadtrt.cuda.memory import BufferSet
-from loadtrt.cuda.program import Compute, CopyIn, CopyOut, Launch, Record, Wait, lane_shapes, program
+from loadtrt.cuda.program import Compute, CopyIn, CopyOut, Launch, Mark, Record, Wait, lane_shapes, program
 from loadtrt.cuda.runtime import call, close_all, cudart
 from loadtrt.cuda.stream import EXTERNAL, Graph, Stream
 from loadtrt.errors import CudaError, EngineError
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
     # The kind of a call (loop.LAUNCH …) and its arguments, or loop.COMPUTE and a function that enqueues an inference.
     Call = tuple[Any, ...]
+
+
+_SLOW_MS = 5.0  # where an inference takes longer, what another way saves of a request could not be seen
 
 
 class LanePart(NamedTuple):
@@ -53,7 +57,7 @@ class LanePart(NamedTuple):
 class Lane:
     """Buffer sets, streams and graphs, and the calls of a submit. Raises CudaError and EngineError.
 
-    shapes: the ways in which its work may be spread; one, where launches are not captured.
+    shapes: the ways in which its work may be spread; one, where launches are not captured, or inferences take long.
     programs: the calls of a submit [shape][slot][input set].
     sets: buffer sets, `per_launch` of each slot.
     graph_refusal: why launches are not captured; empty where they are.
@@ -69,6 +73,8 @@ class Lane:
         copies: bool,
         per_launch: int = 1,
         lanes: int = 1,
+        submit: str = "auto",
+        make_stream: Callable[[], Stream] = Stream,
     ) -> None:
         """Allocate buffer sets and streams, run each of them once, and capture graphs.
 
@@ -79,6 +85,8 @@ class Lane:
         copies: whether each request moves its inputs and outputs; otherwise input set 0 stays on the device.
         per_launch: requests of one submit.
         lanes: number of lanes of this kind on the device.
+        submit: the way in which its work is to be spread, as far as possible.
+        make_stream: makes the streams beside `stream`.
         """
         self._parts = [
             part._replace(tensors=[spec for spec in part.tensors if not spec.shape_values]) for part in parts
@@ -93,6 +101,7 @@ class Lane:
             lanes=lanes,
             input_bytes=max(sum(spec.nbytes for spec in part.tensors if spec.is_input) for part in self._parts),
             input_sets=len(self._addresses),
+            submit=submit,
         )
         self.graph_refusal = "" if graph else "not asked for"
         self._copies = copies
@@ -106,9 +115,9 @@ class Lane:
             for _ in range(buffers * per_launch):
                 self.sets.append(BufferSet([part.tensors for part in self._parts], copies=copies))
             for _ in range(1, max(shape.stream_count for shape in self.shapes)):
-                self._streams.append(Stream())
-            for number in range(len(self._parts)):
-                self._warm(number)
+                self._streams.append(make_stream())
+            if max([self._warm(number) for number in range(len(self._parts))]) > _SLOW_MS:
+                del self.shapes[1:]
             self._bind_programs()
         except EngineError:
             with suppress(CudaError):  # the first failure is the one to report
@@ -141,18 +150,26 @@ class Lane:
         """Free everything but the first slot's stream. Waits for the device's work. Safe to call twice."""
         handles: list[Closes] = [*self._graphs.values(), *self.sets, *self._streams[1:]]
         self.programs, self.sets, self._streams, self._graphs = [], [], [], {}
+        self._parts = []  # their bound methods keep TensorRT's contexts alive
         close_all(handles)
 
-    def _warm(self, part: int) -> None:
-        """Copy the part's first input set into each buffer set, and run an inference on each."""
-        shape = self.shapes[0]
-        for slot in range(shape.buffers):
+    def _warm(self, part: int) -> float:
+        """Copy the part's first input set into each buffer set, and run an inference on each; how many ms the fastest
+        took."""
+        shape, fastest, took = self.shapes[0], math.inf, ctypes.c_float()
+        alone = len(self.sets) == 1 < len(self.shapes)  # the first inference loads kernels, and tells nothing
+        for slot in (0, 0) if alone else range(shape.buffers):
             copy_in, compute, _ = shape.streams_of(slot)
             for buffer in shape.sets_of(slot):
                 _run(self._calls([CopyIn(buffer, self._part_of.index(part), copy_in)]))
                 self._streams[copy_in].synchronize()
-                _run(self._calls([Compute(buffer, part, compute)]))
+                marks = [Record(buffer, mark, compute) for mark in (Mark.START, Mark.END)]
+                _run(self._calls([marks[0], Compute(buffer, part, compute), marks[1]]))
                 self._streams[compute].synchronize()
+                handles = self.sets[buffer].handles
+                _run([(loop.ELAPSED, ctypes.addressof(took), handles[Mark.START], handles[Mark.END])])
+                fastest = min(fastest, took.value)
+        return fastest
 
     def _bind_programs(self) -> None:
         """The calls of a submit for each shape, slot and input set: with graphs, or with none at all."""

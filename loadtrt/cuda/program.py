@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Inputs up to this size are copied within the graph, which saves six calls. Larger ones have streams of their own: a
-# graph that holds copies computes 1 to 2 % slower (GoogLeNet at batch 16; docs/performance.md).
+# Where it is not tried, inputs up to this size are copied within the graph, which saves six calls. Larger ones have
+# streams of their own: a graph that holds copies computes 1 to 2 % slower (GoogLeNet at batch 16; docs/performance.md).
 COPIED_TOGETHER_BYTES = 64 << 10
 MOST_GRAPHS = 64  # of a lane, one for each slot and input set; with more, copies are left out of the graph
 # Streams share this many hardware queues (CUDA_DEVICE_MAX_CONNECTIONS), and whole requests that share one wait for each
@@ -108,19 +108,17 @@ class LaneShape:
     per_launch: requests of a launch.
     copies: whether each request copies its inputs and outputs.
     streams: how the work is spread.
-    together: whether a graph holds the copies, too.
     """
 
     buffers: int
     per_launch: int
     copies: bool
     streams: Streams
-    together: bool = False
 
     @property
     def way(self) -> str:
-        """Its name."""
-        return "graph" if self.together else "apart" if self.streams is Streams.PHASES else "stream"
+        """Its name, as --submit takes it: one graph holds the whole request, or compute alone, apart from copies."""
+        return "apart" if self.streams is Streams.PHASES else "graph"
 
     @property
     def stream_count(self) -> int:
@@ -143,9 +141,17 @@ class LaneShape:
 
 
 def lane_shapes(
-    *, buffers: int, per_launch: int, copies: bool, graph: bool, lanes: int, input_bytes: int, input_sets: int
+    *,
+    buffers: int,
+    per_launch: int,
+    copies: bool,
+    graph: bool,
+    lanes: int,
+    input_bytes: int,
+    input_sets: int,
+    submit: str = "auto",
 ) -> list[LaneShape]:
-    """The shapes that may serve best, the one that usually does first.
+    """The shapes that may serve best, the one that usually does first; as far as possible those of the way `submit`.
 
     graph: whether launches are to be captured.
     lanes: number of lanes of this kind on the device.
@@ -153,15 +159,14 @@ def lane_shapes(
     input_sets: number of input sets, of all parts.
     """
     slots = copies and buffers > 1 and lanes * buffers <= HARDWARE_QUEUES
-    together = Streams.SLOTS if slots else Streams.ONE
-    if not copies:
-        return [LaneShape(buffers, per_launch, copies, Streams.ONE)]
+    whole = LaneShape(buffers, per_launch, copies, Streams.SLOTS if slots else Streams.ONE)
     apart = LaneShape(buffers, per_launch, copies, Streams.PHASES)
+    if not copies:
+        return [whole]
     if not graph or buffers * input_sets > MOST_GRAPHS:
         return [apart]
-    whole = LaneShape(buffers, per_launch, copies, together, together=True)
-    stream = LaneShape(buffers, per_launch, copies, together)
-    return [whole, apart, stream] if input_bytes <= COPIED_TOGETHER_BYTES else [apart, whole, stream]
+    both = [whole, apart] if input_bytes <= COPIED_TOGETHER_BYTES else [apart, whole]
+    return [shape for shape in both if submit in ("auto", shape.way)]
 
 
 def program(shape: LaneShape, slot: int, part: int, sources: Sequence[int], *, graph: bool) -> tuple[Step, ...]:
@@ -194,6 +199,6 @@ def program(shape: LaneShape, slot: int, part: int, sources: Sequence[int], *, g
             out += CopyOut(buffer, part, copy_out), Record(buffer, Mark.D2H_END, copy_out)
     if not graph:
         return (*into, *computes, *out)
-    if shape.copies and not shape.together:
+    if shape.streams is Streams.PHASES:
         return (*into, Launch(tuple(computes), compute), *out)
     return (Launch((*into, *computes, *out), compute),)

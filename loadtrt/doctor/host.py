@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from loadtrt import __version__
 from loadtrt.cuda import runtime
 from loadtrt.doctor import ONNX_RUNTIME, Check, fail, info, ok, warn, warn_if
-from loadtrt.engines.flavour import find_flavours
+from loadtrt.engines.flavour import INSTEAD_OF_RTX, find_flavours, unsupported_gpu
 from loadtrt.environment import (
     cgroup_folders,
     cpu_model,
@@ -252,12 +252,9 @@ def tensorrt() -> list[Check]:
 def _module(flavour: Flavour, gpus: list[tuple[int, int]]) -> Check:
     able = [field.name for field in fields(flavour.capabilities) if getattr(flavour.capabilities, field.name)]
     found = f"{flavour.version}; library {flavour.libs or 'unknown'}; can {', '.join(able) or 'run plans only'}"
-    # What TensorRT-RTX 1.7 says when it refuses another GPU, and 7.5 from its support matrix.
-    suited = [gpu in ((7, 5), (8, 0), (8, 6), (8, 9)) or gpu >= (12, 0) for gpu in gpus]
-    if flavour.name == "tensorrt_rtx" and gpus and not any(suited):
-        refused = ", ".join(f"{major}.{minor}" for major, minor in gpus)
-        remedy = "use TensorRT itself on this GPU: pip install 'loadtrt[tensorrt]'"
-        return warn(flavour.name, f"{found}; but it refuses compute capability {refused}", remedy)
+    refused = [unsupported_gpu(flavour, gpu) for gpu in gpus]
+    if refused and refused[0] is not None and all(refused):
+        return warn(flavour.name, f"{found}; but {refused[0]}", INSTEAD_OF_RTX)
     return ok(flavour.name, found)
 
 

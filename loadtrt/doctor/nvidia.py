@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING
 
 from loadtrt.cuda import runtime
@@ -10,8 +11,9 @@ from loadtrt.doctor import GPU_OPENS, Check, Group, fail, info, ok, warn, warn_i
 from loadtrt.doctor.host import device_files, gpus_on_bus, in_container
 from loadtrt.environment import version_of
 from loadtrt.errors import CudaError, EngineError
+from loadtrt.live.clients import LOOK_NS, Clients, own_process
 from loadtrt.live.nvml import MEGAHERTZ, find_driver, open_gpu
-from loadtrt.results.gpu_telemetry import SLOWDOWNS
+from loadtrt.results.gpu_telemetry import SLOWDOWNS, clients_text
 from loadtrt.units import format_bytes, plural
 
 if TYPE_CHECKING:
@@ -201,16 +203,12 @@ def _settings(gpu: Gpu) -> list[Check]:
 
 
 def _processes(gpu: Gpu) -> Check:
-    found = gpu.processes()
-    if found is None:
+    if gpu.processes() is None:
         return info("other processes", "unknown")
-    others = [process for process in found if process.pid != os.getpid()]
-    if not others:
-        return ok("other processes", "none seen")
-    sizes = ["memory unknown" if it.memory_bytes is None else format_bytes(it.memory_bytes) for it in others]
-    names = [f"{process.pid} ({size})" for process, size in zip(others, sizes, strict=True)]
-    remedy = "stop them or take another GPU (CUDA_VISIBLE_DEVICES): they take time and memory from every measurement"
-    return warn("other processes", f"host process {', '.join(names)}", remedy)
+    now_ns = time.time_ns()
+    others = Clients(gpu, own_process(), past_ns=LOOK_NS).between(now_ns - LOOK_NS, now_ns).clients
+    remedy = "stop them or take another GPU (CUDA_VISIBLE_DEVICES): a run beside one that computes is INVALID"
+    return warn_if(bool(others), "other processes", clients_text(others) or "none seen", remedy)
 
 
 def _opens(device: DeviceProperties) -> list[Check]:

@@ -77,6 +77,20 @@ class PlanContext:
             return None
         return bool(self._context.is_stream_capturable(int(stream)))
 
+    @property
+    def auxiliary_streams(self) -> int:
+        """Number of streams beside that of the enqueue on which the plan computes."""
+        return int(getattr(self._plan.open.engine, "num_aux_streams", 0))
+
+    @property
+    def takes_streams(self) -> bool:
+        """Whether this TensorRT computes on other streams than it makes itself."""
+        return hasattr(self._context, "set_aux_streams")
+
+    def compute_on(self, streams: list[int]) -> None:
+        """Use these auxiliary streams, which must outlive the context, instead of TensorRT's own."""
+        self._context.set_aux_streams(streams)
+
     def close(self) -> None:
         """Destroy the context, which must be idle. Safe to call twice."""
         if self._context is None:
@@ -149,10 +163,11 @@ class PlanContext:
         mark = plan.open.journal.mark()
         others = [number for number in self._part.profiles if number not in (plan.profile, *plan.profiles_in_use)]
         for profile in [plan.profile, *(others if plan.profiles_in_use else [])]:
-            try:
-                done = self._context.set_optimization_profile_async(profile, stream) is not False
-            except RuntimeError:
-                done = False
+            with plan.open.journal.expecting_errors():  # of a plan of fixed shapes, and of a profile that is taken
+                try:
+                    done = self._context.set_optimization_profile_async(profile, stream) is not False
+                except RuntimeError:
+                    done = False
             # A plan of fixed shapes needs no selection, and neither does a profile that is selected already.
             if done or not self._part.dynamic or self._context.active_optimization_profile == profile:
                 call("cudaStreamSynchronize", stream)  # other streams may enqueue only after it

@@ -17,20 +17,23 @@ from loadtrt.cuda.completion_queue import CompletionQueue
 from loadtrt.cuda.driver import error_of_fault
 from loadtrt.cuda.lane import Lane, LanePart
 from loadtrt.cuda.memory import PinnedBuffer
+from loadtrt.cuda.program import MOST_GRAPHS
 from loadtrt.cuda.runtime import close_all, device_properties, memory_info
-from loadtrt.cuda.stream import GpuClock, Stream
+from loadtrt.cuda.stream import GpuClock
+from loadtrt.engines.placement import Placement
 from loadtrt.engines.plan import build_of
 from loadtrt.engines.waiting import Looks, wake_on_time
 from loadtrt.errors import CudaError
 from loadtrt.loop.compiled import is_compiled
 from loadtrt.results.engine_info import ClockMapping, EngineInfo, MemoryBill
-from loadtrt.units import format_count
+from loadtrt.units import plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from loadtrt.asked.model import Model
     from loadtrt.cuda.runtime import Closes
+    from loadtrt.cuda.stream import Stream
     from loadtrt.engines.engine import Completion
     from loadtrt.engines.plan_profile import Profiled, ProfileLength, Watch
     from loadtrt.engines.tensorrt import Plan, PlanContext
@@ -59,12 +62,12 @@ class TensorRTEngine:
         self._lanes: list[Lane] = []
         self._contexts: list[PlanContext] = []
         self._streams: list[Stream] = []
+        self._placement = Placement()
         self._inputs: list[dict[str, PinnedBuffer]] = []
         self._clock: GpuClock | None = None
         self._queue: CompletionQueue | None = None
         self.ways: tuple[str, ...] = ()
         self.way: int | None = None
-        self._rates: Mapping[str, float] = {}
         self._looks = Looks(config.contexts) if config.wait == "block" else None
         self._turn_ns = 0
         self.now_ns = perf_counter_ns
@@ -72,7 +75,7 @@ class TensorRTEngine:
         sidecar, wrong = build_of(plan.header.path, digest)
         build, rows = (sidecar.kept, sidecar.rows) if sidecar else (None, {})
         self.parts = tuple(_indexing(part.tensors, rows) for part in plan.parts)
-        self.info = EngineInfo(
+        self._info = EngineInfo(
             kind="tensorrt",
             name=config.engine,
             flavour=plan.flavour.name,
@@ -81,6 +84,7 @@ class TensorRTEngine:
             sha256=digest,
             batch=plan.batch,
             batch_from=plan.counted.reason,
+            larger_batch=plan.larger_batch,
             tensors=_indexing(plan.tensors, rows),
             precision=_precision(plan.precision, build),
             mode=self._mode(),
@@ -89,13 +93,25 @@ class TensorRTEngine:
             conversion=sidecar.conversion if sidecar else None,
         )
 
+    @property
+    def info(self) -> EngineInfo:
+        """See Engine. With what TensorRT has logged until now."""
+        return replace(self._info, log=self._plan.open.logged())
+
+    @info.setter
+    def info(self, info: EngineInfo) -> None:
+        self._info = info
+
     def _mode(self) -> dict[str, str]:
         graphs = [lane.graph_refusal for lane in self._lanes]
         refused = next((refusal for refusal in graphs if refusal), "")
         graph = "yes" if self._config.graph and not refused else "no"
         mode = {"graph": graph, "copies": "yes" if self._config.copies else "no", "wait": self._config.wait}
-        if self.ways:
-            mode |= {"submit": self.ways[self.way or 0], "loop": "compiled" if is_compiled() else "python"}
+        if self._queue is not None:
+            mode |= {"submit": self.ways[self.way or 0]} if graph == "yes" and self._config.copies else {}
+            compiled = self.spins() is not None and self._config.batcher is None and is_compiled()
+            mode["loop"] = "compiled" if compiled else "python"
+        mode |= self._placement.mode
         return mode if self.per_launch == 1 else mode | {"requests per launch": str(self.per_launch)}
 
     def memory(self, inputs: Sequence[Arrays]) -> MemoryBill:
@@ -118,13 +134,16 @@ class TensorRTEngine:
         """See Engine. A refused capture is not an error: requests are enqueued without graph, and `info` says why."""
         sets = len(inputs) // len(self.parts)
         addresses = [self._pin(arrays, self.parts[number // sets]) for number, arrays in enumerate(inputs)]
-        for _ in range(self.contexts):
-            stream = Stream()
+        self._placement = Placement(self._config)
+        for lane in range(self.contexts):
+            make_stream = self._placement.stream_maker(lane)
+            stream = make_stream()
             self._streams.append(stream)
             graph, parts = self._config.graph, []
             for number, tensors in enumerate(self.parts):
                 context = self._plan.context(int(stream), number)
                 self._contexts.append(context)
+                self._streams += self._placement.place(context, make_stream)
                 graph = graph and context.capturable(int(stream)) is not False
                 of_part = addresses[number * sets : (number + 1) * sets]
                 parts.append(LanePart(tensors, context.bind, context.enqueue, context.reason, of_part))
@@ -137,6 +156,8 @@ class TensorRTEngine:
                     copies=self._config.copies,
                     per_launch=self.per_launch,
                     lanes=self.contexts,
+                    submit=self._config.submit,
+                    make_stream=make_stream,
                 )
             )
         self._clock = GpuClock()
@@ -145,15 +166,19 @@ class TensorRTEngine:
         if self._looks is not None:
             wake_on_time()
         self._loaded = self.info
-        self.use(0, {})
-        self.way = None
+        self.use(None, {})
 
     def _notes(self) -> Iterator[str]:
         refusals = {lane.graph_refusal for lane in self._lanes} - {"", "not asked for"}
         yield from (f"no CUDA graph: {refusal}" for refusal in sorted(refusals))
-        if self._rates:
-            yield "submit: " + ", ".join(f"{way} {format_count(rate)}/s" for way, rate in self._rates.items())
-        if self.per_launch > 1 and self._queue and self._queue.shapes[self.way or 0].together:
+        yield from self._placement.notes
+        assert self._queue is not None  # noqa: S101  # allocate() was called
+        shape = self._queue.shapes[self.way or 0]
+        if not refusals and self._config.submit not in ("auto", shape.way):
+            sets = f"{plural(len(self._inputs), 'input set')} and {plural(self.buffers, 'buffer')}"
+            needs = f"a context would need a CUDA graph for each of {sets}, which is more than {MOST_GRAPHS}"
+            yield f"--submit {self._config.submit} is not possible: {needs}"
+        if self.per_launch > 1 and shape.copies and shape.way == "graph":
             yield "outputs of a launch are copied together: d2h includes waiting for its other computes"
 
     def _pin(self, arrays: Arrays, tensors: Sequence[TensorSpec]) -> dict[str, int]:
@@ -220,12 +245,14 @@ class TensorRTEngine:
         """See Spins."""
         return error_of_fault(fault)
 
-    def use(self, way: int, rates: Mapping[str, float]) -> None:
+    def use(self, way: int | None, rates: Mapping[str, float | None]) -> None:
         """See Submits."""
         assert self._queue is not None  # noqa: S101  # allocate() was called
-        self._queue.use(way)
-        self.way, self._rates = way, rates
-        self.info = replace(self._loaded, mode=self._mode(), notes=(*self._loaded.notes, *self._notes()))
+        self._queue.use(way or 0)
+        self.way = way
+        notes = (*self._loaded.notes, *self._notes())
+        rates = rates or (dict.fromkeys(self.ways) if len(self.ways) > 1 else {})
+        self.info = replace(self._loaded, mode=self._mode(), notes=notes, submit_rates=rates)
 
     def outputs(self, lane: int, buffer: int) -> Arrays:
         """See Engine. Without copies, outputs are fetched from the device now."""
@@ -235,7 +262,9 @@ class TensorRTEngine:
         """See TellsLayers."""
         from loadtrt.engines.plan_profile import profile_plan
 
-        profile_plan(self._plan, inputs, length, self._config.graph, profiled, watch)
+        self._placement = Placement(self._config)
+        self.info = replace(self.info, mode=self._mode())
+        profile_plan(self._plan, inputs, length, self._config.graph, profiled, watch, self._placement)
 
     def clock_mapping(self) -> ClockMapping | None:
         """The accuracy of the GPU's clock."""
@@ -247,7 +276,7 @@ class TensorRTEngine:
         """Free lanes, contexts, streams, then the engine and its runtime. Errors of a failed device are ignored: its
         failure was raised where it was noticed."""
         pinned = [buffer for arrays in self._inputs for buffer in arrays.values()]
-        owned: list[Closes] = [*self._lanes, *self._contexts, *self._streams, *pinned, self._plan]
+        owned: list[Closes] = [*self._lanes, *self._contexts, *self._streams, self._placement, *pinned, self._plan]
         if self._clock is not None:
             owned.insert(0, self._clock)
         self._clock = self._queue = None

@@ -8,33 +8,67 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.cuda.runtime import call, device_count, device_properties
-from loadtrt.engines.flavour import Flavour, Journal, choose_flavour, journal_of, load_plugins, require_plugins
-from loadtrt.engines.plan import PlanHeader, read_header
+from loadtrt.engines.flavour import (
+    INSTEAD_OF_RTX,
+    Flavour,
+    choose_flavour,
+    load_plugins,
+    refusal_of,
+    require_plugins,
+    to_install,
+    unsupported_gpu,
+)
+from loadtrt.engines.lean_library import LeanLibrary, how_to_name, installed_library, load_library, named_library
+from loadtrt.engines.plan import PlanHeader, read_header, read_sidecar
+from loadtrt.engines.tensorrt_log import Journal, journal_of
 from loadtrt.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from loadtrt.results.engine_info import LogMessage
 
 
 @dataclass(slots=True)
 class OpenPlan:
-    """A plan that TensorRT has taken: its engine, and what must live as long."""
+    """A plan that TensorRT has taken: its engine, and what must live as long.
+
+    device: name of the GPU.
+    before: what TensorRT had logged before.
+    lean: the library of the lean runtime, where it is not in the plan or in the flavour.
+    loader: the flavour's own runtime, where `runtime` is that of the library.
+    """
 
     header: PlanHeader
+    device: str
     flavour: Flavour
     journal: Journal
+    before: Mapping[tuple[str, str], LogMessage]
+    lean: LeanLibrary | None
+    loader: Any
     runtime: Any
     engine: Any
 
+    def logged(self) -> tuple[LogMessage, ...]:
+        """TensorRT's warnings and errors since it began to load the plan."""
+        return self.journal.messages(self.before)
+
     def close(self) -> None:
-        """Let go of the engine, then of the runtime. Contexts must be gone. Safe to call twice."""
+        """Let go of the engine, then of the runtimes. Contexts must be gone. Safe to call twice."""
         self.engine = None
         self.runtime = None
+        self.loader = None
 
 
 def open_plan(
-    path: str | Path, *, module: str | None, plugins: Sequence[str], allow_host_code: bool, device: int
+    path: str | Path,
+    *,
+    module: str | None,
+    plugins: Sequence[str],
+    allow_host_code: bool,
+    device: int,
+    lean_library: str | None = None,
 ) -> OpenPlan:
     """Load the plan onto GPU `device`, which becomes the calling thread's device.
 
@@ -42,6 +76,7 @@ def open_plan(
     """
     header = read_header(path)
     require_plugins(plugins)
+    library = None if lean_library is None else named_library(lean_library, header)
     if header.carries_host_code and not allow_host_code:
         raise EngineError(
             f"plan {path} carries a lean runtime, and loading it runs that code in this process: "
@@ -55,20 +90,30 @@ def open_plan(
             + (f"numbered 0 to {count - 1}" if count > 1 else "number 0")
         )
     call("cudaSetDevice", device)
-    flavour = choose_flavour(header, module)
-    journal = journal_of(flavour.module)
+    flavour = choose_flavour(header, module, lean=library is not None)
+    if library is None and refusal_of(header, flavour) is not None:
+        library = installed_library(header)
+        flavour = flavour if library is None else choose_flavour(header, module, lean=True)
+    name, journal = device_properties(device).name, journal_of(flavour.module)
+    before = journal.heard()
     load_plugins(flavour, plugins)
     try:
         runtime = flavour.module.Runtime(journal.logger)
     except TypeError:  # pybind11 raises it for a null pointer
         raise EngineError(f"{flavour} cannot start its runtime; TensorRT says {journal.reason(0)}") from None
+    loader = None
+    if library is not None:
+        loader, runtime = runtime, load_library(library, flavour, journal, runtime)
     if allow_host_code:
         runtime.engine_host_code_allowed = True
-    return OpenPlan(header, flavour, journal, runtime, _deserialize(header, flavour, journal, runtime, device))
+    opened = OpenPlan(header, name, flavour, journal, before, library, loader, runtime, None)
+    opened.engine = _deserialize(opened, device)
+    return opened
 
 
-def _deserialize(header: PlanHeader, flavour: Flavour, journal: Journal, runtime: Any, device: int) -> Any:
+def _deserialize(opened: OpenPlan, device: int) -> Any:
     """The engine. TensorRT copies what it needs, so the mapping of the file ends here."""
+    header, flavour, journal, runtime = opened.header, opened.flavour, opened.journal, opened.runtime
     mark = journal.mark()
     validity = ""
     try:
@@ -84,7 +129,7 @@ def _deserialize(header: PlanHeader, flavour: Flavour, journal: Journal, runtime
     if engine is None:
         errors = [part for part in (validity, *journal.errors_since(mark)) if part]
         said = "; ".join(part for part in (validity, journal.reason(mark)) if part)
-        raise EngineError(f"{_why_refused(header, flavour, errors, device)} ({flavour} says {said})")
+        raise EngineError(f"{_why_refused(opened, errors, device)} ({flavour} says {said})")
     if flavour.capabilities.bindings_api and engine.has_implicit_batch_dimension:
         raise EngineError(
             f"plan {header.path} has an implicit batch dimension, which TensorRT no longer supports: "
@@ -110,41 +155,73 @@ def _validity(runtime: Any, data: Any) -> str:
     return ""
 
 
-def _why_refused(header: PlanHeader, flavour: Flavour, errors: Sequence[str], device: int) -> str:
+def _why_refused(opened: OpenPlan, errors: Sequence[str], device: int) -> str:
     """What is wrong and what to do, by what TensorRT said; its own words follow in the caller's sentence."""
+    header, flavour = opened.header, opened.flavour
     gpu = device_properties(device)
     here = f"{gpu.name}, compute capability {'.'.join(map(str, gpu.compute_capability))}"
+    if (unsupported := unsupported_gpu(flavour, gpu.compute_capability)) is not None:
+        return f"{unsupported}, so no plan of it runs on this GPU ({gpu.name}): {INSTEAD_OF_RTX}"
     for error in errors:  # the cause comes before its effects
-        known = _known(header, flavour, error.lower(), here)
+        known = _known(opened, error.lower(), here)
         if known:
             return known
+    if refusal_of(header, flavour, lean=opened.lean is not None) is not None:
+        return _other_version(opened)
     return (
         f"plan {header.path} was built by {header.built_by} and cannot be loaded: "
         "build it again here, with the TensorRT that is to run it"
     )
 
 
-def _known(header: PlanHeader, flavour: Flavour, said: str, here: str) -> str | None:
+def _other_version(opened: OpenPlan) -> str:
+    """The sentence for a plan of a version that the flavour, or the lean runtime, does not read."""
+    header, flavour = opened.header, opened.flavour
+    plan = f"plan {header.path} was built by {header.built_by}"
+    if opened.lean is not None and opened.lean.version[:2] != header.version[:2]:
+        return f"{plan}, and the lean runtime is another version, {opened.lean}: {how_to_name(header)}"
+    if opened.lean is not None:
+        return (
+            f"{plan}, and its lean runtime, {opened.lean}, runs only version-compatible plans: build it again with "
+            "--version-compatible, or install the TensorRT that built it"
+        )
+    refusal = refusal_of(header, flavour) or "does not read it"
+    if header.carries_host_code:
+        return f"{plan}, and {flavour} {refusal}: {to_install(header)}"
+    try:
+        sidecar = read_sidecar(header.path)
+    except UsageError:
+        sidecar = None
+    built = {} if sidecar is None else sidecar.options
+    would_help = refusal_of(header, flavour, lean=True) is None
+    if built.get("exclude_lean_runtime") and would_help:
+        return (
+            f"{plan} without its lean runtime (--exclude-lean-runtime), and {flavour} {refusal}: {how_to_name(header)}"
+        )
+    if sidecar is not None and not built.get("version_compatible"):
+        return f"{plan} without --version-compatible, and {flavour} {refusal}: {to_install(header)}"
+    more = f"; if the plan is version-compatible, {how_to_name(header)}" if would_help else ""
+    return f"{plan} and carries no lean runtime, and {flavour} {refusal}: {to_install(header)}{more}"
+
+
+def _known(opened: OpenPlan, said: str, here: str) -> str | None:
     """The sentence for an error that is known, None for another. `here`: this GPU."""
+    header = opened.header
     plan = f"plan {header.path}"
 
     def has(*words: str) -> bool:
         return any(word in said for word in words)
 
-    if has("supported compute capabilit"):
-        return f"{flavour} does not support this GPU ({here}): use a GPU that it supports, or a plan of full TensorRT"
     if has("incompatible device", "unsupported_cc", "compute capability"):
-        return f"{plan} was built for another GPU than this one ({here}): build it again for this kind of GPU"
-    if has("old deserialization call"):
-        return (
-            f"{plan} was built by {header.built_by} without its lean runtime (EXCLUDE_LEAN_RUNTIME): "
-            "build it again without that flag"
-        )
+        target = f" (--target sm{here.rpartition(' ')[2].replace('.', '')})" if header.family == "rtx" else ""
+        return f"{plan} was built for another GPU than this one ({here}): build it again for this kind of GPU{target}"
+    if has("old deserialization call", "not compatible with this version", "version tag", "library version"):
+        return _other_version(opened)
     if has("host code", "hostcode", "host executable"):
         return f"{plan} holds code that runs on the host: add --allow-host-code if you trust the plan's origin"
-    if has("not compatible with this version", "version tag", "library version", "version_mismatch"):
+    if has("version_mismatch"):
         return (
-            f"{plan} was built by {header.built_by}, which {flavour} does not read: "
+            f"{plan} was built by {header.built_by}, which {opened.flavour} does not read: "
             "install the version that built it, or build it again"
         )
     if has("plugin"):

@@ -100,12 +100,12 @@ class Submits(Protocol):
     """An engine that may have several ways of submitting a request.
 
     ways: their names, the usual one first, once lanes are allocated.
-    way: number of the way that was chosen; None where the usual one is used since none was chosen.
+    way: number of the way that was chosen; None where none was.
     """
 
     ways: Sequence[str]
     way: int | None
 
-    def use(self, way: int, rates: Mapping[str, float]) -> None:
-        """Submit in this way from now on. Nothing may be in flight. rates: requests a second of each way, where they
-        were compared, for `info`."""
+    def use(self, way: int | None, rates: Mapping[str, float | None]) -> None:
+        """Submit in this way from now on, in the usual one where none is chosen. Nothing may be in flight. rates: those
+        of all ways by their names, for `EngineInfo.submit_rates`; empty where they are not known."""

@@ -1,27 +1,19 @@
-"""TensorRT modules: which are installed, what each can do, which of them runs a plan, and what each of them logs.
+"""TensorRT modules: which are installed, what each can do, and which of them runs a plan.
 
 A flavour is one TensorRT-like module: tensorrt, tensorrt_lean, tensorrt_dispatch, tensorrt_rtx. The names in a module
 decide what it can do; version numbers serve only the messages and the rules of version compatibility.
-
-TensorRT's own Logger writes to stdout, which is for results, and a failing call returns None or False with its reason
-only in the log. So each module has one Journal, which keeps recent errors for loadtrt's own sentences and passes every
-message to Python's logger "loadtrt.tensorrt". TensorRT keeps the first logger that it gets: one for each process.
 """
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import logging
 import re
-import threading
-from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from loadtrt.engines.tensorrt_log import journal_of
 from loadtrt.errors import EngineError, UsageError
-from loadtrt.printing import shortened
 from loadtrt.reading_files import open_file
 
 if TYPE_CHECKING:
@@ -91,12 +83,17 @@ def find_flavours() -> list[Found]:
     return [find_flavour(name) for name in FLAVOURS]
 
 
-def choose_flavour(header: PlanHeader, wanted: str | None = None) -> Flavour:
+def choose_flavour(header: PlanHeader, wanted: str | None = None, *, lean: bool = False) -> Flavour:
     """The flavour that runs the plan: `wanted` (--module), or the first that is here and can.
 
-    Raises UsageError for a `wanted` that is not a flavour or of the wrong family, EngineError where none runs the plan.
+    lean: whether it will have the lean runtime that the plan was built without, from a library.
+
+    Of a plan without its lean runtime no header tells whether it is version-compatible: where no flavour is sure to run
+    it, the first that is here is to be asked. Raises UsageError for a `wanted` that is not a flavour or of the wrong
+    family, EngineError where none runs the plan.
     """
     names = [name for name in FLAVOURS if (name == "tensorrt_rtx") == (header.family == "rtx")]
+    names = names[::-1] if lean else names  # the smallest suffices
     if wanted is not None:
         name = wanted.removesuffix("_bindings")
         if name not in FLAVOURS:
@@ -107,20 +104,23 @@ def choose_flavour(header: PlanHeader, wanted: str | None = None) -> Flavour:
                 f"leave --module out, or choose {' or '.join(names)}"
             )
         names = [name]
-    reasons = {}
+    reasons, doubtful = {}, None
     for name in names:
         candidate = find_flavour(name)
-        refusal = candidate.reason if candidate.flavour is None else _refusal(header, candidate.flavour)
+        refusal = candidate.reason if candidate.flavour is None else refusal_of(header, candidate.flavour, lean=lean)
         if candidate.flavour is not None and refusal is None:
             return candidate.flavour
+        doubtful = doubtful or candidate.flavour
         if candidate.reason != _MISSING:
             reasons[str(candidate.flavour or name)] = refusal
+    if doubtful is not None and not (header.carries_host_code or lean):
+        return doubtful
     if reasons:
         why = "; ".join(f"{name} {reason}" for name, reason in reasons.items())
     else:
         why = f"{' or '.join(names)} {_MISSING}"
     subject = f"--module {wanted} cannot" if wanted else "no TensorRT here can"
-    raise EngineError(f"{subject} run {header.path}, which {header.built_by} built ({why}): {_install(header)}")
+    raise EngineError(f"{subject} run {header.path}, which {header.built_by} built ({why}): {to_install(header)}")
 
 
 def capabilities_of(module: Any) -> Capabilities:
@@ -171,31 +171,31 @@ def _libs(name: str) -> Path | None:
     return Path(found[1]) if found else None
 
 
-def _refusal(header: PlanHeader, flavour: Flavour) -> str | None:
-    """Why this flavour is certain to fail on the plan, as the end of a sentence; None where it may work.
+def refusal_of(header: PlanHeader, flavour: Flavour, *, lean: bool = False) -> str | None:
+    """Why this flavour fails on the plan, as the end of a sentence; None where it may work. `lean`: see choose_flavour.
 
-    Plans need the version that built them, unless they carry a lean runtime: then a newer one runs them too, but not
-    across two major versions (8 to 10 and 10 to 11 are supported, 8 to 11 is not). Builds and patches are left to the
-    library to judge: the bindings' number is not always the library's (8.6.1 bindings run on 8.6.0 libraries).
-    RTX judges its own plans.
+    Plans need the version that built them, unless they carry a lean runtime, or have one from a library: then a newer
+    one runs them too, but not across two major versions (8 to 10 and 10 to 11 are supported, 8 to 11 is not). Builds
+    and patches are left to the library to judge: the bindings' number is not always the library's (8.6.1 bindings run
+    on 8.6.0 libraries). RTX judges its own plans.
     """
     if header.family == "rtx":
         return None
     plan, here = header.version[:2], _numbers(flavour.version)[:2]
-    if header.carries_host_code:
+    if header.carries_host_code or lean:
         if plan > here:
             return "is older than the plan"
         if plan[0] <= 8 and here[0] >= 11:
             return "does not read plans of TensorRT 8 any more, 10 does"
         return None
     if flavour.name == "tensorrt_dispatch":
-        return "runs only version-compatible plans with their lean runtime inside"
+        return "runs only version-compatible plans, with a lean runtime"
     if plan != here:
-        return "is another version, and the plan is not a version-compatible one with its lean runtime inside"
+        return "is another version"
     return None
 
 
-def _install(header: PlanHeader) -> str:
+def to_install(header: PlanHeader) -> str:
     """What to install for this plan."""
     exact = ".".join(map(str, header.version[:3])) + ".*"
     if header.family == "rtx":
@@ -204,6 +204,22 @@ def _install(header: PlanHeader) -> str:
         return f"install that TensorRT, pip install 'tensorrt=={exact}', or build the plan again with the installed one"
     # The newest dispatch runtime reads one major version back; the extra alone would fetch it for a plan of 8 too.
     return "pip install 'loadtrt[dispatch]'" + (" 'tensorrt-dispatch-cu13<11'" if header.version[0] <= 8 else "")
+
+
+def unsupported_gpu(flavour: Flavour, capability: tuple[int, int]) -> str | None:
+    """ "TensorRT-RTX does not support compute capability 9.0 (supported: 8.0 8.6)"; None where it is not known that the
+    flavour runs nothing on such a GPU. RTX names the GPUs that it builds for, and takes all later ones."""
+    if flavour.name != "tensorrt_rtx":
+        return None
+    names = getattr(getattr(flavour.module, "ComputeCapability", None), "__members__", ())
+    known = [(int(name[2:-1]), int(name[-1])) for name in names if re.fullmatch(r"SM\d{2,}", name)]
+    if not known or capability in known or capability > max(known):
+        return None
+    listed = " ".join(f"{major}.{minor}" for major, minor in known)
+    return f"TensorRT-RTX does not support compute capability {capability[0]}.{capability[1]} (supported: {listed})"
+
+
+INSTEAD_OF_RTX = "use full TensorRT, pip install 'loadtrt[tensorrt]', and 'loadtrt build --flavour tensorrt'"
 
 
 def require_plugins(plugins: Sequence[str]) -> None:
@@ -231,76 +247,3 @@ def load_plugins(flavour: Flavour, plugins: Sequence[str]) -> None:
 
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version)[:4])
-
-
-_LEVELS = {"WARNING": logging.WARNING, "INFO": logging.INFO, "VERBOSE": logging.DEBUG}
-_KEPT = 64
-_QUOTED = 400  # characters of a reason
-
-PYTHON_LOGGER = logging.getLogger("loadtrt.tensorrt")
-PYTHON_LOGGER.addHandler(logging.NullHandler())  # silent unless the caller configures logging
-
-_journals: dict[str, Journal] = {}
-_lock = threading.Lock()
-
-
-class Journal:
-    """The recent errors of one TensorRT module, and the logger object that fills it. Any thread may log."""
-
-    def __init__(self, module: Any) -> None:
-        self._errors: deque[tuple[int, str, str]] = deque(maxlen=_KEPT)
-        self._count = 0
-        self.logger = _logger(module, self)
-
-    def add(self, severity: str, message: str) -> None:
-        """`severity`: TensorRT's name for it. INTERNAL_ERROR alone is not a failure: RTX uses it for notices."""
-        text = " ".join(message.split())
-        if severity in ("ERROR", "INTERNAL_ERROR"):
-            with _lock:
-                self._count += 1
-                self._errors.append((self._count, severity, text))
-        PYTHON_LOGGER.log(_LEVELS.get(severity, logging.ERROR), "%s", text)
-
-    def mark(self) -> int:
-        """A point in the log, for `reason`."""
-        return self._count
-
-    def errors_since(self, mark: int) -> list[str]:
-        """Errors logged after `mark`, oldest first; internal ones only where there is no other."""
-        with _lock:
-            recent = [(severity, text) for count, severity, text in self._errors if count > mark]
-        plain = [text for severity, text in recent if severity == "ERROR"]
-        return list(dict.fromkeys(plain or [text for _, text in recent]))
-
-    def reason(self, mark: int) -> str:
-        """Why an operation begun at `mark` failed: the first two errors, as TensorRT logs causes before effects."""
-        errors = self.errors_since(mark)
-        text = "; ".join(error.rstrip(".") for error in errors[:2]) or "nothing: TensorRT gave no reason"
-        return shortened(text, _QUOTED)
-
-    def latest(self, mark: int) -> str:
-        """The last error after `mark`."""
-        errors = self.errors_since(mark)
-        return shortened(errors[-1], _QUOTED) if errors else "TensorRT gave no reason"
-
-
-def journal_of(module: Any) -> Journal:
-    """The one journal of this TensorRT module in this process."""
-    with _lock:
-        if module.__name__ not in _journals:
-            _journals[module.__name__] = Journal(module)
-        return _journals[module.__name__]
-
-
-def _logger(module: Any, journal: Journal) -> Any:
-    """An instance of a subclass of the module's ILogger."""
-
-    class Log(module.ILogger):  # type: ignore[misc]  # a class that is only known at run time
-        def __init__(self) -> None:
-            module.ILogger.__init__(self)  # pybind11 needs its own constructor, not super()
-
-        def log(self, severity: Any, message: str) -> None:
-            with contextlib.suppress(Exception):  # an exception here would end the process: C++ calls this
-                journal.add(severity.name, message)
-
-    return Log()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.engines.onnx_model import dtype_of, parse_model
@@ -20,6 +21,7 @@ def inspect_file(
     *,
     module: str | None = None,
     plugins: tuple[str, ...] = (),
+    lean_library: str | None = None,
     allow_host_code: bool = False,
     device: int = 0,
 ) -> dict[str, Any]:
@@ -46,7 +48,14 @@ def inspect_file(
         "not_loaded": "",
     }
     try:
-        facts["loaded"] = _load(path, module, plugins, allow_host_code, device)
+        facts["loaded"] = _load(
+            path,
+            module=module,
+            plugins=plugins,
+            lean_library=lean_library,
+            allow_host_code=allow_host_code,
+            device=device,
+        )
     except EngineError as error:
         if module is not None:
             raise
@@ -67,14 +76,12 @@ def _built(path: Path, digest: str) -> dict[str, Any]:
     return {"build": sidecar.model_dump(mode="json"), "no_build": ""}
 
 
-def _load(
-    path: Path, module: str | None, plugins: tuple[str, ...], allow_host_code: bool, device: int
-) -> dict[str, Any]:
-    """The facts that TensorRT reports of the engine."""
+def _load(path: Path, **how: Any) -> dict[str, Any]:
+    """The facts that TensorRT reports of the engine. how: as for `open_plan`."""
     from loadtrt.engines import plan_facts
     from loadtrt.engines.deserialize import open_plan
 
-    plan = open_plan(path, module=module, plugins=plugins, allow_host_code=allow_host_code, device=device)
+    plan = open_plan(path, **how)
     try:
         engine = plan.engine
         layers, missing = None, ""
@@ -93,6 +100,7 @@ def _load(
         return {
             "flavour": plan.flavour.name,
             "flavour_version": plan.flavour.version,
+            "device": plan.device,
             "name": str(engine.name),
             "profiles": plan_facts.profile_count(plan),
             "weights_bytes": plan_facts.weights_bytes(plan),
@@ -105,6 +113,8 @@ def _load(
             "tensors": [_tensor(tensor) for tensor in plan_facts.io_tensors(plan)],
             "layers": [_layer(layer) for layer in layers or ()],
             "layers_missing": missing,
+            "lean_library": "" if plan.lean is None else str(plan.lean),
+            "log": [asdict(message) for message in plan.logged()],
         }
     finally:
         plan.close()

@@ -17,7 +17,7 @@ from loadtrt.engines.engine import Completion
 from loadtrt.engines.external_data import EXTERNAL_FOLDER
 from loadtrt.engines.old_opsets import remedy
 from loadtrt.engines.onnx_model import LEAVE_OUT, OnnxModel, read_model
-from loadtrt.engines.shapes import InputShape
+from loadtrt.engines.shapes import InputShape, takes_larger
 from loadtrt.engines.waiting import Wakeup
 from loadtrt.environment import available_bytes, cpu_model, import_onnxruntime
 from loadtrt.errors import EngineError
@@ -90,6 +90,7 @@ def load_onnxruntime(config: Model) -> OnnxRuntimeEngine:
         sha256=model.sha256,
         batch=batch.size,
         batch_from=batch.reason,
+        larger_batch=takes_larger(model.sizes.inputs, {spec.name: spec.shape for spec in parts[largest]}),
         tensors=tensors,
         precision=model.conversion.text if model.conversion else "",
         conversion=model.conversion,

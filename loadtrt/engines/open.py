@@ -24,10 +24,14 @@ OPTIONS = {
     "module": {_PLAN, _BUILT},
     "plugins": {_PLAN, _BUILT},
     "allow_host_code": {_PLAN},
+    "lean_library": {_PLAN},
     "device": {_PLAN, _BUILT},
     "optimization_profile": {_PLAN},
+    "partitions": {_PLAN, _BUILT},
+    "sms": {_PLAN, _BUILT},
     "requests_per_launch": {_PLAN, _BUILT},
     "graph": {_PLAN, _BUILT},
+    "submit": {_PLAN, _BUILT},
     "copies": {_PLAN, _BUILT, _SIMULATED},
     "wait": {_PLAN, _BUILT},
     "shape_values": {_PLAN},
@@ -102,7 +106,8 @@ def _load_built(options: Model, say: Callable[[str], None] | None, status: Calla
         engine = TensorRTEngine(load_plan(options, cached), options)
     except EngineError as error:
         raise EngineError(f"{error} (--on onnxruntime runs the model on the CPU instead)") from None
-    engine.info = replace(engine.info, notes=(*cached.notes, *engine.info.notes))
+    notes = (*cached.notes, *engine.info.notes)
+    engine.info = replace(engine.info, notes=notes, larger_batch=cached.larger_batch)
     return engine
 
 

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from loadtrt.asked.faults import fault_words
 from loadtrt.errors import UsageError
 from loadtrt.reading_files import open_file, read_bytes
 from loadtrt.recognizing import recognized
@@ -232,6 +233,8 @@ class Sidecar(BaseModel):
     precision: what was converted or allowed, in words.
     conversion: what became of the model in FP16; None where loadtrt did not convert it.
     gpu: the GPU that the plan was built on; "" where `targets` name others.
+    load_ns: time to load TensorRT and its builder; 0 in files of older versions.
+    build_ns: time of the builder.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -248,6 +251,7 @@ class Sidecar(BaseModel):
     gpu: str
     targets: tuple[str, ...]
     tensors: tuple[SidecarTensor, ...]
+    load_ns: int = Field(default=0, ge=0, lt=1 << 63)
     build_ns: int = Field(ge=0, lt=1 << 63)
     plan_sha256: str
     plan_bytes: int = Field(ge=0, lt=1 << 63)
@@ -281,7 +285,7 @@ def read_sidecar(plan: Path, plan_sha256: str | None = None) -> Sidecar | None:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "its JSON"
-        raise UsageError(f"{file} is not the sidecar of a build: {where}: {first['msg']}") from None
+        raise UsageError(f"{file} is not the sidecar of a build: {where}: {fault_words(first)}") from None
     if plan_sha256 not in (None, sidecar.plan_sha256):
         raise UsageError(f"{file} is of another plan: its SHA-256 differs")
     return sidecar

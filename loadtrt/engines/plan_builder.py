@@ -23,7 +23,7 @@ from loadtrt.engines.build_config import (
     use_timing_cache,
 )
 from loadtrt.engines.build_model import calibration_sets, is_quantized, prepare, require_types
-from loadtrt.engines.flavour import load_plugins, require_plugins
+from loadtrt.engines.flavour import INSTEAD_OF_RTX, load_plugins, require_plugins, unsupported_gpu
 from loadtrt.engines.index_tables import index_tables
 from loadtrt.engines.plan import Sidecar, SidecarTensor, sidecar_of
 from loadtrt.engines.tensorrt_log import logging_to
@@ -43,16 +43,29 @@ if TYPE_CHECKING:
     from loadtrt.engines.build_model import Source
     from loadtrt.engines.toolchain import Progress, Toolchain, Watch
     from loadtrt.load.tensors import Arrays
+    from loadtrt.results.engine_info import LogMessage
 
 
 @dataclass(frozen=True, slots=True)
 class BuiltPlan:
-    """A plan that was built."""
+    """A plan that was built. messages: what the builder warned of."""
 
     path: Path
     log: Path
     sidecar: Sidecar
     notes: tuple[str, ...]
+    messages: tuple[LogMessage, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What the builder made, with its inputs and outputs; times as in the sidecar."""
+
+    data: bytes
+    tensors: tuple[SidecarTensor, ...]
+    load_ns: int
+    build_ns: int
+    messages: tuple[LogMessage, ...]
 
 
 def build_plan(
@@ -73,20 +86,22 @@ def build_plan(
     require_writable("-o", output)
     if output.exists() and not output.is_file():  # its description and log would lie beside a pipe or a device
         raise UsageError(f"-o {output} is not a regular file: name a plan file")
+    began = time.perf_counter_ns()
     tool = choose_toolchain(options.flavour)
+    import_ns = time.perf_counter_ns() - began
     preflight(tool, options)
     ready = prepare(source, options, weak_typing=tool.weak_typing)
     log = output.with_name(f"{output.name}.log")
     on_gpu = not options.targets or "CURRENT" in options.targets
     gpu = device_properties(options.device) if on_gpu else None  # asked first: a GPU that is lost costs no built plan
 
-    def work(watch: Watch) -> tuple[bytes, tuple[SidecarTensor, ...], int]:
+    def work(watch: Watch) -> _Made:
         if on_gpu:
             call("cudaSetDevice", options.device)  # a thread's device is its own
         return _build(tool, ready, options, watch)
 
     with logging_to(log, option="build log"):
-        data, tensors, build_ns = run_watched(tool, work, show)
+        made = run_watched(tool, work, show)
     sidecar = Sidecar(
         loadtrt_version=__version__,
         model=source.name,
@@ -98,15 +113,19 @@ def build_plan(
         flavour_version=tool.flavour.version,
         gpu=f"{gpu.name}, compute capability {'.'.join(map(str, gpu.compute_capability))}" if gpu else "",
         targets=options.targets,
-        tensors=tensors,
-        build_ns=build_ns,
-        plan_sha256=hashlib.sha256(data).hexdigest(),
-        plan_bytes=len(data),
+        tensors=made.tensors,
+        load_ns=import_ns + made.load_ns,
+        build_ns=made.build_ns,
+        plan_sha256=hashlib.sha256(made.data).hexdigest(),
+        plan_bytes=len(made.data),
     )
     with SIGNALS.deferred():  # a plan and its sidecar belong together
-        write_file(output, data, "plan", measured=rescue)
+        write_file(output, made.data, "plan", measured=rescue)
         write_file(sidecar_of(output), sidecar.model_dump_json(indent=2) + "\n", "sidecar")
-    return BuiltPlan(output, log, sidecar, ready.notes)
+    notes = ready.notes
+    if gpu is not None and (refused := unsupported_gpu(tool.flavour, gpu.compute_capability)) is not None:
+        notes += (f"WARNING: {refused}, so the plan does not run on this GPU ({gpu.name}): {INSTEAD_OF_RTX}",)
+    return BuiltPlan(output, log, sidecar, notes, made.messages)
 
 
 def progress_text(progress: Progress) -> str:
@@ -119,11 +138,9 @@ def progress_text(progress: Progress) -> str:
     return f"{text}: {progress.fraction:.0%}{estimate}; {progress.phase}"
 
 
-def _build(
-    tool: Toolchain, source: Source, options: BuildOptions, watch: Watch
-) -> tuple[bytes, tuple[SidecarTensor, ...], int]:
-    """The plan's bytes, its inputs and outputs, and nanoseconds of the builder."""
+def _build(tool: Toolchain, source: Source, options: BuildOptions, watch: Watch) -> _Made:
     module, journal = tool.module, tool.journal
+    before, began = journal.heard(), time.perf_counter_ns()
     require_plugins(options.plugins)
     load_plugins(tool.flavour, options.plugins)
     mark = journal.mark()
@@ -131,6 +148,7 @@ def _build(
         builder = module.Builder(journal.logger)
     except TypeError:  # pybind11 raises it for a null pointer
         raise EngineError(f"{tool.flavour} cannot start its builder; TensorRT says {journal.reason(mark)}") from None
+    load_ns = time.perf_counter_ns() - began
     network = make_network(tool, builder, options)
     require_types(tool.flavour, source)
     parse_onnx(tool, network, source)
@@ -167,7 +185,7 @@ def _build(
         )
         for place, tensor in enumerate(io_of(network))
     )
-    return bytes(plan), tensors, build_ns
+    return _Made(bytes(plan), tensors, load_ns, build_ns, journal.messages(before))
 
 
 def _why(errors: list[str], reason: str) -> str:

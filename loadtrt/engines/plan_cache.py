@@ -28,12 +28,13 @@ from loadtrt.cuda.runtime import device_count, device_properties
 from loadtrt.engines.batch_size import BatchSize, batch_size
 from loadtrt.engines.build_config import BuildOptions
 from loadtrt.engines.build_model import read_source
+from loadtrt.engines.flavour import INSTEAD_OF_RTX, unsupported_gpu
 from loadtrt.engines.onnx_model import decide_sizes, outputs_of
 from loadtrt.engines.plan import Sidecar, read_sidecar, sha256, sidecar_of
 from loadtrt.engines.plan_builder import build_plan, progress_text
-from loadtrt.engines.shapes import FixedSizes
+from loadtrt.engines.shapes import FixedSizes, takes_larger
 from loadtrt.engines.toolchain import choose_toolchain, preflight
-from loadtrt.errors import LoadtrtError, UsageError
+from loadtrt.errors import EngineError, LoadtrtError, UsageError
 from loadtrt.files import temporary_folder
 from loadtrt.units import format_duration
 
@@ -67,12 +68,14 @@ class CachedPlan:
     sizes: what of the asked sizes the plan leaves open, one for each kind of request.
     batch: inferences of a request, where the options or the model say; None where the plan's sizes are all there is.
     notes: what the user should read; the first says where the plan comes from.
+    larger_batch: whether the model leaves the batch open.
     """
 
     path: Path
     sizes: tuple[Sizes, ...]
     batch: BatchSize | None
     notes: tuple[str, ...]
+    larger_batch: bool
 
 
 def cached_plan(
@@ -112,6 +115,8 @@ def cached_plan(
     device_count()  # raises where there is no GPU: for RTX preflight would ask for a --target, which no run has
     preflight(tool, options)
     gpu = device_properties(config.device)
+    if (refused := unsupported_gpu(tool.flavour, gpu.compute_capability)) is not None:
+        raise EngineError(f"{refused}, which this GPU ({gpu.name}) has: {INSTEAD_OF_RTX}")
     key = _key(source, inputs, options, tool, gpu)
     entry, sidecar, fault = _find(_folder(), _stem(config.engine), key)
     if sidecar is not None:
@@ -126,7 +131,8 @@ def cached_plan(
         instead = f", instead of one that {fault}" if fault else ""
         note = f"{_built_by(sidecar)}, kept in {entry / _PLAN}{instead}"
     kept = FixedSizes(first, {}, part.shape_values, part.optimization_profile)
-    return CachedPlan(entry / _PLAN, (kept,), batch if batch.known else None, (note, *source.notes, *sizes.notes))
+    counted, notes = batch if batch.known else None, (note, *source.notes, *sizes.notes)
+    return CachedPlan(entry / _PLAN, (kept,), counted, notes, takes_larger(sizes.inputs, shapes))
 
 
 def _builder_of(config: Model) -> Literal["tensorrt", "rtx"] | None:

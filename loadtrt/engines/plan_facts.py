@@ -88,7 +88,7 @@ def context_bytes(plan: OpenPlan) -> int | None:
     """
     for name in ("device_memory_size_v2", "device_memory_size"):
         mark = plan.journal.mark()
-        with warnings.catch_warnings():
+        with plan.journal.expecting_errors(), warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # the old name, from TensorRT 10.1 on
             size = int(getattr(plan.engine, name, -1))
         if size > 0 or (size == 0 and plan.journal.mark() == mark):
@@ -99,7 +99,7 @@ def context_bytes(plan: OpenPlan) -> int | None:
 def weights_bytes(plan: OpenPlan) -> int:
     """What the weights take on the GPU: TensorRT's count where it has one, else the plan without its lean runtime."""
     if plan.flavour.capabilities.engine_stat:
-        with contextlib.suppress(RuntimeError, TypeError):
+        with plan.journal.expecting_errors(), contextlib.suppress(RuntimeError, TypeError):
             size = int(plan.engine.get_engine_stat(plan.flavour.module.EngineStat.TOTAL_WEIGHTS_SIZE))
             if size > 0:
                 return size

@@ -14,7 +14,7 @@ import numpy as np
 
 from loadtrt.cuda.memory import DeviceBuffer
 from loadtrt.cuda.runtime import call, close_all, cudart
-from loadtrt.cuda.stream import Event, Graph, Stream, elapsed_ns
+from loadtrt.cuda.stream import Event, Graph, elapsed_ns
 from loadtrt.engines import plan_facts
 from loadtrt.errors import CudaError, EngineError
 from loadtrt.units import SECOND_NS
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from loadtrt.cuda.runtime import Closes
     from loadtrt.engines.context import PlanContext
+    from loadtrt.engines.placement import Placement
     from loadtrt.engines.tensorrt import Plan
     from loadtrt.load.tensors import Arrays
     from loadtrt.results.engine_info import Layer
@@ -108,14 +109,22 @@ _MODES = {"plain": "plain inference", "graph": "CUDA graph"}
 
 
 def profile_plan(
-    plan: Plan, inputs: Arrays, length: ProfileLength, graph: bool, profiled: Profiled, watch: Watch
+    plan: Plan,
+    inputs: Arrays,
+    length: ProfileLength,
+    graph: bool,
+    profiled: Profiled,
+    watch: Watch,
+    placement: Placement,
 ) -> None:
     """Fill `profiled` with a plain pass and, with `graph`, one of a captured graph, which then comes first.
 
     Inputs are copied to the device once: a profile is of compute alone. Whole inferences are timed before a profiler
-    is attached, since it cannot be taken off without a trace. Raises CudaError and EngineError.
+    is attached, since it cannot be taken off without a trace. The context computes where the first of a run's would.
+    Raises CudaError and EngineError.
     """
-    bench = _Bench(plan, inputs)
+    bench = _Bench(plan, inputs, placement)
+    profiled.notes += placement.notes
     try:
         profiled.layer_info, layers = _layers(plan, bench.context, profiled)
         warm_up(bench.infer, length, watch)
@@ -149,12 +158,14 @@ def profile_plan(
 class _Bench:
     """One context with its stream and device buffers, inputs uploaded, bound and run once."""
 
-    def __init__(self, plan: Plan, inputs: Arrays) -> None:
+    def __init__(self, plan: Plan, inputs: Arrays, placement: Placement) -> None:
         self._owned: list[Closes] = []
+        make_stream = placement.stream_maker(0)
         try:
-            self.stream = self._own(Stream())
+            self.stream = self._own(make_stream())
             self.start, self.end = self._own(Event()), self._own(Event())
             self.context: PlanContext = self._own(plan.context(int(self.stream), profiled=True))
+            self._owned[-1:-1] = placement.place(self.context, make_stream)  # closed after the context
             for spec in plan.tensors:
                 if spec.shape_values:
                     continue

@@ -152,6 +152,18 @@ def resolve_shapes(
     return Resolved(decided, symbols, notes)
 
 
+def takes_larger(inputs: Sequence[InputShape], shapes: Mapping[str, Shape]) -> bool:
+    """Whether --batch may be larger than these shapes have it: it is left open, and its range does not end there."""
+    names = named_batches(inputs)
+    sizes = [
+        (shapes[item.name][axis], item.most[axis] if item.most else None)
+        for item in inputs
+        for axis, size in enumerate(item.shape)
+        if size < 0 and is_filled(item, axis, names)
+    ]
+    return bool(sizes) and all(most is None or size < most for size, most in sizes)
+
+
 def check_values(
     name: str, values: Sequence[int] | None, count: int, least: Sequence[int], best: Sequence[int], most: Sequence[int]
 ) -> tuple[int, ...]:

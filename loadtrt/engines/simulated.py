@@ -89,6 +89,7 @@ class _Doubler:
             device="simulated",
             sha256="",
             batch=batch,
+            larger_batch=True,
             tensors=self.parts[batches.index(batch)],
             mode=mode,
             notes=(note,),

@@ -24,7 +24,7 @@ from loadtrt.engines import plan_facts
 from loadtrt.engines.batch_size import ONE, BatchSize, batch_size
 from loadtrt.engines.context import PlanContext
 from loadtrt.engines.deserialize import open_plan
-from loadtrt.engines.shapes import InputShape, check_values, require_known, resolve_shapes
+from loadtrt.engines.shapes import InputShape, check_values, require_known, resolve_shapes, takes_larger
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.load.tensors import TensorSpec, largest_of
 
@@ -53,6 +53,7 @@ class PlanPart:
     open_shapes: shapes of the inputs that the plan leaves open.
     host_values: type and values of inputs that carry shapes.
     profiles: numbers of the profiles that these shapes fit, the wanted one first.
+    larger_batch: whether --batch may be larger.
     tensors: shapes without -1, except for outputs that only the data decide; their nbytes is TensorRT's upper bound.
     """
 
@@ -61,6 +62,7 @@ class PlanPart:
     profiles: list[int]
     tensors: tuple[TensorSpec, ...] = ()
     counted: BatchSize = ONE
+    larger_batch: bool = False
 
     @property
     def batch(self) -> int:
@@ -77,7 +79,7 @@ class Plan:
     """A deserialized plan with its shapes decided. Nothing of it changes after `load_plan` but its list of contexts.
 
     parts: one for each kind of request.
-    tensors, counted: those of the largest part.
+    tensors, counted, larger_batch: those of the largest part.
     weights_bytes, context_bytes: device memory of the engine and of one context; None where it is not known.
     precision: the verdict on --fp16 in words; "" without --fp16.
     """
@@ -112,6 +114,7 @@ class Plan:
                 open_shapes,
                 _host_values(inputs, resolved.shapes, part.shape_values, number),
                 sorted(fitting, key=lambda profile: (profile != self.profile, profile)),
+                larger_batch=takes_larger(declared, resolved.shapes),
             )
             shapes = resolved.shapes
             plan_part.tensors = self._probe(plan_part, tensors, shapes, ask_fp16=ask_fp16, demand_fp16=demand_fp16)
@@ -125,7 +128,7 @@ class Plan:
             )
             self.parts.append(plan_part)
         largest = self.parts[largest_of([item.tensors for item in self.parts])]
-        self.tensors, self.counted = largest.tensors, largest.counted
+        self.tensors, self.counted, self.larger_batch = largest.tensors, largest.counted, largest.larger_batch
 
     @property
     def batch(self) -> int:
@@ -136,7 +139,8 @@ class Plan:
     def notes(self) -> tuple[str, ...]:
         """What the user should read."""
         unknown = "the scratch memory of a context is not known for this plan here, so the memory bill leaves it out"
-        return (*self.counted.notes, *((unknown,) if self.context_bytes is None else ()))
+        lean = (f"the lean runtime {self.open.lean} runs the plan",) if self.open.lean is not None else ()
+        return (*lean, *self.counted.notes, *((unknown,) if self.context_bytes is None else ()))
 
     @property
     def flavour(self) -> Flavour:
@@ -223,6 +227,7 @@ def load_plan(options: Model, built: CachedPlan | None = None) -> Plan:
             plugins=options.plugins,
             allow_host_code=options.allow_host_code,
             device=options.device,
+            lean_library=options.lean_library,
         )
     if built is not None:
         opened.header = replace(opened.header, path=built.path)

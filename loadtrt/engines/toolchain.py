@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from loadtrt.cuda.runtime import device_count, has_gpu
 from loadtrt.engines.build_config import BuildOptions, option_of
-from loadtrt.engines.flavour import Flavour, Journal, find_flavour, journal_of
+from loadtrt.engines.flavour import Flavour, find_flavour
+from loadtrt.engines.tensorrt_log import Journal, journal_of
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.signals import SIGNALS
 

@@ -11,8 +11,12 @@ from typing import TYPE_CHECKING
 
 from loadtrt.asked.load import Offline, Stages
 from loadtrt.asked.trace_load import Trace
-from loadtrt.findings.bottlenecks import BUSY, bottlenecks, closed_loop, mostly_waits
+from loadtrt.findings.bottlenecks import bottlenecks
 from loadtrt.findings.gpu_findings import gpu_findings
+from loadtrt.findings.lane_findings import closed_loop, mostly_waits
+from loadtrt.findings.log_findings import log_findings
+from loadtrt.findings.remedies import either, lower_load, more_contexts
+from loadtrt.findings.utilization import BUSY
 from loadtrt.findings.validity import busy_of, remedy_for
 from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.results.run_result import Finding
@@ -34,12 +38,16 @@ def findings_of(result: RunResult) -> tuple[Finding, ...]:
         return ()
     busy = result.model.overlap.busy_fraction if result.model.overlap else None
     findings: list[Finding | None] = [_deviates(result), _overloaded(result), _dropped(result)]
-    findings += gpu_findings(result.telemetry, busy) if result.telemetry else ()
+    findings += gpu_findings(result.telemetry, result.sharing, busy, accepted=result.config.shared_gpu)
     throttled = any(finding.kind == "throttled" for finding in findings if finding)
     findings.append(_stall(result))
     if not throttled and not (result.model.steadiness and result.model.steadiness.overloaded):
         findings += _changes(result) or [_unsettled(result)]
-    findings += [*bottlenecks(result), _few(result), _inexact(result)]
+    shared = result.sharing is not None and bool(result.sharing.computing)  # then the engine alone is not the limit
+    if result.model.metrics["compute"].max_ns:  # else all time is the load generator's own
+        findings += [found for found in bottlenecks(result) if not (shared and found.kind == "compute-bound")]
+    findings += log_findings(result.model.engine, result.config.trt_log)
+    findings += [_few(result), _inexact(result)]
     return tuple(finding for finding in findings if finding is not None)
 
 
@@ -77,7 +85,7 @@ def _overloaded(result: RunResult) -> Finding | None:
         kind="overloaded",
         evidence=f"the offered load was {offered} and the throughput {served}: the backlog grew until the end",
         cause="the load is above capacity: latencies depend on how long the run lasted, not on the engine's speed",
-        remedy=_lower(result, served) + ("" if full else ", or more --contexts"),
+        remedy=either(lower_load(result.config.model, served), "" if full else more_contexts(result.config.model)),
     )
 
 
@@ -90,7 +98,7 @@ def _dropped(result: RunResult) -> Finding | None:
         evidence=f"{plural(result.model.dropped, 'request')} ({100 * share:.2g} % of all) came due while "
         f"{result.config.model.max_queue} waited, and were dropped",
         cause="the queue was full; latencies are of the other requests, which waited less because of it",
-        remedy=f"{'' if _offline(result) else f'{_lower(result)}, '}more --contexts, or a larger --max-queue",
+        remedy=either(lower_load(result.config.model), more_contexts(result.config.model), "a larger --max-queue"),
     )
 
 
@@ -167,7 +175,7 @@ def _slow(result: RunResult) -> Finding | None:
         else "requests arrived faster than the lanes serve them: latencies depend on how long that lasted",
         remedy=f"look for other work at that time; {_longer(result, _thrice(result))} shows whether it happens again"
         if steady
-        else f"{_lower(result)}, or more --contexts",
+        else either(lower_load(result.config.model), more_contexts(result.config.model)),
     )
 
 
@@ -270,18 +278,12 @@ def _offline(result: RunResult) -> bool:
     return isinstance(result.config.model.load, Offline)
 
 
-def _lower(result: RunResult, than: str = "") -> str:
-    load = result.config.model.load
-    if isinstance(load, Stages) and load.rate is None:
-        return "lower rates in --stages"
-    if isinstance(load, Trace) and load.rate is None:
-        return "a larger --time-scale"
-    return f"a --rate below {than}" if than else "a lower --rate"
-
-
 def _longer(result: RunResult, seconds: float) -> str:
-    """The option that makes the run last `seconds`: the one that decides its length now."""
+    """The option that makes the run last `seconds`: the one that decides its length now. A run that ended before its
+    time was to be as long already, and twice that is longer."""
     config, load = result.config, result.config.model.load
+    asked = config.least_ns(config.model) / SECOND_NS
+    seconds = seconds if seconds > asked else 2 * asked
     if config.max_duration is not None and config.duration is None:
         return f"--max-duration {_seconds(seconds * SECOND_NS)}"
     if type(load) is Stages:
@@ -290,7 +292,7 @@ def _longer(result: RunResult, seconds: float) -> str:
         return f"--trace-loop --duration {_seconds(seconds * SECOND_NS)}"
     if _counted(result):
         rate = result.model.throughput.requests_per_s or 0.0
-        return f"--requests {max(round(rate * seconds), 1)}"
+        return f"--requests {max(round(rate * seconds), 2 * (config.model.requests or 0))}"
     return f"--duration {_seconds(seconds * SECOND_NS)}"
 
 

@@ -1,21 +1,21 @@
-"""Findings about a run from the GPU's telemetry.
+"""Findings about a run from the GPU's telemetry, and about others on the GPU.
 
 They do not make a run INVALID: the throughput of a GPU at its power cap may be what a run is to measure. The seconds
-in which the GPU was slowed down are marked.
+in which the GPU was slowed down are marked. Others that computed do (findings/validity.py), unless they are accepted.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loadtrt.results.gpu_telemetry import SLOWDOWNS, slowdowns_of, weighted_mean
+from loadtrt.results.gpu_telemetry import SLOWDOWNS, clients_text, slowdowns_of, weighted_mean
 from loadtrt.results.run_result import Finding
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from loadtrt.results.gpu_telemetry import GpuFacts, GpuInterval, GpuTelemetry
+    from loadtrt.results.gpu_telemetry import GpuFacts, GpuInterval, GpuSharing, GpuTelemetry
 
 _HEAT = ("sw_thermal_slowdown", "hw_thermal_slowdown")
 _HARDWARE = frozenset({"hw_thermal_slowdown", "hw_power_brake_slowdown", "hw_slowdown"})
@@ -31,16 +31,24 @@ OWN_BUSY_MOST = 0.1
 OTHERS_BUSY_LEAST = 0.8
 
 
-def gpu_findings(telemetry: GpuTelemetry, busy_fraction: float | None = None) -> tuple[Finding, ...]:
+def gpu_findings(
+    telemetry: GpuTelemetry | None,
+    sharing: GpuSharing | None = None,
+    busy_fraction: float | None = None,
+    *,
+    accepted: bool = False,
+) -> tuple[Finding, ...]:
     """Findings, the most important first. Where the evidence names the cause, the cause repeats its words.
 
     busy_fraction: part of the time in which this run computed; None where it is not known.
+    accepted: whether others may compute on the GPU, which is a problem of the verdict otherwise.
     """
-    findings = (
-        _held(telemetry) or _unnamed(telemetry) or _below_top(telemetry),
-        _near_slowdown(telemetry),
-        _others(telemetry, busy_fraction),
-    )
+    findings = [_others(sharing, busy_fraction, accepted=accepted)] if sharing else []
+    if telemetry is not None:
+        findings.append(_held(telemetry) or _unnamed(telemetry) or _below_top(telemetry))
+        findings.append(_near_slowdown(telemetry))
+    if telemetry is not None and sharing is not None and findings[0] is None and not sharing.computing:
+        findings.append(_seen_busy(telemetry, sharing, busy_fraction))
     return tuple(finding for finding in findings if finding is not None)
 
 
@@ -143,19 +151,49 @@ def _near_slowdown(telemetry: GpuTelemetry) -> Finding | None:
     )
 
 
-def _others(telemetry: GpuTelemetry, busy_fraction: float | None) -> Finding | None:
-    """Kernels of other processes: NVML saw the GPU busy for OTHERS_BUSY_LEAST of the time or more while this run
-    computed for OWN_BUSY_MOST or less. The gap is wide because NVML counts a sample with one short kernel as busy."""
+def _too_busy(use: float, busy_fraction: float | None) -> bool:
+    """Whether kernels ran for OTHERS_BUSY_LEAST of the time or more while this run computed for OWN_BUSY_MOST or less.
+    The gap is wide because NVML counts a sample with one short kernel as busy."""
+    return busy_fraction is not None and busy_fraction <= OWN_BUSY_MOST and use >= OTHERS_BUSY_LEAST
+
+
+def _others(sharing: GpuSharing, busy_fraction: float | None, *, accepted: bool) -> Finding | None:
+    """Other processes on the GPU, as far as they are no problem of the verdict."""
+    told = [client for client in sharing.clients if accepted or not client.computed]
+    if not told:
+        return None
+    if any(client.computed for client in told):
+        cause, remedy = "this run had what they left of the GPU, as --shared-gpu accepts", "end them for the GPU's own"
+    elif _too_busy(sharing.own_sm_ratio or 0.0, busy_fraction):  # which of the ids is this run's was guessed
+        cause = f"NVML counts kernels for {_percent(sharing.own_sm_ratio or 0.0)} of the time as this run's, which "
+        cause += f"computed for {_percent(busy_fraction or 0.0)}: one of them seems to have computed"
+        remedy = "end them, and see whether the numbers stay"
+    elif all(client.sm_ratio is not None for client in told):
+        cause = "they hold memory and computed nothing that would show"
+        remedy = "end them where memory is short, or where they might begin to compute"
+    else:
+        cause = f"whether they computed is not known: NVML does not tell {' nor '.join(sharing.unknown)}"
+        remedy = "end them, and see whether the numbers stay"
+    return Finding(
+        kind="gpu-shared",
+        evidence=f"other processes were on this GPU: {clients_text(told)}",
+        cause=cause,
+        remedy=remedy,
+    )
+
+
+def _seen_busy(telemetry: GpuTelemetry, sharing: GpuSharing, busy_fraction: float | None) -> Finding | None:
+    """Kernels of processes that NVML does not show, where it does not tell whose kernels ran."""
     use = weighted_mean(telemetry.intervals, lambda interval: interval.utilization_mean_ratio)
-    if busy_fraction is None or use is None or busy_fraction > OWN_BUSY_MOST or use < OTHERS_BUSY_LEAST:
+    if sharing.told or busy_fraction is None or use is None or not _too_busy(use, busy_fraction):
         return None
     if sum(interval.duration_ns for interval in telemetry.intervals) < 3 * SECOND_NS:
         return None  # NVML's sample period is up to a second: the sample may be of the time before the run
     return Finding(
         kind="gpu-shared",
         evidence=f"kernels ran on the GPU {_percent(use)} of the time, this run's {_percent(busy_fraction)}",
-        cause="another process seems to compute on the GPU",
-        remedy="look at nvidia-smi, and leave the GPU to loadtrt alone",
+        cause=f"another process seems to compute on the GPU; NVML does not tell {' nor '.join(sharing.unknown)}",
+        remedy="look at nvidia-smi on the host, and leave the GPU to loadtrt alone",
     )
 
 

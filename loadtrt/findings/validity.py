@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from loadtrt.results.gpu_telemetry import clients_text
 from loadtrt.results.run_result import Problem
 from loadtrt.units import MILLISECOND_NS, format_count, format_duration, plural
 
@@ -17,9 +18,11 @@ if TYPE_CHECKING:
 
     from loadtrt.asked.objective import Objective
     from loadtrt.results.breakdown import MetricSummary
+    from loadtrt.results.gpu_telemetry import GpuSharing
     from loadtrt.results.run_result import RunResult
 
-PROBLEM_KINDS = ("late", "starved", "unserved", "failed", "no-requests", "overloaded")  # every kind of `problems_of`
+# Every kind of `problems_of`.
+PROBLEM_KINDS = ("late", "starved", "unserved", "failed", "no-requests", "overloaded", "gpu-shared")
 LATENESS_SHARE = 0.1  # of the median latency
 LATENESS_FLOOR_NS = MILLISECOND_NS // 4
 LATENESS_OF_BOUND = 0.05  # of the tightest objective on latency
@@ -36,7 +39,10 @@ class Terms:
         requests are no problem where an objective judges them.
     mode: the engine's settings, for the remedies.
     offered_per_s: the mean arrival rate; None where the load has none.
+    faster_host, less_load: remedies of lanes that stood idle and of requests that were not served, which name options
+        where it is known which of them the run can take (findings/remedies.py).
     busy: evidence that others use the cores (environment.busy_host), which is the remedy's matter then.
+    shared_gpu: whether others may compute on the GPU.
     """
 
     closed: bool
@@ -45,6 +51,9 @@ class Terms:
     mode: Mapping[str, str] = field(default_factory=dict)
     offered_per_s: float | None = None
     busy: str | None = None
+    faster_host: str = "use more --buffers or larger batches"
+    less_load: str = "lower the load"
+    shared_gpu: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +69,7 @@ class Counts:
     broken: whether the engine failed, or was given up.
     overloaded: whether the backlog grew until the end (stats/steady.py).
     served_per_s: throughput, requests a second; None where it is not known.
+    sharing: who else used the GPU; None where there is none, or nobody asked.
     """
 
     lateness_ns: float
@@ -73,6 +83,7 @@ class Counts:
     broken: bool = False
     overloaded: bool = False
     served_per_s: float | None = None
+    sharing: GpuSharing | None = None
 
 
 def lateness_limit_ns(
@@ -125,6 +136,7 @@ def counts_of(
     broken: bool = False,
     overloaded: bool = False,
     served_per_s: float | None = None,
+    sharing: GpuSharing | None = None,
 ) -> Counts:
     """The counts of a finished run, from the summaries of its metrics."""
     p99 = metrics["lateness"].percentiles_ns["p99"]
@@ -140,13 +152,19 @@ def counts_of(
         broken=broken,
         overloaded=overloaded,
         served_per_s=served_per_s,
+        sharing=sharing,
     )
 
 
 def problems_of(counts: Counts, terms: Terms) -> list[Problem]:
     """Every reason why the numbers do not describe the engine alone, the worst first: requests without an answer, then
-    a late host, then too much load. Empty for a VALID run."""
-    return [*_of_requests(counts, terms), *_of_the_host(counts, terms), *_of_load(counts, terms)]
+    others on the GPU, a late host and too much load. Empty for a VALID run."""
+    return [
+        *_of_requests(counts, terms),
+        *_of_the_gpu(counts, terms),
+        *_of_the_host(counts, terms),
+        *_of_load(counts, terms),
+    ]
 
 
 def served_share(overloaded: bool | None, served_per_s: float | None, offered_per_s: float | None) -> float | None:
@@ -169,6 +187,17 @@ def _of_load(counts: Counts, terms: Terms) -> Iterator[Problem]:
         )
 
 
+def _of_the_gpu(counts: Counts, terms: Terms) -> Iterator[Problem]:
+    """Others computed on the GPU, which is not what was to be measured."""
+    computing = counts.sharing.computing if counts.sharing else ()
+    if computing and not terms.shared_gpu:
+        yield Problem(
+            kind="gpu-shared",
+            evidence=f"others computed on this GPU meanwhile: {clients_text(computing)}",
+            remedy="end them, or take another GPU; where a shared GPU is to be measured, --shared-gpu accepts them",
+        )
+
+
 def _of_the_host(counts: Counts, terms: Terms) -> Iterator[Problem]:
     """The generator was late, or the host left lanes idle."""
     limit_ns = limit_of(counts, terms)
@@ -179,19 +208,15 @@ def _of_the_host(counts: Counts, terms: Terms) -> Iterator[Problem]:
             kind="late",
             evidence=f"the generator was {late} late {rank} (limit {format_duration(limit_ns)})",
             remedy=remedy_for(
-                terms.busy, "use --wait spin" if blocks else "free a core for loadtrt, or lower rate or contexts"
+                terms.busy, "use --wait spin" if blocks else f"free a core for loadtrt, or {terms.less_load}"
             ),
         )
     if counts.starved_fraction > STARVED_LIMIT:
         share, limit = f"{100 * counts.starved_fraction:.0f} %", f"{100 * STARVED_LIMIT:.0f} %"
-        single = terms.closed and terms.mode.get("graph") == "yes" and "requests per launch" not in terms.mode
-        more = ", or for requests of one size --requests-per-launch 4" if single else ""
         yield Problem(
             kind="starved",
             evidence=f"lanes were idle for {share} of the time because the host was late (limit {limit})",
-            remedy=remedy_for(
-                terms.busy, f"the engine is faster than this host: use more --buffers or larger batches{more}"
-            ),
+            remedy=remedy_for(terms.busy, f"the engine is faster than this host: {terms.faster_host}"),
         )
 
 
@@ -220,10 +245,10 @@ def _of_requests(counts: Counts, terms: Terms) -> Iterator[Problem]:
         yield Problem(
             kind="unserved",
             evidence=f"{unserved} had not been served when the run ended (their age counts as latency)",
-            remedy="the load is above capacity, or the engine hangs: lower --rate, or raise --drain",
+            remedy=f"the load is above capacity, or the engine hangs: {terms.less_load}, or raise --drain",
         )
     if not (counts.ok or counts.failed or counts.unserved):
-        evidence, remedy = "no request was served", "raise --duration or --requests"
+        evidence, remedy = "no request was served", "measure for longer"
         if counts.interrupted:
             evidence, remedy = "the run was interrupted before any request was served", "interrupt it later"
         elif counts.broken:

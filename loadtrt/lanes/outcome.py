@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import loadtrt
 from loadtrt.findings.findings import findings_of
+from loadtrt.findings.remedies import faster_host, less_load
 from loadtrt.findings.validity import Terms, counts_of, problems_of
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.records.board import KEEP
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from loadtrt.engines.engine import Engine
     from loadtrt.lanes.session import Session
     from loadtrt.results.engine_info import MemoryBill
-    from loadtrt.results.gpu_telemetry import GpuTelemetry
+    from loadtrt.results.gpu_telemetry import GpuSharing, GpuTelemetry
     from loadtrt.results.steadiness import Interval, Steadiness
 
 
@@ -51,6 +52,7 @@ def result_of(
     command: Sequence[str],
     environment: dict[str, Any],
     telemetry: GpuTelemetry | None = None,
+    sharing: GpuSharing | None = None,
 ) -> RunResult:
     """Everything that is known of a run, however it ended. started: ISO 8601, UTC."""
     recorder = session.recorder or Recorder(engine.contexts, 0, keep=0)
@@ -70,6 +72,7 @@ def result_of(
         broken=session.failure is not None,
         overloaded=bool(steadiness.overloaded),
         served_per_s=throughput.requests_per_s,
+        sharing=sharing,
     )
     terms = Terms(
         model.load.closed,
@@ -78,10 +81,16 @@ def result_of(
         info.mode,
         throughput.offered_per_s,
         environment.get("busy_host"),
+        faster_host=faster_host(model, info, command),
+        less_load=less_load(model),
+        shared_gpu=config.shared_gpu,
     )
-    faults = [looked.fault for looked in (session.verification, session.deviation) if looked is not None]
+    faults = [
+        session.verification and session.verification.fault_of(model.in_flight),
+        session.deviation and session.deviation.fault,
+    ]
     problems = [
-        *(Problem(kind="outputs-differ", evidence=fault[0], remedy=fault[1]) for fault in faults if fault is not None),
+        *(Problem(kind="outputs-differ", evidence=fault[0], remedy=fault[1]) for fault in faults if fault),
         *problems_of(counts, terms),
     ]
     if session.late_start_ns > LATE_START_NS:
@@ -160,6 +169,7 @@ def result_of(
         host_cores=recorder.cpu_ns / measured_ns if measured_ns else 0.0,
         clock=engine.clock_mapping(),
         telemetry=telemetry,
+        sharing=sharing,
         models={name: measured},
     )
     sending = Sending(

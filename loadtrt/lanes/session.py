@@ -142,15 +142,17 @@ async def run_session(
         if not allocated:
             engine.allocate(inputs)
         session.allocate_ns = engine.now_ns() - began
+        if config.warmup and isinstance(engine, Submits) and len(engine.ways) > 1 and engine.way is None:
+            begins("warm-up")  # before outputs are compared: those of requests that are submitted as the measured ones
+            await _choose_way(engine, config, len(inputs), stop, session)
         if reference is not None:
             session.deviation = await deviation_from(engine, reference, max(FIRST_NS, config.drain or 0))
-        if model.verify:
+        if model.verify and not stop.requested:
             begins("verify")
             await _verify(engine, config, len(inputs), stop, session, on_tick)
         if not stop.requested:
             if config.warmup:
                 begins("warm-up")
-                await _choose_way(engine, config, len(inputs), stop, session)
             await _warm_up(engine, config, len(inputs), stop, session, on_tick, clocks_settled)
         if not stop.requested:
             bounds = [objective.counted for objective in model.objectives]
@@ -242,17 +244,17 @@ async def _warm_up(
 
 
 async def _choose_way(engine: Engine, config: RunConfig, sets: int, stop: Stop, session: Session) -> None:
-    """Where an engine has several ways of submitting and none was chosen, for an earlier run or by the user."""
-    if not isinstance(engine, Submits) or len(engine.ways) < 2 or engine.way is not None:
-        return
+    """Try an engine's ways of submitting in closed loops, and keep the best."""
 
-    async def drive_for(least_ns: int, least_requests: int) -> Driven:
-        load = replace(_preparing(config, session, sets), least_ns=least_ns, least_requests=least_requests)
+    async def drive_for(least_ns: int, least_requests: int, most_ns: int) -> Driven:
+        load = _preparing(config, session, sets)
+        load = replace(load, least_ns=least_ns, least_requests=least_requests, most_ns=most_ns)
         driven = await _drive_unmeasured(engine, load, stop, session, None)
         driven.require_answers("warm-up")
         return driven
 
-    await choose_way(engine, config.model.in_flight, drive_for)
+    assert isinstance(engine, Submits)  # noqa: S101  # the caller has looked
+    await choose_way(engine, config.model.in_flight, drive_for, stop)
 
 
 def _preparing(config: RunConfig, session: Session, sets: int) -> Load:

@@ -3,7 +3,7 @@ an observer sees. When a run is over, its alerts are the problems of its result.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,17 +45,17 @@ class Alert:
 
 def alerts_of(snapshot: Snapshot, facts: RunFacts, gpu: GpuReading | None, now_ns: int) -> tuple[Alert, ...]:
     """All alerts now, the worst first. now_ns: on the clock of the snapshot's instants."""
-    return (*_of_observing(snapshot, now_ns), *law_alerts(snapshot, facts), *(_slowed(gpu) if gpu else ()))
+    return (*_of_observing(snapshot, now_ns), *law_alerts(snapshot, facts, gpu), *(_slowed(gpu) if gpu else ()))
 
 
-def law_alerts(snapshot: Snapshot, facts: RunFacts) -> tuple[Alert, ...]:
+def law_alerts(snapshot: Snapshot, facts: RunFacts, gpu: GpuReading | None = None) -> tuple[Alert, ...]:
     """The problems that the run would have if it ended now, and whether it is overloaded.
 
     While it measures, a run with too few requests for a p99 shows failures only; "no-requests" is for the end.
     """
     if snapshot.phase not in _MEASURED:
         return ()
-    counts = counts_now(snapshot)
+    counts = replace(counts_now(snapshot), sharing=gpu.sharing if gpu else None)
     early = snapshot.phase == "measure" and not counts.at_p99
     alerts = [Alert(problem.kind, problem.evidence, problem.remedy) for problem in problems_of(counts, terms_of(facts))]
     told = counts.unserved or any(alert.kind == "overloaded" for alert in alerts)
@@ -64,7 +64,7 @@ def law_alerts(snapshot: Snapshot, facts: RunFacts) -> tuple[Alert, ...]:
             Alert(
                 "overloaded",
                 f"requests come faster than they are served, and {format_count(snapshot.waiting)} wait",
-                "lower --rate, or raise --contexts or --batch",
+                "lower the load, or serve more of it: more contexts, or larger batches",
             )
         )
     hidden = set(LAW_KINDS) - {"failed"} if early else set() if snapshot.phase == "done" else {"no-requests"}
@@ -73,7 +73,14 @@ def law_alerts(snapshot: Snapshot, facts: RunFacts) -> tuple[Alert, ...]:
 
 def terms_of(facts: RunFacts) -> Terms:
     """What was asked of the run, for the laws of validity."""
-    return Terms(facts.closed, facts.max_lateness_ns, facts.objectives, facts.information, facts.rate)
+    return Terms(
+        facts.closed,
+        facts.max_lateness_ns,
+        facts.objectives,
+        facts.information,
+        facts.rate,
+        shared_gpu=facts.shared_gpu,
+    )
 
 
 def counts_now(snapshot: Snapshot) -> Counts:

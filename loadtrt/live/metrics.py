@@ -139,7 +139,7 @@ def _state(seen: Observation) -> Iterator[tuple[Family, Points]]:
 def _laws(seen: Observation) -> Iterator[tuple[Family, Points]]:
     limit_ns = limit_of(counts_now(seen.snapshot), terms_of(seen.facts))
     yield table.LATENESS_LIMIT, [((), limit_ns / SECOND_NS if math.isfinite(limit_ns) else None)]
-    active = {alert.kind for alert in law_alerts(seen.snapshot, seen.facts)}
+    active = {alert.kind for alert in law_alerts(seen.snapshot, seen.facts, seen.gpu)}
     yield table.PROBLEM, [((kind,), float(kind in active)) for kind in LAW_KINDS]
 
 
@@ -170,6 +170,10 @@ def _gpu(gpu: GpuReading) -> Iterator[tuple[Family, Points]]:
     if gpu.throttle_reasons is not None:
         named = dict.fromkeys([*THROTTLE_REASONS.values(), *gpu.throttle_reasons])
         yield table.GPU_THROTTLE, [((reason,), float(reason in gpu.throttle_reasons)) for reason in named]
+    if gpu.sharing is not None:
+        yield table.GPU_OTHERS, [((), len(gpu.sharing.clients))]
+        yield table.GPU_OTHERS_MEMORY, [((), gpu.sharing.memory_bytes)]
+        yield table.GPU_OTHERS_SM, [((), gpu.sharing.sm_ratio)]
     yield table.GPU_PCIE, [(("rx",), gpu.pcie_rx_bytes), (("tx",), gpu.pcie_tx_bytes)]
 
 

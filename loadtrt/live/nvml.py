@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from loadtrt.results.gpu_telemetry import GpuReading
@@ -41,6 +41,7 @@ SETTLED_SPREAD = 0.01
 # NVML answers "not available" with all bits set, in 32 or 64 of them, and an unknown performance state with 32.
 _NOT_AVAILABLE = (2**32 - 1, 2**64 - 1)
 _UNKNOWN_PERFORMANCE_STATE = 32
+_NO_SAMPLES = (0, 6, 7)  # success (nvidia-ml-py takes it for an error there), not found, more than a moment before
 _WHY = {
     4: "the NVIDIA driver gives this user no permission to read GPUs (NVML: insufficient permissions)",
     6: "NVML knows no such GPU",
@@ -75,10 +76,28 @@ class GpuLimits:
 
 @dataclass(frozen=True, slots=True)
 class GpuProcess:
-    """A process computing on a GPU. pid is the host's, which a container may not know; memory_bytes None: not known."""
+    """A process that has a CUDA context on a GPU.
+
+    pid: as the driver gives it: in a container it may be the host's.
+    memory_bytes: None where it is not known.
+    instance: GPU instance, of a GPU that is split by MIG; None: of a whole one.
+    mps: whether it computes through the MPS server.
+    """
 
     pid: int
     memory_bytes: int | None
+    instance: int | None = None
+    mps: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SmUse:
+    """Part of the time in which kernels of a process ran. pid: as in GpuProcess, but in a container it may be the
+    host's where that of GpuProcess is not. at_us: when the driver took its last sample, Unix time in µs."""
+
+    pid: int
+    at_us: int
+    ratio: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +130,7 @@ class Gpu:
         """A reading now. Never raises: a number without an answer, even on a lost GPU, is None."""
         at_ns = time.perf_counter_ns()
         memory = self._ask("nvmlDeviceGetMemoryInfo")
-        use = self._ask("nvmlDeviceGetUtilizationRates")
+        use = self._use()
         state = self._ask("nvmlDeviceGetPerformanceState")
         received, sent = self.pcie_bytes()
         return GpuReading(
@@ -157,9 +176,38 @@ class Gpu:
         )
 
     def processes(self) -> tuple[GpuProcess, ...] | None:
-        """The processes that compute on this GPU, this one included. None where the driver does not say."""
-        processes = self._ask("nvmlDeviceGetComputeRunningProcesses")
-        return None if processes is None else tuple(GpuProcess(int(p.pid), _known(p.usedGpuMemory)) for p in processes)
+        """The processes with a CUDA context on this GPU, this one included. None where the driver does not say."""
+        plain = self._ask("nvmlDeviceGetComputeRunningProcesses")
+        if plain is None:
+            return None
+        clients = self._ask("nvmlDeviceGetMPSComputeRunningProcesses") or ()
+        listed = [(process, mps) for mps, some in ((False, plain), (True, clients)) for process in some if process.pid]
+        processes = {}
+        for process, mps in listed:
+            instance = _known(getattr(process, "gpuInstanceId", None))
+            processes[int(process.pid)] = GpuProcess(int(process.pid), _known(process.usedGpuMemory), instance, mps)
+        return tuple(processes.values())
+
+    def sm_use(self, since_us: int) -> tuple[SmUse, ...] | None:
+        """Whose kernels ran since an instant (Unix time, µs); empty where nobody's did, or no newer sample was taken.
+        None where the driver does not tell."""
+        try:
+            samples = self._nvml.nvmlDeviceGetProcessUtilization(self._handle, since_us)
+        except self._nvml.NVMLError as error:
+            return () if getattr(error, "value", None) in _NO_SAMPLES else None
+        except AttributeError:
+            return None
+        return tuple(SmUse(int(it.pid), int(it.timeStamp), min(it.smUtil / 100, 1.0)) for it in samples if it.pid)
+
+    def process_name(self, pid: int) -> str | None:
+        """The name of a process' program; None where this user may not know it, and in a container."""
+        name = _answer(self._nvml, "nvmlSystemGetProcessName", pid)
+        return None if not name else os.path.basename(str(name).split(" ")[0])[:64] or None
+
+    def utilization(self) -> float | None:
+        """As in GpuReading. Never raises."""
+        use = self._use()
+        return None if use is None else float(use.gpu / 100)
 
     def close(self) -> None:
         """Shut NVML down. Safe to call twice."""
@@ -175,6 +223,9 @@ class Gpu:
 
     def _ask(self, function: str, *args: Any) -> Any:
         return _answer(self._nvml, function, self._handle, *args)
+
+    def _use(self) -> Any:
+        return self._ask("nvmlDeviceGetUtilizationRates")
 
     def _temperature(self) -> int | None:
         core = self._nvml.NVML_TEMPERATURE_GPU
@@ -212,32 +263,6 @@ def open_gpu(which: str | int) -> tuple[Gpu | None, str]:
         return None, f"{_why(error)} (GPU {which})"
 
 
-def other_gpu_processes(which: str | int) -> int:
-    """How many processes but this one compute on a GPU; 0 where NVML cannot tell. which: as for `open_gpu`.
-
-    In a container the driver gives the host's process ids, of which this process does not know its own: where one of
-    them is of no process here, one counts as its own.
-    """
-    gpu, _ = open_gpu(which)
-    if gpu is None:
-        return 0
-    with gpu:
-        found = {process.pid for process in gpu.processes() or ()}
-    own = os.getpid() in found or any(not _runs(pid) for pid in found)
-    return len(found) - own
-
-
-def _runs(pid: int) -> bool:
-    """Whether there is a process with this id among those that this process can see."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass  # another user's
-    return True
-
-
 def find_driver() -> tuple[Driver | None, str]:
     """(driver, ""), or (None, reason) where NVML cannot be used. Never raises."""
     nvml, why = _start()
@@ -264,29 +289,6 @@ def clocks_settled(readings: Sequence[GpuReading]) -> bool:
     if len(clocks) < SETTLED_READINGS:
         return False
     return max(clocks) - min(clocks) <= SETTLED_SPREAD * max(clocks) and clocks[-1] <= clocks[0]
-
-
-class Clocks:
-    """A GPU's clocks around a run: right before it, during warm-up, right after it. The run starts now."""
-
-    def __init__(self, gpu: Gpu | None) -> None:
-        """gpu: None where there is none, or NVML does not work."""
-        self._gpu = gpu
-        self._readings = [] if gpu is None else [gpu.read()]
-
-    def settled(self) -> bool | None:
-        """Whether the SM clock has settled; None where it is not known."""
-        if self._gpu is None:
-            return None
-        self._readings.append(self._gpu.read())
-        return None if self._readings[-1].sm_clock_hertz is None else clocks_settled(self._readings[1:])
-
-    def environment(self) -> dict[str, Any]:
-        """After the run: the GPU before and after it, for the run's environment."""
-        if self._gpu is None:
-            return {}
-        names = {"name": self._gpu.name, "uuid": self._gpu.uuid, "driver": self._gpu.driver}
-        return {"gpu": {**names, "before": asdict(self._readings[-1]), "after": asdict(self._gpu.read())}}
 
 
 def _start() -> tuple[Any | None, str]:

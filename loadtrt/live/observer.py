@@ -22,17 +22,14 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from loadtrt.asked.objective import Objective
-from loadtrt.errors import EngineError, LoadtrtError, UsageError
-from loadtrt.live.nvml import Clocks, open_gpu
+from loadtrt.errors import EngineError, UsageError
 from loadtrt.records.board import Board, board_bytes
 from loadtrt.signals import SIGNALS, blocked, is_stopped
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    from loadtrt.live.nvml import Gpu
-    from loadtrt.results.gpu_telemetry import GpuTelemetry
 
 _START_S = 20.0  # importing may take long from a cold disk
 _ANSWER_S = 5.0
@@ -56,6 +53,7 @@ class RunFacts:
     items: inferences of a request with each input set; one number where all have the same.
     closed: whether the load is a closed loop.
     max_lateness_ns: the limit set by `--max-lateness`, None for the default one.
+    shared_gpu: whether others may compute on the GPU (`--shared-gpu`).
     places: requests that the lanes hold at once.
     """
 
@@ -71,6 +69,7 @@ class RunFacts:
     items: tuple[int, ...] = (1,)
     closed: bool = False
     max_lateness_ns: int | None = None
+    shared_gpu: bool = False
     places: int = 1
 
     def to_json(self) -> str:
@@ -97,103 +96,6 @@ class Wishes:
     metrics: str | None = None
     native: bool = False
     terminal: bool = False
-
-
-class Watch:
-    """The owner of an observer process and of the GPU's clocks, for one run or for many. No fault of theirs ends a run.
-
-    observer: None where nothing is observed, or the process failed.
-    clocks: the GPU's clocks around the last run.
-    """
-
-    def __init__(self, wishes: Wishes | None, say: Callable[[str], None]) -> None:
-        """Start the process, before the engine is loaded; None: only the clocks are read. say: takes a sentence for the
-        user. Raises UsageError for metrics that cannot be served."""
-        self._say = say
-        self._gpu: Gpu | None = None
-        self._samples = False
-        self._shows = wishes is not None and bool(wishes.metrics or wishes.terminal)
-        self.clocks = Clocks(None)
-        self.observer = None if wishes is None else Observer(wishes)
-        if self.observer is not None and wishes is not None and wishes.metrics:
-            try:
-                self.observer.ready()
-            except BaseException:
-                self.close()
-                raise
-
-    @property
-    def board(self) -> Board | None:
-        """Where a run writes its rows; None where no observer reads them."""
-        return self.observer.board if self.observer is not None and self._shows else None
-
-    def open(self, bus_id: str | None, *, telemetry: bool = True) -> None:
-        """The engine is loaded. bus_id: its GPU's; None without one. telemetry: sample that GPU during runs."""
-        why = ""
-        if bus_id is not None:
-            self._gpu, why = open_gpu(bus_id)
-        if why and telemetry:
-            self._say(f"no GPU telemetry: {why}")
-        samples = telemetry and self._gpu is not None
-        if self.observer is None:
-            return
-        if not (samples or self._shows):
-            self._drop("")
-            return
-        try:
-            self.observer.ready()
-        except LoadtrtError as error:
-            self._drop(f"nothing is observed: {error}")
-            return
-        if samples:
-            self._samples = True
-            self.observer.send(gpu=bus_id)
-
-    def describe(self, facts: RunFacts) -> None:
-        """What the next run is; the terminal starts to draw."""
-        if self.observer is not None:
-            self.observer.describe(facts)
-
-    def begin(self) -> None:
-        self.clocks = Clocks(self._gpu)
-
-    def end(self, start_ns: int, end_ns: int, inferences: int, each_ns: int = SECOND_NS) -> GpuTelemetry | None:
-        """A run has ended: the GPU between two instants of perf_counter_ns, in intervals of each_ns; None where it is
-        not known."""
-        if self.observer is None:
-            return None
-        if not self.observer.alive:
-            self._drop("the observer process has died: there are no metrics and no GPU telemetry from then on")
-            return None
-        if not self._samples:
-            return None
-        from pydantic import ValidationError
-
-        from loadtrt.results.gpu_telemetry import GpuTelemetry
-
-        answer = self.observer.telemetry(start_ns, end_ns, inferences, each_ns)
-        if answer["why"]:
-            self._samples = False
-            self._say(f"no GPU telemetry: {answer['why']}")
-        try:
-            return None if answer["telemetry"] is None else GpuTelemetry.model_validate(answer["telemetry"])
-        except ValidationError:  # half a message, of a process that died
-            return None
-
-    def close(self) -> None:
-        """End the observer and give NVML back. Safe to call twice."""
-        self._drop("")
-        if self._gpu is not None:
-            self._gpu.close()
-            self._gpu = None
-
-    def _drop(self, why: str) -> None:
-        """End the observer, and say why unless it is ""."""
-        if why:
-            self._say(why)
-        if self.observer is not None:
-            self.observer.close()
-            self.observer = None
 
 
 class Observer:
@@ -258,9 +160,11 @@ class Observer:
         self.send(say=sentence)
 
     def telemetry(self, start_ns: int, end_ns: int, inferences: int, each_ns: int = SECOND_NS) -> dict[str, Any]:
-        """The GPU between two instants of perf_counter_ns: {"telemetry": GpuTelemetry as JSON or None, "why": ...}."""
+        """The GPU between two instants of perf_counter_ns: {"telemetry": GpuTelemetry as JSON or None, "why": ...,
+        "sharing": GpuSharing as JSON or None}."""
         self.send(telemetry=[start_ns, end_ns, inferences, each_ns])
-        gone = {"telemetry": None, "why": "the observer process did not answer: there is no GPU telemetry"}
+        why = "the observer process did not answer: there is no GPU telemetry"
+        gone = {"telemetry": None, "why": why, "sharing": None}
         return self._answer("telemetry", _ANSWER_S + _TELEMETRY_S) or gone
 
     def end_drawing(self) -> None:

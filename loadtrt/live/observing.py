@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from contextlib import ExitStack, suppress
+from dataclasses import asdict, replace
 from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Any
@@ -26,9 +27,11 @@ from loadtrt.signals import is_stopped
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from loadtrt.live.clients import Clients
     from loadtrt.live.metrics import Observation
     from loadtrt.live.sampler import Sampler
     from loadtrt.live.view import View
+    from loadtrt.records.board import Snapshot
     from loadtrt.results.gpu_telemetry import GpuReading
 
 _FRAME_S = 0.25
@@ -76,10 +79,10 @@ class Drawing:
 class Run:
     """The run that is observed: its rows counted, its views, its metrics. Safe to use from any thread.
 
-    latest: gives the GPU's newest reading.
+    latest: gives the GPU's newest reading, with who else has used it between two instants of Unix time.
     """
 
-    def __init__(self, board: Board, facts: RunFacts, latest: Callable[[], GpuReading | None]) -> None:
+    def __init__(self, board: Board, facts: RunFacts, latest: Callable[[int, int], GpuReading | None]) -> None:
         self._follower = follower_of(board, facts)
         self._viewer = Viewer()
         self._in_order = Lock()  # the viewer must get snapshots in the order in which they are taken
@@ -94,14 +97,18 @@ class Run:
     def view(self) -> View:
         """What is drawn, or sent to `loadtrt watch`."""
         with self._in_order:
-            return self._viewer.take(self._follower.snapshot(), self._facts, self._latest(), time.time_ns())
+            snapshot = self._follower.snapshot()
+            return self._viewer.take(snapshot, self._facts, self._gpu(snapshot), time.time_ns())
 
     def observation(self) -> Observation:
         """What metrics are made of."""
         from loadtrt.live.metrics import Observation
 
-        now_ns, cpu_s = time.time_ns(), time.process_time()
-        return Observation(self._follower.snapshot(), self._facts, self._latest(), now_ns, cpu_s)
+        now_ns, cpu_s, snapshot = time.time_ns(), time.process_time(), self._follower.snapshot()
+        return Observation(snapshot, self._facts, self._gpu(snapshot), now_ns, cpu_s)
+
+    def _gpu(self, snapshot: Snapshot) -> GpuReading | None:
+        return self._latest(snapshot.started_ns, snapshot.written_ns)
 
 
 class Observing:
@@ -113,6 +120,7 @@ class Observing:
         self._ended = Event()
         self._owned = ExitStack()
         self._sampler: Sampler | None = None
+        self._clients: Clients | None = None
         self._no_gpu = ""
         self._drawing: Drawing | None = None
         self._draws = False
@@ -130,16 +138,18 @@ class Observing:
                 Thread(target=self._follow, args=(run,), daemon=True).start()
                 if self._draws:
                     self._drawing = Drawing(run.view)
-            case {"gpu": str(bus_id)}:
-                self._watch_gpu(bus_id)
+            case {"gpu": str(bus_id), "own": dict(own)}:
+                self._watch_gpu(bus_id, own)
             case {"say": str(sentence)}:
                 if self._drawing is not None:
                     self._drawing.say(sentence)
             case {"telemetry": [start_ns, end_ns, inferences, each_ns]}:
-                if self._sampler is None:
-                    return {"telemetry": None, "why": self._no_gpu}
+                if self._sampler is None or self._clients is None:
+                    return {"telemetry": None, "why": self._no_gpu, "sharing": None}
                 telemetry = self._sampler.telemetry(start_ns, end_ns, inferences, each_ns)
-                return {"telemetry": telemetry.model_dump(mode="json"), "why": ""}
+                unix_ns = time.time_ns() - time.perf_counter_ns()
+                sharing = asdict(self._clients.between(start_ns + unix_ns, end_ns + unix_ns))
+                return {"telemetry": telemetry.model_dump(mode="json"), "why": "", "sharing": sharing}
             case {"end_drawing": _}:
                 self._end_drawing()
                 return {"end_drawing": True}
@@ -155,8 +165,11 @@ class Observing:
         while not self._ended.wait(_FOLLOW_S):
             run.follow()
 
-    def _latest(self) -> GpuReading | None:
-        return None if self._sampler is None else self._sampler.latest
+    def _latest(self, start_ns: int, end_ns: int) -> GpuReading | None:
+        reading = None if self._sampler is None else self._sampler.latest
+        if reading is None or self._clients is None or not start_ns:
+            return reading
+        return replace(reading, sharing=self._clients.between(start_ns, end_ns))
 
     def _end_drawing(self) -> None:
         if self._drawing is not None:
@@ -174,14 +187,16 @@ class Observing:
         )
         return self._owned.enter_context(exporter).url
 
-    def _watch_gpu(self, bus_id: str) -> None:
+    def _watch_gpu(self, bus_id: str, own: dict[str, list[int]]) -> None:
+        from loadtrt.live.clients import Clients, Own
         from loadtrt.live.nvml import open_gpu
         from loadtrt.live.sampler import Sampler
 
         gpu, self._no_gpu = open_gpu(bus_id)
         if gpu is not None and self._sampler is None:
             self._owned.enter_context(gpu)
-            self._sampler = self._owned.enter_context(Sampler(gpu))
+            self._clients = Clients(gpu, Own.from_json(own))
+            self._sampler = self._owned.enter_context(Sampler(gpu, clients=self._clients))
 
 
 def main() -> None:

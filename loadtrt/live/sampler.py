@@ -18,6 +18,7 @@ from loadtrt.units import MILLISECOND_NS, SECOND_NS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from loadtrt.live.clients import Clients
     from loadtrt.live.nvml import GpuLimits, GpuSettings
     from loadtrt.results.gpu_telemetry import GpuTelemetry
 
@@ -69,14 +70,18 @@ class Sampler:
         self,
         gpu: Watched,
         every_ns: int = EVERY_NS,
+        clients: Clients | None = None,
         *,
         now_ns: Callable[[], int] = time.perf_counter_ns,
         wait: Callable[[float], bool] | None = None,
     ) -> None:
-        """now_ns, and wait (seconds → whether to end), are for tests, which call `run`."""
+        """clients: who else uses the GPU, looked for each second.
+
+        now_ns, and wait (seconds → whether to end), are for tests, which call `run`.
+        """
         self.every_ns = every_ns
         self.latest: GpuReading | None = None
-        self._gpu = gpu
+        self._gpu, self._clients = gpu, clients
         self._limits, self._mig = gpu.limits(), gpu.settings().mig
         self._now = now_ns
         self._ended = Event()
@@ -88,6 +93,7 @@ class Sampler:
         self._running = False
         self._last: GpuReading | None = None
         self._silent = 0
+        self._asked = False  # for telemetry: the last second, too
         self._failure = ""
         self._began_ns = now_ns()
         self._spent_ns = 0
@@ -130,6 +136,7 @@ class Sampler:
 
         Waits for a reading after end_ns, two periods at most: without it the last second's energy is not known.
         """
+        self._asked = True
         with self._read:
             self._read.wait_for(lambda: not self._running or self._seen_until(end_ns), 2 * self.every_ns / SECOND_NS)
             intervals = self._log.intervals(start_ns, end_ns, each_ns)
@@ -171,6 +178,9 @@ class Sampler:
             before = self._now()
             whole = tick % parts == 0
             if whole:
+                if self._clients is not None and (self._clients.due or self._asked):
+                    self._asked = False
+                    self._clients.look()
                 self._take()
             else:
                 self._count(*self._gpu.pcie_bytes())

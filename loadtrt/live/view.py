@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 import loadtrt
+from loadtrt.asked.faults import fault_words
 from loadtrt.asked.objective import Objective  # noqa: TC001
 from loadtrt.errors import UsageError
 from loadtrt.live.alerts import Alert, alerts_of, quantiles_of
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from loadtrt.records.board import Snapshot
 
-SCHEMA_VERSION = 2  # of a View as JSON; raised whenever a field changes
+SCHEMA_VERSION = 3  # of a View as JSON; raised whenever a field changes
 HISTORY_S = 120
 _NOW_NS = SECOND_NS * 9 // 10  # what "now" spans at least
 _QUIET_NS = SECOND_NS * 3 // 2  # where the board is written for so long and no request finishes, the rate is 0
@@ -332,5 +333,5 @@ def from_json(text: bytes) -> View | None:
     except ValidationError as error:
         fault = error.errors()[0]
         where = ".".join(map(str, fault["loc"]))
-        raise UsageError(f"the live view is broken: {where}: {fault['msg']}") from None
+        raise UsageError(f"the live view is broken: {where}: {fault_words(fault)}") from None
     return view

@@ -147,7 +147,8 @@ def launch(d: Device, lane: int, inputs: int) -> int:
         else:
             status = d.compute(a, b, c, e)
         if status:
-            return int(status + FAULT_KIND * kind)
+            fault: int = status + FAULT_KIND * kind
+            return fault
     d.place[at + SLOT] = slot + 1 if slot + 1 < n[SLOTS] else 0
     d.place[at + IN_FLIGHT] += n[BUFFER_SETS] // n[SLOTS]
     return 0
@@ -229,8 +230,8 @@ def spin(s: State, d: Device, until: int) -> int:
     while receive(s, d):
         if n[NEXT_DUE] <= now:
             admit(s, now)
-        all_sent = n[SUBMITTED] + n[DROPPED] == n[LAST] and not n[DRAINS]
-        if all_sent or n[COMPLETED] + n[DROPPED] == n[LAST]:
+        all_sent = n[SUBMITTED] + n[DROPPED] >= n[LAST] and not n[DRAINS]
+        if all_sent or n[COMPLETED] + n[DROPPED] >= n[LAST]:
             break
         lane = next_request(s, now)
         while lane >= 0:

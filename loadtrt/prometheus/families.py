@@ -148,6 +148,13 @@ GPU_TEMPERATURE = Family("loadtrt_gpu_temperature_celsius", "gauge", "temperatur
 GPU_MEMORY_USED = Family("loadtrt_gpu_memory_used_bytes", "gauge", "memory in use, the driver's reserve included")
 GPU_MEMORY_TOTAL = Family("loadtrt_gpu_memory_total_bytes", "gauge", "memory of the GPU")
 GPU_THROTTLE = Family("loadtrt_gpu_throttle_active", "gauge", "1 if this reason throttles the clocks now", ("reason",))
+GPU_OTHERS = Family("loadtrt_gpu_other_processes", "gauge", "other processes on the GPU since measuring began")
+GPU_OTHERS_MEMORY = Family("loadtrt_gpu_other_memory_bytes", "gauge", "GPU memory of other processes, at most")
+GPU_OTHERS_SM = Family(
+    "loadtrt_gpu_other_kernels_ratio",
+    "gauge",
+    "share of the time since measuring began in which kernels of other processes ran; none where NVML does not tell",
+)
 GPU_PCIE = Family(
     "loadtrt_gpu_pcie_bytes_total",
     "counter",

@@ -77,6 +77,11 @@ class _Export:
         yield from self._counts()
         yield from self._constants()
         yield from self._objectives()
+        if (sharing := self._result.sharing) is not None:  # of the whole run, at its end
+            yield self._metric(table.GPU_OTHERS, [((), [len(sharing.clients)])], self._times[-1:])
+            yield self._metric(table.GPU_OTHERS_MEMORY, [((), [sharing.memory_bytes])], self._times[-1:])
+            if sharing.sm_ratio is not None:
+                yield self._metric(table.GPU_OTHERS_SM, [((), [sharing.sm_ratio])], self._times[-1:])
         if self._result.telemetry is not None:
             yield from self._gpu(self._result.telemetry)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from loadtrt.report.charts.shares import Bar, bars
 from loadtrt.report.document import Badge, Figure, Name, Named, Notice, Section, Table, known_columns, section, words
 from loadtrt.report.formatting import UNKNOWN, short_names, time_or
-from loadtrt.report.settings import about, title
+from loadtrt.report.settings import about, title, warned
 from loadtrt.results.engine_info import kind_of
 from loadtrt.stats.sample_size import least_samples
 from loadtrt.units import format_count, format_duration, plural
@@ -61,7 +61,7 @@ def layers(result: ProfileResult, *, nodes: bool = False, top: int | None = None
         else:
             blocks.append(words("no layer was timed"))
     yield section("Layers", *blocks, bare=True)
-    yield section("Notes", *notes, bare=True)
+    yield section("Notes", *notes, *warned(result.engine), bare=True)
 
 
 def _sums(timed: ProfilePass) -> Iterator[str]:

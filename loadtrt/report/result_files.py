@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from loadtrt.asked.faults import fault_words
 from loadtrt.errors import UsageError
 from loadtrt.printing import shortened
 from loadtrt.reading_files import MOST_RESULT_BYTES, parse_json, read_text
@@ -115,7 +116,7 @@ def read_result(schema: type[_Schema], source: Path | ResultFile) -> _Schema:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise UsageError(
-            f"{path} does not fit its schema {content['schema_version']}: {where}: {first['msg']}; write it again"
+            f"{path} does not fit its schema {content['schema_version']}: {where}: {fault_words(first)}; write it again"
         ) from None
 
 

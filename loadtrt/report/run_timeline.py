@@ -113,6 +113,8 @@ def gpu(result: RunResult, timeline: Timeline) -> Section:
     if result.telemetry is not None:
         blocks += map(words, _telemetry(result.telemetry))
         blocks += _charts(result.telemetry, timeline)
+    if result.sharing is not None and result.sharing.unknown:
+        blocks.append(words(f"NVML does not tell {'; '.join(result.sharing.unknown)}"))
     return section("GPU", *blocks, bare=True)
 
 

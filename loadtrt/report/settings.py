@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from loadtrt.asked.load import Closed, Offline, Rate, Stages
 from loadtrt.asked.reading import FIELDS, keys_for, keys_of
 from loadtrt.asked.trace_load import Trace
+from loadtrt.findings.log_findings import log_findings, together
 from loadtrt.report.document import Code, Data, Name, Table, section, words
 from loadtrt.report.formatting import UNKNOWN, memory_text, percent_text
 from loadtrt.units import exact_duration, format_count, format_duration, plural
@@ -52,10 +53,20 @@ def about(
 
 
 def noted(engines: Iterable[EngineInfo | None]) -> Iterator[Words]:
-    """How the batch of the engines of many runs was decided, where a model was asked; each note once."""
-    known = (engine for engine in engines if engine is not None and engine.batch_from)
-    notes = dict.fromkeys(note for engine in known for note in engine.notes if engine.batch_from in note)
+    """How the batch of the engines of many runs was decided, where a model was asked, and what TensorRT warned of; each
+    once."""
+    known = [engine for engine in engines if engine is not None]
+    asked = (engine for engine in known if engine.batch_from)
+    notes = dict.fromkeys(note for engine in asked for note in engine.notes if engine.batch_from in note)
     yield from map(words, list(notes)[:_MOST_NOTES])
+    if known:
+        yield from warned(together(known))
+
+
+def warned(engine: EngineInfo) -> Iterator[Words]:
+    """What TensorRT warned of, where a result has no findings."""
+    for finding in log_findings(engine):
+        yield words(f"{finding.evidence}: {finding.cause} → {finding.remedy}")
 
 
 def models_of(result: RunResult) -> dict[str, RunResult]:
@@ -225,6 +236,8 @@ def engine_facts(result: RunResult) -> Iterator[Block]:
     if engine.conversion is not None:
         yield from map(words, engine.conversion.sentences())
     yield from map(words, engine.notes)
+    if engine.submit_rates:
+        yield words(_submit_text(engine))
     if result.model.deviation is not None:
         deviation = result.model.deviation
         allowed = "" if deviation.unknown else f"; the tolerance is {deviation.tolerance:.2g}"
@@ -237,6 +250,16 @@ def engine_facts(result: RunResult) -> Iterator[Block]:
             yield words("verify: with one input set, requests that are mixed up look the same")
     tensors = [str(spec) for spec in engine.tensors]
     yield _mapping({"sha256": engine.sha256, "tensors": tensors}, "engine")
+
+
+def _submit_text(engine: EngineInfo) -> str:
+    """Which way of submitting was chosen, and how fast each was."""
+    chosen = engine.mode["submit"]
+    rate, others = engine.submit_rates[chosen], [way for way in engine.submit_rates if way != chosen]
+    if rate is None:
+        return f"submit: {chosen}; {' and '.join(others)} was not tried"
+    against = " and ".join(f"{format_count(float(engine.submit_rates[way] or 0))}/s {way}" for way in others)
+    return f"submit: {chosen}, {format_count(float(rate))}/s against {against}, in warm-up"
 
 
 def facts(result: RunResult, file: str, key: str) -> Iterator[Block]:

@@ -9,6 +9,7 @@ from loadtrt.report.charts.plot import SERIES
 from loadtrt.report.comparison_sections import measured_of
 from loadtrt.report.document import Figure, Name, Notice, Section, Table, Tile, Tiles, section, words
 from loadtrt.report.formatting import UNKNOWN, between, count_or, joules_text, time_or
+from loadtrt.report.partition_sections import shares_of_sms
 from loadtrt.report.run_verdict import ended, outcome_badge, shortfalls, state_badge, time_of, why_unrated
 from loadtrt.report.settings import about, arrivals_text, axes_text, axis_value, closing, latency_bounds, noted, title
 from loadtrt.stats.regression import ratio_of
@@ -38,6 +39,7 @@ def sweep(result: SweepResult, file: str, key: str) -> Iterator[Section]:
     yield section("Throughput and latency", *_curve(result), bare=True)
     yield section("Points", *_points(result), bare=True)
     yield section("FP16 beside FP32", *_fp16(result), bare=True)
+    yield section("Partitions of the SMs", *shares_of_sms(result), bare=True)
     yield section("Findings", *ended(result), *_problems(result), bare=True, conclusion=True)
     yield closing(
         result, file, key, configuration={**result.config.options(), **result.axes}, environment=result.environment

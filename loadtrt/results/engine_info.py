@@ -86,6 +86,20 @@ class MemoryBill:
 
 
 @dataclass(frozen=True, slots=True)
+class LogMessage:
+    """A message in the log of an engine's library.
+
+    severity: "warning" or "error"; an error is what a call reported that loadtrt could do without.
+    text: the whole message, on one line.
+    times: how often it was logged; messages that differ in numbers alone count as one.
+    """
+
+    severity: str
+    text: str
+    times: int
+
+
+@dataclass(frozen=True, slots=True)
 class EngineInfo:
     """What an engine is, for people and for run.json.
 
@@ -99,11 +113,16 @@ class EngineInfo:
     batch_from: what says so: an option, or the model by its names or sizes; "" where the engine has no other.
     tensors: inputs and outputs.
     precision: in words, such as "confirmed FP16"; "" if none was asked for.
-    mode: effective settings, such as {"graph": "yes", "copies": "yes", "wait": "spin"}.
+    mode: effective settings, such as {"graph": "yes", "copies": "yes", "wait": "spin", "submit": "apart", "loop":
+        "compiled"}.
     notes: sentences for the user, such as why a graph could not be captured.
+    larger_batch: whether --batch may be larger than these requests: the engine leaves it open, and its range goes on.
     conversion: what became of a model that loadtrt converted to FP16; None for others.
+    submit_rates: requests/s of each way of submitting that was possible, in warm-up; None for one that was not
+        tried; empty where there was one way only.
     build: how the plan was built, from its sidecar: model, model_sha256, options, precision, flavour, flavour_version,
         gpu, build_ns; None for other engines and if not known.
+    log: what TensorRT has warned of since it began to load the plan; empty for other engines.
     """
 
     kind: str
@@ -120,6 +139,9 @@ class EngineInfo:
     build: Mapping[str, Any] | None = None
     batch_from: str = ""
     conversion: HalfPrecision | None = None
+    submit_rates: Mapping[str, float | None] = field(default_factory=dict)
+    larger_batch: bool = False
+    log: tuple[LogMessage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +177,8 @@ class Verification:
     first_difference: str | None
     unrepeatable: str | None = None
 
-    @property
-    def fault(self) -> tuple[str, str] | None:
-        """What is wrong with the outputs, and what to do; None where nothing is."""
+    def fault_of(self, in_flight: int) -> tuple[str, str] | None:
+        """What is wrong with the outputs, and what to do; None where nothing is. in_flight: most requests at a time."""
         if self.unrepeatable is not None:
             return (
                 f"outputs cannot be verified: '{self.unrepeatable}' differs between two quiet requests with the same "
@@ -166,9 +187,10 @@ class Verification:
             )
         if self.different:
             first = f" (first: {self.first_difference})" if self.first_difference else ""
+            several = "requests overwrite each other: see whether one at a time differs, too (--latency)"
             return (
                 f"{self.different} of {self.outputs} outputs under load differ from those of a quiet run{first}",
-                "requests overwrite each other: try --contexts 1 --buffers 1",
+                several if in_flight > 1 else "one request at a time overwrites no other: look for a faulty device",
             )
         return None
 

@@ -10,13 +10,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from loadtrt.results import Model
+from loadtrt.units import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from loadtrt.results.steadiness import Interval
 
-_REMEMBERED = ("at_ns", "max_sm_clock_hertz")
+_REMEMBERED = ("at_ns", "max_sm_clock_hertz", "sharing")
+SHARED_LIMIT = 0.02  # of the time: so much of another process' kernels can be what p98 and later percentiles show
+MOST_NAMED = 4
+LOADTRT = "loadtrt"  # the name of another one
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,78 @@ def slowdowns_of(reasons: Iterable[str]) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True)
+class GpuClient:
+    """Another process on the GPU, while a run measured.
+
+    pid: as the driver gives it: in a container it may be the host's.
+    name: of its program; None where it is not known.
+    memory_bytes: the most that it held; None where it is not known.
+    grew: whether it came, or took more memory, meanwhile.
+    sm_ratio: part of the time in which its kernels ran; None where the driver does not tell.
+    """
+
+    pid: int
+    name: str | None = None
+    memory_bytes: int | None = None
+    grew: bool = False
+    sm_ratio: float | None = None
+
+    @property
+    def computed(self) -> bool:
+        """Whether it spoils a measurement: its kernels ran for SHARED_LIMIT of the time. Where that is not told, a
+        process that came or grew, or is another loadtrt, is taken for one that computed; one that held memory is
+        not."""
+        return self.grew or self.name == LOADTRT if self.sm_ratio is None else self.sm_ratio >= SHARED_LIMIT
+
+    @property
+    def text(self) -> str:
+        """Such as "python3 (process 4242, 2.1 GiB, kernels for 48 % of the time)"."""
+        words = [f"process {self.pid}"] if self.name else []
+        words += [format_bytes(self.memory_bytes)] if self.memory_bytes else []
+        words += [f"kernels for {100 * self.sm_ratio:.2g} % of the time"] if self.sm_ratio else []
+        name = self.name or f"process {self.pid}"
+        return f"{name} ({', '.join(words)})" if words else name
+
+
+@dataclass(frozen=True, slots=True)
+class GpuSharing:
+    """Who else used the GPU.
+
+    clients: other processes on it, those that computed most first.
+    own_sm_ratio: part of the time in which kernels of this run ran, as the driver counts it; None: not known.
+    told: whether the driver tells whose kernels ran.
+    unknown: what NVML does not tell, in words.
+    """
+
+    clients: tuple[GpuClient, ...] = ()
+    own_sm_ratio: float | None = None
+    told: bool = True
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def computing(self) -> tuple[GpuClient, ...]:
+        """Those that spoil a measurement."""
+        return tuple(client for client in self.clients if client.computed)
+
+    @property
+    def memory_bytes(self) -> int:
+        """What all of them held, as far as it is known."""
+        return sum(client.memory_bytes or 0 for client in self.clients)
+
+    @property
+    def sm_ratio(self) -> float | None:
+        """Part of the time in which their kernels ran; None where the driver does not tell of each."""
+        shares = [client.sm_ratio for client in self.clients if client.sm_ratio is not None]
+        return min(sum(shares), 1.0) if len(shares) == len(self.clients) else None
+
+
+def clients_text(clients: Sequence[GpuClient]) -> str:
+    """The processes in words, at most four of them by name."""
+    more = f" and {len(clients) - MOST_NAMED} more" if len(clients) > MOST_NAMED else ""
+    return ", ".join(client.text for client in clients[:MOST_NAMED]) + more
+
+
+@dataclass(frozen=True, slots=True)
 class GpuReading:
     """One reading of a GPU.
 
@@ -73,6 +149,7 @@ class GpuReading:
     memory_utilization_ratio: part of the sample period in which device memory was read or written: time, not bandwidth.
     pcie_rx_bytes, pcie_tx_bytes: counters of bytes that the GPU received (inputs) and sent (outputs); they wrap at 2³²
         on some GPUs, and only differences count.
+    sharing: who else has used the GPU since measuring began; an observer's alone.
     """
 
     at_ns: int
@@ -91,6 +168,7 @@ class GpuReading:
     memory_utilization_ratio: float | None = None
     pcie_rx_bytes: int | None = None
     pcie_tx_bytes: int | None = None
+    sharing: GpuSharing | None = None
 
     @property
     def answered(self) -> bool:

@@ -26,7 +26,7 @@ from loadtrt.results.breakdown import (  # noqa: TC001
 )
 from loadtrt.results.engine_info import ClockMapping, EngineInfo, MemoryBill, Verification  # noqa: TC001  # pydantic reads them
 from loadtrt.results.flow import Flow  # noqa: TC001
-from loadtrt.results.gpu_telemetry import GpuTelemetry  # noqa: TC001
+from loadtrt.results.gpu_telemetry import GpuSharing, GpuTelemetry  # noqa: TC001
 from loadtrt.results.precisions import Deviation  # noqa: TC001
 from loadtrt.results.profile_result import ProfileResult  # noqa: TC001
 from loadtrt.results.steadiness import Interval, Steadiness  # noqa: TC001
@@ -277,6 +277,7 @@ class RunResult(Model):
     host_cores: processor time of loadtrt's process over measured time.
     clock: how the GPU's clock was mapped onto the host's.
     telemetry: the GPU's, while measuring.
+    sharing: who else used the GPU while measuring; None without a GPU.
     """
 
     schema_version: Literal["loadtrt.run/1"] = "loadtrt.run/1"
@@ -295,6 +296,7 @@ class RunResult(Model):
     host_cores: float
     clock: ClockMapping | None
     telemetry: GpuTelemetry | None = None
+    sharing: GpuSharing | None = None
     models: dict[str, ModelResult] = Field(min_length=1)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -12,16 +13,20 @@ from loadtrt.engines.open import open_engine
 from loadtrt.engines.plan_profile import Profiled, ProfileLength, TellsLayers, Watch
 from loadtrt.environment import available_bytes, environment
 from loadtrt.errors import EngineError, UsageError
-from loadtrt.live.nvml import Clocks, open_gpu
+from loadtrt.live.clients import Clients, own_process
+from loadtrt.live.nvml import open_gpu
+from loadtrt.live.watching import Clocks
 from loadtrt.load.inputs import make_input_sets
 from loadtrt.printing import command_line
+from loadtrt.results.gpu_telemetry import clients_text
 from loadtrt.runs.watched import bus_id_of
-from loadtrt.units import SECOND_NS, plural
+from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from loadtrt.asked.config import RunConfig
+    from loadtrt.live.clients import Own
     from loadtrt.results.profile_result import ProfileResult
     from loadtrt.results.run_result import RunResult
     from loadtrt.runs.maker import Maker
@@ -43,6 +48,7 @@ def profile(config: RunConfig, talks: Talks, length: ProfileLength, signals: Sig
     if model.engine.startswith("simulated:"):
         raise UsageError(f"{model.engine} has no layers to time: profile a plan, an .onnx file, or zoo:googlenet")
     talks.status(f"loading {model.engine}")
+    own = own_process()
     try:
         with signals.interruptible():
             engine = open_engine(model, talks.say, talks.status, config.given("export_layer_info", "trt_log"))
@@ -66,7 +72,7 @@ def profile(config: RunConfig, talks: Talks, length: ProfileLength, signals: Sig
             profiled.notes.append(
                 "how far the answers in FP16 are from FP32's, 'loadtrt run --fp16' says: no profile asks"
             )
-        with _gpu_around(engine.info.kind, model.device, around, profiled) as steady:
+        with _gpu_around(engine.info.kind, model.device, own, around, profiled) as steady:
             try:
                 engine.profile(inputs[0], length, profiled, Watch(signals.requested, talks.share, steady))
             except EngineError as error:
@@ -114,7 +120,9 @@ def length_of(config: RunConfig) -> ProfileLength:
 
 
 @contextmanager
-def _gpu_around(kind: str, device: int, around: dict[str, object], profiled: Profiled) -> Iterator[Callable[[], bool]]:
+def _gpu_around(
+    kind: str, device: int, own: Own, around: dict[str, object], profiled: Profiled
+) -> Iterator[Callable[[], bool]]:
     """The GPU's facts before and after, and notes where it was not quiet or not at its speed. Gives a function that
     tells whether the clocks are steady."""
     bus_id = bus_id_of(kind, device)
@@ -123,14 +131,16 @@ def _gpu_around(kind: str, device: int, around: dict[str, object], profiled: Pro
         yield lambda: True
         return
     with gpu:
-        clocks = Clocks(gpu)
+        clocks, clients, start_ns = Clocks(gpu), Clients(gpu, own), time.time_ns()
         yield lambda: clocks.settled() is not False
         around.update(clocks.environment())
         after = gpu.read()
-        others = (gpu.processes() or ())[1:]  # the first is this process; ids may be those of another namespace
-        if others:
+        clients.look()
+        sharing = clients.between(start_ns, time.time_ns())
+        if sharing.computing:
             profiled.notes.append(
-                f"{plural(len(others), 'more client')} computed on this GPU: layers may be slower than on a quiet one"
+                f"others computed on this GPU meanwhile: {clients_text(sharing.computing)}; "
+                "layers may be slower than on a quiet one"
             )
         if after.slowdowns:
             profiled.notes.append(f"the GPU's clocks were held by {', '.join(after.slowdowns)}: layers are slower")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 import anyio
 
 from loadtrt.asked.reading import keys_of
+from loadtrt.engines.engine import Submits
 from loadtrt.engines.open import open_engine
 from loadtrt.environment import available_bytes, busy_host, core_times, environment
 from loadtrt.errors import EngineError, LoadtrtError, shortage_of
@@ -26,7 +27,7 @@ from loadtrt.signals import Signals
 from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from loadtrt.asked.config import RunConfig
     from loadtrt.asked.model import Model
@@ -55,6 +56,8 @@ class Opened:
     inputs: those of all parts.
     reference: what outputs are compared with; deviation: what came of it, once a run has compared them.
     load_ns, allocate_ns: duration of loading and of allocating; None while no lanes are allocated.
+    ways: how each part's earlier runs submitted, and the rates by which that was chosen: the best way depends on how
+        many lanes there are.
     hangs: whether requests of the last run may still be in flight.
     broken: whether the last run failed or left the engine hanging, so that it is not used again.
     """
@@ -69,6 +72,7 @@ class Opened:
     allocate_ns: int | None = None
     runs: int = 0
     verified: bool = False
+    ways: dict[Part | None, tuple[int, Mapping[str, float | None]]] = field(default_factory=dict)
     hangs: bool = False
     broken: bool = False
 
@@ -77,6 +81,16 @@ class Opened:
         began = perf_counter_ns()
         self.engine.allocate(self.inputs.sets)
         self.allocate_ns = perf_counter_ns() - began
+
+    def submit_as_before(self, part: Part | None) -> None:
+        """As in the part's earlier runs, or in the usual way where there were none."""
+        if isinstance(self.engine, Submits) and self.allocate_ns is not None:
+            self.engine.use(*self.ways.get(part, (None, {})))
+
+    def keep_way(self, part: Part | None) -> None:
+        """For later runs of the part."""
+        if isinstance(self.engine, Submits) and self.engine.way is not None:
+            self.ways[part] = self.engine.way, self.engine.info.submit_rates
 
 
 def open_model(model: Model, options: dict[str, Any], talks: Talks, also: Collection[str]) -> Opened:
@@ -220,10 +234,12 @@ class Maker:
         opened, watched, engine, inputs = self.opened, self._watched, self.opened.engine, self.opened.inputs.sets
         assert watched is not None  # noqa: S101  # open() was called
         changes: dict[str, Any] = {"verify": config.model.verify and not opened.verified and part is None}
+        part = part and Part(*part)
+        opened.submit_as_before(part)
         if part is not None:
-            narrowed = Narrowed(engine, Part(*part), inputs)
+            narrowed = Narrowed(engine, part, inputs)
             engine, inputs = cast("Engine", narrowed), narrowed.input_sets
-            changes |= {"contexts": part[0], "buffers": part[1]}
+            changes |= {"contexts": part.contexts, "buffers": part.buffers}
         if opened.runs:
             config = config.model_copy(update={"warmup": min(config.warmup, _WARM_NS)})
         config = config.with_model(**changes)
@@ -260,6 +276,7 @@ class Maker:
         before = core_times()
         anyio.run(self.signals.run, work, stop, self.talks.say)
         opened.runs += 1
+        opened.keep_way(part)
         opened.verified |= config.model.verify
         if self._many and session.deviation is not None and opened.deviation is None:
             self.talks.say(f"deviation from {session.deviation.reference or 'FP32'}: {session.deviation.text}")
@@ -285,6 +302,7 @@ class Maker:
                 command=command_line(),
                 environment={**environment(), **around},
                 telemetry=telemetry,
+                sharing=watch.sharing,
             )
 
     def linger(self, config: RunConfig, result: RunResult) -> None:

@@ -5,11 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from loadtrt.engines.engine import Spins, Submits
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from loadtrt.engines.engine import Engine
+    from loadtrt.errors import EngineError
     from loadtrt.load.tensors import Arrays
+    from loadtrt.loop.device import Device
+    from loadtrt.results.engine_info import EngineInfo
 
 
 class Part(NamedTuple):
@@ -21,17 +26,60 @@ class Part(NamedTuple):
 
 
 class Narrowed:
-    """A part of an engine that is open. input_sets: those of its requests."""
+    """A part of an engine that is open: of all that it can do, as `Spins` and `Submits` have it, too.
+
+    input_sets: those of its requests.
+    """
 
     def __init__(self, whole: Engine, part: Part, inputs: Sequence[Arrays]) -> None:
-        self._whole = whole
+        self._whole: Any = whole
         self.contexts, self.buffers, self.input_sets = part.contexts, part.buffers, inputs
+        self.parts, self.batches = whole.parts, whole.batches
+        self._batch = part.batch
+        self._first = 0  # number of its first input set
         if part.batch is not None:
             place, sets = whole.batches.index(part.batch), len(inputs) // len(whole.batches)
             self.parts, self.batches = whole.parts[place : place + 1], (part.batch,)
-            self.info = replace(whole.info, batch=part.batch, tensors=tuple(self.parts[0]))
-            self.input_sets = inputs[place * sets : (place + 1) * sets]
-            self.submit = lambda lane, inputs: whole.submit(lane, place * sets + inputs)
+            self._first = place * sets
+            self.input_sets = inputs[self._first : self._first + sets]
+            self.submit = lambda lane, inputs: whole.submit(lane, self._first + inputs)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._whole, name)
+
+    @property
+    def info(self) -> EngineInfo:
+        """That of the whole, with the size of the part's requests."""
+        info: EngineInfo = self._whole.info
+        return info if self._batch is None else replace(info, batch=self._batch, tensors=tuple(self.parts[0]))
+
+    # What Spins and Submits ask for: they look at the class, and not at __getattr__, from Python 3.12 on.
+
+    def spins(self) -> Device | None:
+        """See Spins: input sets count from the part's first one."""
+        device: Device | None = self._whole.spins() if isinstance(self._whole, Spins) else None
+        return device and device._replace(programs=device.programs[2 * self._first :])
+
+    async def turn(self) -> int:
+        """See Spins."""
+        until: int = await self._whole.turn()
+        return until
+
+    def error_of(self, fault: int) -> EngineError:
+        """See Spins."""
+        error: EngineError = self._whole.error_of(fault)
+        return error
+
+    @property
+    def ways(self) -> Sequence[str]:
+        """See Submits."""
+        return self._whole.ways if isinstance(self._whole, Submits) else ()
+
+    @property
+    def way(self) -> int | None:
+        """See Submits."""
+        return self._whole.way if isinstance(self._whole, Submits) else None
+
+    def use(self, way: int | None, rates: Mapping[str, float | None]) -> None:
+        """See Submits."""
+        self._whole.use(way, rates)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from loadtrt.engines.engine import Submits
 from loadtrt.lanes.session import items_of
-from loadtrt.live.observer import RunFacts, Watch, Wishes
+from loadtrt.live.clients import own_process
+from loadtrt.live.observer import RunFacts, Wishes
+from loadtrt.live.watching import Watch
 from loadtrt.prometheus.families import information, model_name
 from loadtrt.units import SECOND_NS, format_duration
 
@@ -85,8 +89,9 @@ class Watched:
         self._draws = shows and config.live and talks.on_terminal
         self._is_open = False
         wishes = Wishes(config.metrics if shows else None, config.metrics_native, self._draws)
-        observes = wishes.metrics or wishes.terminal or _may_sample(config)
-        self.watch = Watch(wishes if observes else None, talks.say)
+        may_use_gpu = not config.model.engine.startswith("simulated:") and any(_DEVICES.glob("nvidia[0-9]*"))
+        observes = wishes.metrics or wishes.terminal or (config.telemetry and may_use_gpu)
+        self.watch = Watch(wishes if observes else None, talks.say, own_process() if may_use_gpu else None)
 
     def begin(self, run: str, config: RunConfig, engine: Engine, input_sets: int) -> None:
         """A run begins: describe it to observers, and start to draw. All runs use one GPU."""
@@ -104,9 +109,7 @@ class Watched:
 
     def end(self, session: Session) -> GpuTelemetry | None:
         """Measuring is over: remove the drawing. Returns the GPU's telemetry while the run measured."""
-        if self.watch.observer is None:
-            return None
-        if not self.watch.observer.alive:
+        if self.watch.observer is not None and not self.watch.observer.alive:
             self._talks.take_back()
         telemetry, recorder = None, session.recorder
         if recorder is not None and recorder.end_ns is not None:
@@ -137,11 +140,6 @@ class Watched:
         self.watch.close()
 
 
-def _may_sample(config: RunConfig) -> bool:
-    """Whether there may be a GPU to sample, as far as is known before the engine is loaded."""
-    return config.telemetry and not config.model.engine.startswith("simulated:") and any(_DEVICES.glob("nvidia[0-9]*"))
-
-
 def bus_id_of(kind: str, device: int) -> str | None:
     """The PCI bus id of the GPU that this kind of engine uses; None where it uses none."""
     if kind != "tensorrt":
@@ -154,6 +152,8 @@ def bus_id_of(kind: str, device: int) -> str | None:
 def facts_of(run: str, config: RunConfig, engine: Engine, input_sets: int) -> RunFacts:
     """What observers know of the run with this name."""
     info, model = engine.info, config.model
+    if isinstance(engine, Submits) and engine.way is None and len(engine.ways) > 1:  # to be chosen, and labels stay
+        info = replace(info, mode={key: value for key, value in info.mode.items() if key != "submit"})
     return RunFacts(
         run=run,
         model=model_name(info),
@@ -167,5 +167,6 @@ def facts_of(run: str, config: RunConfig, engine: Engine, input_sets: int) -> Ru
         information=information(info, model.load.options()["arrivals"], model.buffers),
         closed=model.load.closed,
         max_lateness_ns=model.max_lateness,
+        shared_gpu=config.shared_gpu,
         places=model.in_flight,
     )

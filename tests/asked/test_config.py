@@ -56,7 +56,7 @@ def test_a_rate_makes_an_open_loop(tmp_path: Path) -> None:
     ("options", "sentence"),
     [
         ({}, "no engine: add --engine"),
-        ({"engine": "x", "contexts": 0}, "--contexts: input should be greater than or equal to 1 (it is 0)"),
+        ({"engine": "x", "contexts": 0}, "--contexts: 0 is below 1, the least"),
         ({"engine": "x", "rate": "fast"}, "--rate: 'fast' is not a rate"),
         ({"engine": "x", "duration": "soon"}, "--duration: 'soon' is not a duration"),
         ({"engine": "x", "arrivals": "poisson"}, "poisson arrivals need a rate: add --rate"),
@@ -72,7 +72,7 @@ def test_a_rate_makes_an_open_loop(tmp_path: Path) -> None:
         ),
         ({"engine": "x", "max_queue": 4}, "--max-queue is for an open loop"),
         ({"engine": "x", "inputs": "zeros", "input_sets": 9}, "--input-sets counts random input sets"),
-        ({"engine": "x", "contexts": 0, "buffers": 0}, "--buffers: input should be"),
+        ({"engine": "x", "contexts": 0, "buffers": 0}, "--buffers: 0 is below 1, the least"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_option(options: dict[str, object], sentence: str) -> None:
@@ -89,7 +89,7 @@ def test_a_wrong_value_is_named_with_its_option(options: dict[str, object], sent
         ("engine: x\nzzz: 4\n", "unknown key 'zzz': the keys are"),
         ("engine: [x\n", "is not YAML: expected ',' or ']', but got the end in line 2, column 1"),
         ("- engine\n", "must hold option names with their values"),
-        ("engine: x\ncontexts: many\n", "contexts: input should be a valid integer (it is 'many')"),
+        ("engine: x\ncontexts: many\n", "contexts: 'many' is not a whole number"),
     ],
 )
 def test_a_wrong_file_is_named_with_its_fault(tmp_path: Path, text: str, sentence: str) -> None:
@@ -164,29 +164,30 @@ def test_several_requests_a_launch_are_for_closed_loops_of_one_size(other: dict[
 def test_a_result_brings_no_code(
     nested: bool, dashes: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Plugins and permission to run host code are the command line's alone where the file is a result, and a sentence
+    """Libraries and permission to run host code are the command line's alone where the file is a result, and a sentence
     says so; a configuration that someone wrote may have them."""
     allowed = "allow-host-code" if dashes else "allow_host_code"
-    engine = {"engine": "a.plan", "plugins": ["x.so"], allowed: True, "contexts": 3}
+    engine = {"engine": "a.plan", "plugins": ["x.so"], allowed: True, "contexts": 3, "lean_library": "lean.so"}
     written = {"models": {"a": engine}} if nested else engine
     result, file = tmp_path / "run.json", tmp_path / "run.yaml"
     result.write_text(json.dumps({"schema_version": "loadtrt.run/1", "config": written}))
     file.write_text(json.dumps(written))
 
-    def code(file: Path, **options: Any) -> tuple[tuple[str, ...], bool]:
+    def code(file: Path, **options: Any) -> tuple[tuple[str, ...], bool, str | None]:
         model = load_config(file, options).model
         assert model.contexts == 3
-        return model.plugins, model.allow_host_code
+        return model.plugins, model.allow_host_code, model.lean_library
 
-    assert code(file) == (("x.so",), True)
+    assert code(file) == (("x.so",), True, "lean.so")
     assert capsys.readouterr().err == ""
-    assert code(result, plugins=None, allow_host_code=None) == ((), False)
+    assert code(result, plugins=None, allow_host_code=None) == ((), False, None)
     assert capsys.readouterr().err == (
-        f"loadtrt: {result} is a result, and no result makes a run load plugins or run host code: if you trust their "
-        "origin, add --plugins and --allow-host-code\n"
+        f"loadtrt: {result} is a result, and no result makes a run load libraries or run host code: if you trust "
+        "their origin, add --plugins and --allow-host-code and --lean-library\n"
     )
-    assert code(result, plugins=("y.so",)) == (("y.so",), False)
+    assert code(result, plugins=("y.so",), lean_library="l.so") == (("y.so",), False, "l.so")
     assert capsys.readouterr().err.endswith("add --allow-host-code\n")
-    assert code(result, plugins=("x.so",), allow_host_code=True) == (("x.so",), True)
-    assert code(result, plugins=("x.so",), allow_host_code=False) == (("x.so",), False)
+    given = {"plugins": ("x.so",), "lean_library": "l.so"}
+    assert code(result, allow_host_code=True, **given) == (("x.so",), True, "l.so")
+    assert code(result, allow_host_code=False, **given) == (("x.so",), False, "l.so")
     assert capsys.readouterr().err == ""

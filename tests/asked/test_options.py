@@ -179,7 +179,7 @@ def test_faults_name_the_model(tmp_path: Path) -> None:
     file = tmp_path / "two.yaml"
     models = {**TWO["models"], "third": {"engine": "c.plan", "contexts": 0}}
     file.write_text(json.dumps({"models": models}))
-    with pytest.raises(UsageError, match=r"two.yaml: models.third.contexts: input should be greater"):
+    with pytest.raises(UsageError, match=r"two.yaml: models.third.contexts: 0 is below 1"):
         load_config(file, {}, several=True)
 
 
@@ -193,8 +193,8 @@ def test_every_fault_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         load_config(file, {})
     for part in (
-        "contexts: input",
-        "buffers: input",
+        "contexts: 0 is below 1",
+        "buffers: 99 is above 64",
         "rate: 'fast' is not a rate",
         "objective: 'foo' is not an objective",
     ):

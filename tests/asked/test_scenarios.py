@@ -82,7 +82,7 @@ def test_what_the_user_says_wins(given_: dict[str, Any], kept: dict[str, Any]) -
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"scenario": "srver"}, "--scenario: input should be 'single-stream'"),
+        ({"scenario": "srver"}, "'multi-stream', 'server' or 'offline': did you mean 'server'?"),
         ({"scenario": "server", "objective": "latency.p99 < 1ms"}, "needs a rate: add --rate"),
         ({**SERVER, "objective": "latency.p90 < 1ms"}, "needs a target: add --objective"),
         ({"scenario": "server", "rate": "9/s"}, "needs a target: add --objective"),

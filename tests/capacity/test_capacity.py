@@ -24,10 +24,12 @@ from loadtrt.capacity.outcomes import host_bound
 from loadtrt.capacity.rig import Rig
 from loadtrt.engines.open import open_engine
 from loadtrt.errors import UsageError
+from loadtrt.live.watching import Watch
 from loadtrt.report.markdown import markdown_text
 from loadtrt.report.plain import terminal_text
 from loadtrt.report.result_files import Loaded, read_result
 from loadtrt.results.capacity_result import CapacityResult, Trial
+from loadtrt.results.gpu_telemetry import GpuClient, GpuSharing
 from loadtrt.results.run_result import Problem
 from loadtrt.stats.verdict import share_interval, verdict_on
 from loadtrt.units import SECOND_NS, exact_duration, format_count
@@ -372,6 +374,43 @@ def test_a_busy_host_ends_a_search_after_its_first_rung(
         assert only.conclusion == (
             f"unsteady: {BUSY}; end them, or add --shared-host to find the capacity of what they leave"
         )
+
+
+@pytest.fixture
+def other_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process computes on the GPU, for half the time of each run, and simulated engines count as real ones."""
+    Machine(monkeypatch)
+
+    def end(watch: Watch, *_: object) -> None:
+        watch.sharing = GpuSharing((GpuClient(77, sm_ratio=0.5),))
+
+    monkeypatch.setattr(Watch, "end", end)
+
+
+@pytest.mark.parametrize("accepted", [{}, {"shared_gpu": True}])
+def test_a_shared_gpu_ends_a_search(other_run: None, accepted: dict[str, Any], rig: Rig) -> None:
+    """After the first run: it measured the other process, too, and is evidence of nothing. Unless that is accepted."""
+    result, _ = _found(_wanted(contexts=(1,), time_ns=5 * SECOND_NS, quick=True, **accepted), rig)
+    (only,) = result.candidates
+    runs = [trial.run for trial in only.trials if trial.run is not None]
+    assert all(run.sharing and run.sharing.clients for run in runs)
+    if accepted:
+        assert (only.answer, [run.model.problems for run in runs]) == ("estimated", [()] * len(runs))
+    else:
+        assert (only.answer, len(runs)) == ("unsteady", 1)
+        assert only.conclusion == (
+            "unsteady: others computed on this GPU meanwhile: process 77 (kernels for 50 % of the time); end them, or "
+            "add --shared-host to find the capacity of what they leave"
+        )
+
+
+def test_a_shared_host_has_a_shared_gpu(other_run: None) -> None:
+    """`--shared-host` accepts others on either; `--shared-gpu` those on the GPU alone."""
+    options = ("--engine", RANDOM, "--objective", "latency.p99 < 12ms", "--time", "4s", "--quick", "--warmup", "0s")
+    for accepted, code in (((), 97), (("--shared-host",), 0), (("--shared-gpu",), 0)):
+        done = loadtrt("capacity", *options, *accepted)
+        assert done.returncode == code, done.stderr
+        assert ("process 77" in done.stderr + done.stdout) == (not accepted)
 
 
 class Machine:

@@ -858,7 +858,7 @@ def test_a_trace_and_stages_are_demands(folder: Path, tmp_path: Path) -> None:
         (["--demand", "5", "--gpu-price", "nan"], "--gpu-price nan is not a price"),
         (["--demand", "5", "--arrivals", "poisson", "--burstiness", "2"], "poisson arrivals have no burstiness"),
         (["--demand", "5", "--arrivals", "gamma"], "gamma arrivals need a burstiness"),
-        (["--demand", "5", "--burstiness", "-1"], "--burstiness: input should be greater than or equal to 0"),
+        (["--demand", "5", "--burstiness", "-1"], "--burstiness: -1 is below 0, the least"),
         (["--trace", "nowhere.csv"], "cannot read trace nowhere.csv"),
         (["--trace", "nowhere.csv", "--burstiness", "2"], "a trace has instants of its own, and no burstiness"),
         (["--demand", "5", "--trace-column", "t"], "--trace-column is about a trace"),

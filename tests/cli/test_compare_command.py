@@ -270,7 +270,7 @@ def test_runs_that_were_profiled(measured: dict[str, dict[str, Any]], save: Save
         ("later", "profile", (), 'later.json has the schema "loadtrt.run/9", which this loadtrt does not know'),
         ("foreign", "profile", (), "foreign.json is JSON, but neither a run of loadtrt, "),
         ("run", "nowhere", (), "cannot read nowhere.json: No such file"),
-        ("run", "old", (), "old.json does not fit its schema loadtrt.run/1: models: Field required"),
+        ("run", "old", (), "old.json does not fit its schema loadtrt.run/1: models: it is missing"),
         ("profile", "bad", (), "bad.json does not fit its schema loadtrt.profile/1"),
         ("profile", "hollow", (), "hollow.json is a profile without any pass"),
         ("run", "run", ("--layer-info-a", "layers.json"), "--layer-info-a is for a profile in trtexec's format"),

@@ -14,6 +14,7 @@ from loadtrt.cuda.lane import Lane, LanePart
 from loadtrt.cuda.program import COPIED_TOGETHER_BYTES, MOST_GRAPHS, Mark
 from loadtrt.cuda.stream import Graph, Stream
 from loadtrt.engines.cuda_engine import TensorRTEngine
+from loadtrt.engines.placement import Placement
 from loadtrt.engines.simulated import SimulatedEngine
 from loadtrt.engines.simulation import parse_simulation
 from loadtrt.errors import CudaError, EngineError
@@ -233,8 +234,25 @@ def test_a_note_says_what_d2h_includes(cuda: FakeCuda, per_launch: int, nbytes: 
     """Outputs wait for the launch's other computes; with large inputs they have a stream of their own, and do not."""
     engine = TensorRTEngine.__new__(TensorRTEngine)  # without a plan
     engine.per_launch, engine._lanes = per_launch, [_lane(cuda, nbytes, per_launch=per_launch)]
-    engine._queue, engine._rates, engine.way = _queue(engine._lanes[0]), {}, None
+    engine._config = SimpleNamespace(submit="auto")  # type: ignore[assignment]  # of a Model
+    engine._queue, engine.way = _queue(engine._lanes[0]), None
+    engine._placement = Placement()
     assert len([note for note in engine._notes() if "d2h includes waiting" in note]) == notes
+
+
+@pytest.mark.parametrize(("input_sets", "submit", "notes"), [(33, "graph", 1), (32, "graph", 0), (33, "auto", 0)])
+def test_a_note_says_why_a_forced_way_was_not_taken(cuda: FakeCuda, input_sets: int, submit: str, notes: int) -> None:
+    """What the options alone do not tell: there are too many input sets for a graph of each."""
+    addresses = [{"x": number} for number in range(input_sets)]
+    engine = TensorRTEngine.__new__(TensorRTEngine)  # without a plan
+    engine._config = SimpleNamespace(submit=submit)  # type: ignore[assignment]  # of a Model
+    engine._lanes = [_lane(cuda, 1024, submit=submit, addresses=addresses)]
+    engine._queue, engine.way, engine.per_launch = _queue(engine._lanes[0]), None, 1
+    engine._placement = Placement()
+    engine._inputs, engine.buffers = addresses, 2  # type: ignore[assignment]  # buffers of pinned memory
+    noted = list(engine._notes())
+    assert len(noted) == notes
+    assert all("--submit graph is not possible" in note and "33 input sets and 2 buffers" in note for note in noted)
 
 
 def test_many_input_sets_are_copied_by_calls(cuda: FakeCuda) -> None:
@@ -242,6 +260,41 @@ def test_many_input_sets_are_copied_by_calls(cuda: FakeCuda) -> None:
     addresses = [{"x": number} for number in range(MOST_GRAPHS // 2 + 1)]
     lane = _lane(cuda, 1024, addresses=addresses)
     assert len(cuda.graphs) == 2 * len(lane.shapes)
+
+
+@pytest.mark.parametrize("buffers", [1, 2])
+@pytest.mark.parametrize(("elapsed_ms", "ways"), [(4.9, ["graph", "apart"]), (5.1, ["graph"])])
+def test_a_slow_lane_captures_its_usual_way_alone(
+    cuda: FakeCuda, elapsed_ms: float, ways: list[str], buffers: int
+) -> None:
+    """No way could serve 2 % more; the graphs of another would take time and memory."""
+    cuda.elapsed_ms = elapsed_ms
+    lane = _lane(cuda, 1024, buffers=buffers)
+    assert [shape.way for shape in lane.shapes] == ways
+    assert len(cuda.graphs) == buffers * (3 + (len(ways) > 1))
+
+
+@pytest.mark.parametrize(("submit", "nbytes", "calls"), [("apart", 1024, 7), ("graph", 1 << 20, 1)])
+def test_a_forced_way_is_the_only_one(cuda: FakeCuda, submit: str, nbytes: int, calls: int) -> None:
+    """Whatever the size of inputs; no graph of another way is captured."""
+    lane = _lane(cuda, nbytes, submit=submit)
+    assert [shape.way for shape in lane.shapes] == [submit]
+    assert len(cuda.graphs) == (2 if submit == "apart" else 6)
+    _queue(lane).submit(0, 0)
+    assert len(cuda.calls) == calls
+
+
+def test_lanes_of_two_ways_submit_in_either(cuda: FakeCuda) -> None:
+    """`use` changes how the next request is enqueued; buffer sets go on in turn."""
+    queue = _queue(_lane(cuda, 1024))
+    found = []
+    for number, (way, calls) in enumerate([(0, 1), (1, 7), (0, 1), (1, 7), (1, 7)]):
+        queue.use(way)
+        cuda.calls.clear()
+        queue.submit(0, number % 3)
+        assert len(cuda.calls) == calls
+        found += [finished.buffer for finished in queue.poll()]
+    assert found == [0, 1, 0, 1, 0]
 
 
 def test_a_full_lane_takes_no_more(cuda: FakeCuda) -> None:

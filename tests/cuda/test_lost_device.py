@@ -17,6 +17,7 @@ from loadtrt.cuda.lane import Lane, LanePart
 from loadtrt.cuda.memory import PinnedBuffer
 from loadtrt.cuda.stream import Stream
 from loadtrt.engines.cuda_engine import TensorRTEngine
+from loadtrt.engines.placement import Placement
 from loadtrt.engines.simulated import SimulatedEngine
 from loadtrt.errors import CudaError
 from loadtrt.load.tensors import TensorSpec
@@ -69,10 +70,11 @@ class Engine(TensorRTEngine):
         self.batches = (1,)
         self.info = SimulatedEngine().info
         self.now_ns = perf_counter_ns
-        self._cuda, self._clock, self._looks, self._turn_ns = cuda, clock, None, 0
+        self._cuda, self._cuda_clock, self._clock, self._looks, self._turn_ns = cuda, clock, clock, None, 0
         self._queue, self.ways, self.way = None, (), None
         self._lanes, self._contexts, self._streams, self._inputs = [], [], [], []
-        self._plan: Any = SimpleNamespace(close=lambda: None)
+        self._placement = Placement()
+        self._plan: Any = SimpleNamespace(close=lambda: None, open=SimpleNamespace(logged=tuple))
 
     def memory(self, inputs: Any) -> MemoryBill:  # see Engine
         return MemoryBill(2, 2, 0, 0, 0, 0, inputs_bytes=0, free_bytes=None)
@@ -84,8 +86,7 @@ class Engine(TensorRTEngine):
             self._streams.append(Stream())
             part = LanePart(self.parts[0], lambda *_: None, lambda _: True, lambda: "", addresses)
             self._lanes.append(Lane([part], 2, stream=self._streams[-1], graph=True, copies=True))
-        assert self._clock is not None
-        self._queue = CompletionQueue(self._lanes, self._clock)
+        self._queue = CompletionQueue(self._lanes, self._cuda_clock)
 
 
 class Clock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise, product
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ from loadtrt.cuda.program import (
     Step,
     Streams,
     Wait,
-    lane_shape,
+    lane_shapes,
     program,
 )
 
@@ -186,20 +187,28 @@ def test_streams_are_numbered_from_the_first_slots_compute(shape: LaneShape) -> 
 @pytest.mark.parametrize(
     ("options", "streams"),
     [
-        ({}, Streams.SLOTS),
-        ({"lanes": HARDWARE_QUEUES // 2}, Streams.SLOTS),
-        ({"lanes": HARDWARE_QUEUES // 2 + 1}, Streams.ONE),
-        ({"buffers": 1}, Streams.ONE),
-        ({"copies": False}, Streams.ONE),
-        ({"copies": False, "graph": False}, Streams.ONE),
-        ({"graph": False}, Streams.PHASES),
-        ({"input_bytes": COPIED_TOGETHER_BYTES + 1}, Streams.PHASES),
-        ({"input_sets": MOST_GRAPHS // 2}, Streams.SLOTS),
-        ({"input_sets": MOST_GRAPHS // 2 + 1}, Streams.PHASES),
+        ({}, [Streams.SLOTS, Streams.PHASES]),
+        ({"lanes": HARDWARE_QUEUES // 2}, [Streams.SLOTS, Streams.PHASES]),
+        ({"lanes": HARDWARE_QUEUES // 2 + 1}, [Streams.ONE, Streams.PHASES]),
+        ({"buffers": 1}, [Streams.ONE, Streams.PHASES]),
+        ({"input_bytes": COPIED_TOGETHER_BYTES + 1}, [Streams.PHASES, Streams.SLOTS]),
+        ({"input_sets": MOST_GRAPHS // 2}, [Streams.SLOTS, Streams.PHASES]),
+        ({"input_sets": MOST_GRAPHS // 2 + 1}, [Streams.PHASES]),
+        ({"graph": False}, [Streams.PHASES]),
+        ({"copies": False}, [Streams.ONE]),
+        ({"copies": False, "graph": False}, [Streams.ONE]),
+        ({"submit": "graph"}, [Streams.SLOTS]),
+        ({"submit": "apart"}, [Streams.PHASES]),
+        ({"submit": "graph", "input_bytes": COPIED_TOGETHER_BYTES + 1}, [Streams.SLOTS]),
+        ({"submit": "graph", "input_sets": MOST_GRAPHS // 2 + 1}, [Streams.PHASES]),
+        ({"submit": "apart", "copies": False}, [Streams.ONE]),
     ],
 )
-def test_the_shape_follows_size_and_number(options: dict[str, int], streams: Streams) -> None:
-    """Two slots, small inputs, a graph: a stream for each slot, as far as hardware queues go."""
-    usual = {"buffers": 2, "per_launch": 1, "copies": True, "graph": True, "lanes": 1, "input_bytes": 1024}
-    given = {**usual, "input_bytes": COPIED_TOGETHER_BYTES, "input_sets": 3, **options}
-    assert lane_shape(**given).streams is streams  # type: ignore[arg-type]
+def test_the_shapes_follow_size_and_number(options: dict[str, Any], streams: list[Streams]) -> None:
+    """Small inputs are copied within the graph, large ones apart, and the other way is second; one way alone without
+    copies, without a graph, with many input sets, and where the user chose. Two slots have a stream each, as far as
+    hardware queues go."""
+    usual = {"buffers": 2, "per_launch": 1, "copies": True, "graph": True, "lanes": 1, "input_sets": 3}
+    shapes = lane_shapes(**{**usual, "input_bytes": COPIED_TOGETHER_BYTES, **options})
+    assert [shape.streams for shape in shapes] == streams
+    assert [shape.way for shape in shapes] == ["apart" if each is Streams.PHASES else "graph" for each in streams]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
 
+from fake_tensorrt import RtxTargets
 from loadtrt import doctor
 from loadtrt.cli.doctor import command
 from loadtrt.cuda import runtime
@@ -89,8 +91,9 @@ def test_missing_packages_and_a_broken_onnxruntime(monkeypatch: pytest.MonkeyPat
 def flavours(monkeypatch: pytest.MonkeyPatch, **reasons: str) -> None:
     """find_flavours gives these: a reason why not, or "" for a module of version 10.16.1."""
     can = Capabilities(**{name: name in ("build", "plugins") for name in Capabilities.__slots__})
+    module = SimpleNamespace(ComputeCapability=RtxTargets)
     found = [
-        Found(name, None if why else Flavour(name, None, "10.16.1", can, Path("/opt/libnvinfer.so.10")), why)
+        Found(name, None if why else Flavour(name, module, "10.16.1", can, Path("/opt/libnvinfer.so.10")), why)
         for name, why in reasons.items()
     ]
     monkeypatch.setattr(host, "find_flavours", lambda: found)

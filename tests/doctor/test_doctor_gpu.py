@@ -12,7 +12,8 @@ from doctor_files import GIB, of, write
 from loadtrt.cuda import runtime
 from loadtrt.doctor import nvidia
 from loadtrt.errors import CudaError, EngineError
-from loadtrt.live.nvml import Driver, GpuProcess, GpuSettings
+from loadtrt.live.clients import Own
+from loadtrt.live.nvml import Driver, GpuProcess, GpuSettings, SmUse
 from loadtrt.results.gpu_telemetry import GpuReading
 
 if TYPE_CHECKING:
@@ -215,7 +216,9 @@ class FakeGpu:
         settings: GpuSettings = SETTINGS,
         processes: tuple[GpuProcess, ...] | None = (),
     ) -> None:
+        self.listed = processes
         self.read, self.settings, self.processes = lambda: reading, lambda: settings, lambda: processes
+        self.sm_use, self.process_name, self.utilization = lambda _: (), lambda _: "python3", lambda: 0.0
 
     def __enter__(self) -> FakeGpu:
         return self
@@ -247,6 +250,8 @@ def one_gpu(
     monkeypatch.setattr(runtime, "call", lambda *_: 0)
     monkeypatch.setattr(runtime, "memory_info", memory_info)
     monkeypatch.setattr(nvidia, "open_gpu", open_gpu)
+    there = frozenset(process.pid for process in (fake and fake.listed) or ()) - {os.getpid()}
+    monkeypatch.setattr(nvidia, "own_process", lambda: Own((os.getpid(),), there))
     [group] = nvidia.gpus()
     assert group.title == "GPU 0: NVIDIA H100"
     assert opened == [BUS_ID]
@@ -291,6 +296,14 @@ def test_a_gpu_with_a_fault(
     found = one_gpu(monkeypatch, fake)
     assert [(check.name, check.status) for check in found if check.status in ("warn", "fail")] == [(name, status)]
     assert words in of(found, name).remedy
+
+
+def test_who_computes_is_told_with_how_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the last second; the id alone where the name is not known."""
+    fake = FakeGpu(processes=(GpuProcess(77, GIB), GpuProcess(78, None)))
+    monkeypatch.setattr(fake, "sm_use", lambda since_us: (SmUse(78, since_us + 500_000, 0.25),))
+    found = of(one_gpu(monkeypatch, fake), "other processes").found
+    assert found == "process 78 (kernels for 25 % of the time), process 77 (1.00 GiB)"
 
 
 def test_this_process_is_not_another(monkeypatch: pytest.MonkeyPatch) -> None:

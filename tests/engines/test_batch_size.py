@@ -256,6 +256,7 @@ def test_runs_count_so(tmp_path: Path, model: Any, options: list[str], expected:
     (measured,) = json.loads((tmp_path / "r.json").read_text())["models"].values()
     assert (measured["engine"]["batch"], measured["inferences"]) == (expected, 20 * expected)
     assert reason in measured["engine"]["batch_from"]
+    assert not measured["engine"]["larger_batch"]
     assert (reason in " ".join(done.stdout.split())) == (not options)
 
 
@@ -266,6 +267,10 @@ def test_outputs_that_only_the_runtime_knows(tmp_path: Path) -> None:
     file = save(tmp_path / "m.onnx", [node], {"x": (F, [16, 4])}, {"y": (F, None)}, weights)
     with closing(load(file)) as engine:
         assert engine.info.batch == 16
+        assert not engine.info.larger_batch
+    open_batch = save(tmp_path / "n.onnx", [node], {"x": (F, ["batch", 4])}, {"y": (F, None)}, weights)
+    with closing(load(open_batch, batch=16)) as engine:
+        assert engine.info.larger_batch
 
 
 def test_a_simulated_request_counts_as_the_user_says(tmp_path: Path) -> None:
@@ -299,6 +304,7 @@ def test_plans_count_by_the_same_law(
     """By the sizes that TensorRT tells, of outputs too."""
     plan = bench_of(flavour, monkeypatch, tmp_path, tensors=tensors).load(**options)
     assert plan.batch == plan.parts[0].batch == expected
+    assert plan.larger_batch == any(-1 in tensor.shape for tensor in tensors)
     plan.close()
 
 
@@ -338,6 +344,7 @@ def test_a_model_on_a_gpu_counts_by_its_own_names(
     onnx.save(model, rig.model)
     engine = open_engine(rig.config(**options).model)
     assert (engine.info.batch, engine.info.batch_from) == (expected, reason)
+    assert engine.info.larger_batch  # another plan would be built of the model
     engine.close()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,10 +11,15 @@ import onnx
 import pytest
 from test_build import SIZE, conv
 
+from command_line import loadtrt
 from fake_builder import Told, install
+from fake_tensorrt import RtxTargets
+from loadtrt.asked.config import RunConfig
 from loadtrt.cuda.runtime import DeviceProperties
 from loadtrt.engines.build_config import BuildOptions
 from loadtrt.engines.build_model import read_source
+from loadtrt.engines.open import open_engine
+from loadtrt.engines.plan import read_sidecar
 from loadtrt.engines.plan_builder import BuiltPlan, build_plan
 from loadtrt.errors import CudaError, EngineError, UsageError
 
@@ -253,3 +260,55 @@ def test_where_nothing_builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         EngineError, match=r"no TensorRT here builds plans \(tensorrt is not installed; .*lean and dispatch"
     ):
         build(tmp_path)
+
+
+@EVERY
+def test_loading_the_builder_and_its_warnings_are_told(
+    version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Apart from building, and in all; hundreds of warnings are one line, and the log has them."""
+    told = install(monkeypatch, version)
+    told.warns = [f"weights {number} are beyond FP16" for number in range(300)] + ["odd"]
+    model, plan = conv(tmp_path), tmp_path / "a.plan"
+    done = loadtrt("build", str(model), "-o", plan, "--batch", "2")
+    assert done.returncode == 0, done.stderr
+    assert re.search(
+        r" in [\d.]+ .?s\n  [\d.]+ .?s in all, of which loading the builder took [\d.]+ .?s\n", done.stdout
+    )
+    assert '  TensorRT logged 301 warnings: "weights 0 are beyond FP16" (300 times); "odd"\n' in done.stdout
+    assert (tmp_path / "a.plan.log").read_text().count("are beyond FP16") == 300
+    sidecar = read_sidecar(plan)
+    assert sidecar is not None
+    assert sidecar.load_ns > 0
+    assert "and loading the builder" in loadtrt("inspect", plan).stdout
+
+
+def _rtx(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fake of 11 as TensorRT-RTX, on a GPU of compute capability 9.0."""
+    install(monkeypatch, "11")
+    module: Any = sys.modules["tensorrt"]
+    module.ComputeCapability = RtxTargets
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", module)
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    monkeypatch.setattr("loadtrt.engines.toolchain.has_gpu", lambda: True)
+
+
+def test_rtx_on_a_gpu_that_it_does_not_support_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plan is built, as other GPUs run it; where it is for others alone there is nothing to warn of."""
+    _rtx(monkeypatch)
+    words = "WARNING: TensorRT-RTX does not support compute capability 9.0 (supported: 7.5 8.0 8.6 8.9 12.0 12.1)"
+    (note,) = build(tmp_path, flavour="rtx").notes
+    assert note.startswith(words)
+    assert "(Fake H100): use full TensorRT" in note
+
+
+def test_a_run_builds_no_plan_that_this_gpu_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model on TensorRT where RTX alone is installed: it is said before it is built."""
+    _rtx(monkeypatch)
+    gpu = DeviceProperties(0, "Fake H100", (9, 0), 132, 80 << 30, "0")
+    monkeypatch.setattr("loadtrt.engines.plan_cache.device_count", lambda: 1)
+    monkeypatch.setattr("loadtrt.engines.plan_cache.device_properties", lambda _: gpu)
+    monkeypatch.setenv("LOADTRT_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(EngineError, match=r"does not support compute capability 9.0.*--on onnxruntime runs"):
+        open_engine(RunConfig.of(engine=str(conv(tmp_path)), on="tensorrt", batch=2).model)
+    assert not (tmp_path / "cache").exists()

@@ -158,7 +158,7 @@ def test_every_name_of_the_builder_is_there(wheel: Wheel, binding: Binding) -> N
 def test_the_toolchain_finds_what_it_says(wheel: Wheel, binding: Binding, monkeypatch: pytest.MonkeyPatch) -> None:
     """Law: each builder is told for what it is, and has the options that the sentence of their refusal names it for."""
     name, module = _builder(wheel, binding), _stand_in(binding)
-    monkeypatch.setattr("loadtrt.engines.flavour._journals", {})
+    monkeypatch.setattr("loadtrt.engines.tensorrt_log._journals", {})
     tool = toolchain._toolchain(Flavour(wheel.module, module, wheel.version, capabilities_of(module), None))
     assert (tool.weak_typing, tool.rtx, tool.progress) == TOOLCHAINS[name]
     for option, (has, who) in toolchain._FEATURES.items():

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from loadtrt.engines.flavour import journal_of
+from loadtrt.cuda.runtime import DeviceProperties
+from loadtrt.engines.tensorrt_log import journal_of
 from loadtrt.errors import EngineError, UsageError
 from tensorrt_bench import Bench, bench_of, install
 
@@ -82,14 +83,10 @@ def test_host_code_runs_only_on_request(monkeypatch: pytest.MonkeyPatch, tmp_pat
             "built for another GPU than this one .Fake H100, compute capability 9.0.*expecting compute 8.9",
         ),
         (
-            "compute capability 9.0. Supported compute capabilities: 8.0 8.6 8.9 12.0",
-            "does not support this GPU .Fake H100",
-        ),
-        (
             "not compatible with this version of TensorRT, expecting library version 10.16",
-            "which tensorrt 10.16.1.11 does not",
+            "carries no lean runtime, and tensorrt 10.16.1.11 does not read it: install that TensorRT",
         ),
-        ("old deserialization call on a newer plan file", "without its lean runtime"),
+        ("old deserialization call on a newer plan file", "carries no lean runtime.*--lean-library, such as"),
         ("Could not find plugin: MyNms version 1", "--plugins"),
         ("OutOfMemory (no further information)", "does not fit into the memory"),
         ("Serialization assertion magicTagRead == kMAGIC_TAG failed. Magic tag does not match", "is damaged"),
@@ -109,9 +106,28 @@ def test_what_tensorrt_refuses(said: str, words: str, monkeypatch: pytest.Monkey
 
 def test_rtx_adds_its_own_diagnosis(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Law: where RTX can judge a plan, the names of its diagnosis stand in the sentence."""
+    gpu = DeviceProperties(0, "Fake 4090", (8, 9), 128, 24 << 30, "0")
     bench = bench_of("rtx", monkeypatch, tmp_path, refuses="no idea")
-    with pytest.raises(EngineError, match=r"another GPU than this one.*says UNSUPPORTED_CC; no idea"):
+    monkeypatch.setattr("loadtrt.engines.deserialize.device_properties", lambda _: gpu)
+    words = r"another GPU than this one.*build it again.*\(--target sm89\) .*says UNSUPPORTED_CC; no idea"
+    with pytest.raises(EngineError, match=words):
         bench.load(batch=1)
+
+
+# What RTX 1.7 said of an unrestricted plan on a GPU of compute capability 9.0: the list is the plan's.
+RTX_ON_HOPPER = (
+    "The engine cannot run on this GPU, which has compute capability 9.0. Supported compute capabilities: 8.0 8.6 8.9 "
+    "12.0 12.1 >12.0. TensorRT-RTX does not support this compute capability, so the engine cannot be rebuilt for it."
+)
+
+
+def test_rtx_on_a_gpu_that_it_does_not_support(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Law: the sentence is about the GPU, with the list of the library, and does not advise to build the plan again."""
+    bench = bench_of("rtx", monkeypatch, tmp_path, refuses=RTX_ON_HOPPER)
+    words = r"TensorRT-RTX does not support compute capability 9.0 \(supported: 7.5 8.0 8.6 8.9 12.0 12.1\)"
+    with pytest.raises(EngineError, match=f"^{words}.*--flavour tensorrt") as error:
+        bench.load(batch=1)
+    assert "built for another GPU" not in str(error.value)
 
 
 def test_implicit_batch_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

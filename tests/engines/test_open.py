@@ -20,11 +20,15 @@ OTHER_VALUES: dict[str, Any] = {
     "module": "tensorrt",
     "plugins": ("a.so",),
     "allow_host_code": True,
+    "lean_library": "libnvinfer_lean.so.8",
     "device": 1,
     "optimization_profile": 1,
     "graph": False,
+    "submit": "apart",
     "copies": False,
     "requests_per_launch": 4,
+    "partitions": 2,
+    "sms": 8,
     "wait": "block",
     "shape_values": {"x": (1,)},
     "shapes": {"x": (1, 16)},
@@ -35,7 +39,8 @@ OTHER_VALUES: dict[str, Any] = {
     "export_layer_info": "layers.json",
     "trt_log": "trt.log",
 }
-NEEDED = {"export_layer_info": {"profile": True}}  # by an option, for a configuration to be whole
+# Of an option: others, for a configuration to be whole.
+NEEDED: dict[str, dict[str, Any]] = {"export_layer_info": {"profile": True}, "partitions": {"contexts": 2}}
 
 
 def test_every_option_of_some_engines_has_a_case_here() -> None:
@@ -46,14 +51,16 @@ def test_every_option_of_some_engines_has_a_case_here() -> None:
 def test_what_a_model_on_tensorrt_has_no_use_for() -> None:
     """The plan is built here, of just these shapes: it has one profile, and no host code and no shapes to be told."""
     useless = {name for name, kinds in OPTIONS.items() if "models on TensorRT" not in kinds}
-    assert useless == {"allow_host_code", "optimization_profile", "shape_values", "threads_per_context"}
+    assert useless == {"allow_host_code", "lean_library", "optimization_profile", "shape_values", "threads_per_context"}
 
 
 @pytest.mark.parametrize("option", [name for name, kinds in OPTIONS.items() if "simulated engines" not in kinds])
 def test_an_option_that_the_simulated_engine_would_ignore_is_refused(option: str) -> None:
     """One sentence names the option and the engines that know it."""
     config = RunConfig.of(**{"engine": "simulated:null", option: OTHER_VALUES[option], **NEEDED.get(option, {})})
-    flag = "--profile" if option in NEEDED else f"--{option.replace('_', '-')}"  # the first that is met
+    flag = (
+        "--profile" if "profile" in NEEDED.get(option, {}) else f"--{option.replace('_', '-')}"
+    )  # the first that is met
     also = config.given("profile", "export_layer_info", "trt_log")
     with pytest.raises(UsageError, match=f"{flag} is for .*leave it out"):
         open_engine(config.model, also=also)

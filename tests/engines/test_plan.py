@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fake_tensorrt import World, make
-from loadtrt.engines.flavour import FLAVOURS, choose_flavour, find_flavours
+from loadtrt.engines.flavour import FLAVOURS, choose_flavour, find_flavours, refusal_of
 from loadtrt.engines.plan import looks_like_plan, read_header
 from loadtrt.errors import EngineError, UsageError
 from tensorrt_bench import install, plan_bytes, write_plan
@@ -172,8 +172,6 @@ def test_the_first_flavour_that_can_is_chosen(
             {"version": (10, 16, 1, 11), "host_code": True},
             "10.9.0.34 is older than the plan",
         ),
-        ({"tensorrt": "10.9.0.34"}, {"version": (10, 16, 1, 11)}, "is another version"),
-        ({"tensorrt_dispatch": "10.16.1.11"}, {"version": (10, 16, 1, 11)}, "only version-compatible plans"),
         ({}, {"version": (1, 7, 1, 116), "magic": b"vtrt"}, r"tensorrt_rtx is not.*tensorrt-rtx-cu13==1\.7\.1\.\*"),
     ],
 )
@@ -186,6 +184,24 @@ def test_no_flavour_for_the_plan(
         _add(monkeypatch, version, name)
     with pytest.raises(EngineError, match=words):
         choose_flavour(read_header(write_plan(tmp_path / "p", **plan)))
+
+
+@pytest.mark.parametrize("name", ["tensorrt", "tensorrt_lean", "tensorrt_dispatch"])
+def test_where_only_the_library_can_tell_it_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Law: no header tells whether a plan without a lean runtime is version-compatible: what is installed is asked,
+    and `refusal_of` has what to say should it refuse. With a lean runtime from a library the versions decide."""
+    install(monkeypatch, "10.16.1.11", name)
+    header = read_header(write_plan(tmp_path / "p", version=(8, 6, 0, 12)))
+    flavour = choose_flavour(header)
+    assert flavour.name == name
+    assert refusal_of(header, flavour)
+    assert refusal_of(header, flavour, lean=True) is None
+    assert choose_flavour(header, lean=True).name == name
+    install(monkeypatch, "11.4.0.106", name)
+    with pytest.raises(EngineError, match="plans of TensorRT 8 any more"):
+        choose_flavour(header, lean=True)
 
 
 def test_module_overrides_the_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from fake_tensorrt import World
 from loadtrt.asked.config import RunConfig
 from loadtrt.engines.onnx_profile import fused_nodes, runs_of
 from loadtrt.engines.open import open_engine
+from loadtrt.engines.placement import Placement
 from loadtrt.engines.plan_profile import Profiled, ProfileLength, TellsLayers, Watch, profile_plan, turns
 from loadtrt.errors import EngineError
 from loadtrt.load.inputs import make_inputs
@@ -120,7 +121,7 @@ class _Rig:
             return made
 
         self.plan.context = context  # type: ignore[method-assign]
-        profile_plan(self.plan, self.inputs, length, graph, self.profiled, watch)
+        profile_plan(self.plan, self.inputs, length, graph, self.profiled, watch, Placement())
         return self.profiled
 
 

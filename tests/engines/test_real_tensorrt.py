@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from loadtrt.engines.deserialize import open_plan
-from loadtrt.engines.flavour import journal_of
+from loadtrt.engines.tensorrt_log import journal_of
 from loadtrt.errors import EngineError
 from tensorrt_bench import write_plan
 

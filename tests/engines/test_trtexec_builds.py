@@ -11,7 +11,7 @@ import pytest
 
 from command_line import loadtrt
 from loadtrt.engines import open as opening
-from loadtrt.engines.flavour import journal_of
+from loadtrt.engines.tensorrt_log import journal_of
 from loadtrt.errors import UsageError
 from plan_rig import Rig
 
@@ -55,11 +55,13 @@ def _logs(module: Any) -> None:
 
 
 def test_a_build_shows_the_log(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """On stderr with severities, with --quiet too; in a file; without --trt-log nowhere but in PLAN.log."""
+    """On stderr with severities, with --quiet too; in a file; without --trt-log its warnings in a line."""
     rig = Rig("10", monkeypatch, tmp_path)
     rig.during = lambda: _logs(rig.module)
     silent = loadtrt("build", rig.model, "--batch", "2", "-o", "a.plan", folder=tmp_path)
-    assert "of WARNING" not in silent.stdout + silent.stderr
+    assert '  TensorRT logged 1 warning: "of WARNING"\n' in silent.stdout
+    assert "of WARNING" not in silent.stderr
+    assert "of INFO" not in silent.stdout + silent.stderr
     shown = loadtrt("build", rig.model, "--batch", "2", "-o", "a.plan", "--trt-log", "-", "--quiet", folder=tmp_path)
     assert shown.stdout == ""
     assert [line for line in shown.stderr.splitlines() if " of " in line] == [

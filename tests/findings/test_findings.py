@@ -6,21 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
-from hypothesis import strategies as st
 from test_gpu_findings import second, telemetry
 
-from loadtrt.asked.config import RunConfig
 from loadtrt.capacity.outcomes import host_bound
 from loadtrt.cli.main import cli
 from loadtrt.findings.findings import findings_of
-from loadtrt.results.breakdown import Batches, Cohort
-from loadtrt.results.engine_info import Layer
-from loadtrt.results.profile_result import LayerTimes, ProfilePass, ProfileResult
-from loadtrt.results.run_result import Finding, Lane, Phases, Problem, RunResult, Throughput
+from loadtrt.results.gpu_telemetry import GpuClient, GpuSharing
+from loadtrt.results.run_result import Finding, Phases, RunResult, Throughput
 from loadtrt.results.steadiness import SlowPart, Stall, Steadiness
 from loadtrt.units import SECOND_NS
-from runs_by_hand import US, engine, run_of, summary
+from runs_by_hand import engine, run_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,264 +70,6 @@ def test_nothing_served_nothing_found() -> None:
     assert findings_of(run_of(ok=0, count=0)) == ()
 
 
-# --- what bound it
-
-
-def test_enqueue_bound() -> None:
-    """By the share of a core, or beside the compute time; the remedy is the graph, unless there is one."""
-    times = {"enqueue": 580.0, "compute": 2_900.0}
-    plain = engine(mode={"graph": "no", "copies": "yes", "wait": "spin"})
-    busy = rates(1_385)
-    off = only(run_of(times, {"graph": False}, engine=plain, throughput=busy))
-    assert off.kind == "enqueue-bound"
-    assert (
-        off.evidence == "one enqueue takes 580 µs of host time and compute takes 2.90 ms; enqueues use 80 % of a core"
-    )
-    assert off.remedy.startswith("remove --no-graph")
-    refused = only(run_of(times, engine=plain, throughput=busy))
-    assert "--batch" in refused.remedy
-    assert "--no-graph" not in refused.remedy
-    on = only(run_of(times, throughput=busy))
-    assert "--batch" in on.remedy
-    assert "graph" not in on.remedy
-    assert kinds(run_of(times, throughput=rates(1_370))) == ["compute-bound"]  # 79 %
-
-    alone = run_of({"enqueue": 800.0, "compute": 1_000.0, "latency": 1_300}, OPEN, busy=0.1, throughput=rates(10))
-    assert kinds(alone) == ["enqueue-bound"]
-
-
-def test_one_enqueue_serves_a_whole_batch() -> None:
-    """With a batcher there are as many enqueues as batches, not as requests."""
-    options = {"rate": "8000/s", "batcher": "max=8,delay=1ms"}
-    times = {"enqueue": 150.0}
-    single: dict[str, Any] = {"throughput": rates(8_000), "engine": engine(batch=1), "busy": 0.5}
-    assert kinds(run_of(times, options, **single)) == ["enqueue-bound"]
-    assert kinds(run_of(times, options, batches=Batches(counts={8: 1}, mean=8.0, padded=0), **single)) == []
-
-
-def test_a_graph_that_was_refused() -> None:
-    """The note's reason is the cause; where the enqueue binds the run that is the finding instead."""
-    info = engine(mode={"graph": "no"}, notes=("no CUDA graph: a layer waits for the host",))
-    found = only(run_of({"enqueue": 100.0}, OPEN, busy=0.5, engine=info))
-    assert (found.kind, found.cause) == ("no-graph", "a layer waits for the host")
-    assert "100 µs" in found.evidence
-    assert kinds(run_of({"enqueue": 900.0}, engine=info)) == ["enqueue-bound"]
-    assert kinds(run_of(options={"graph": False}, engine=engine(mode={"graph": "no"}))) == ["compute-bound"]
-
-
-@pytest.mark.parametrize(("phase", "what"), [("h2d", "inputs"), ("d2h", "outputs")])
-def test_copy_bound(phase: str, what: str) -> None:
-    """trtexec's rule: a copy that takes as long as computing. FP16 is no advice to who has it."""
-    found = only(run_of({phase: 1_900.0}))
-    assert found.kind == "copy-bound"
-    assert found.evidence == f"copying the {what} takes 1.90 ms, computing 1.90 ms"
-    assert f"{what} in a type smaller than FP32" in found.remedy
-    assert "--no-copies" in found.remedy
-    assert "--buffers" not in found.remedy
-    halves = tuple(spec.__class__(spec.name, spec.is_input, "fp16", spec.shape, 2) for spec in engine().tensors)
-    found = only(run_of({phase: 1_900.0}, {"buffers": 1}, engine=engine(tensors=halves)))
-    assert "FP" not in found.remedy
-    assert "--buffers 2" in found.remedy
-    assert kinds(run_of({phase: 1_899.0})) == ["compute-bound"]
-
-
-def test_outputs_of_a_launch_wait_for_its_other_computes() -> None:
-    """That is no copying; inputs are copied as ever."""
-    several = {"requests_per_launch": 4}
-    assert kinds(run_of({"d2h": 5_000.0}, several)) == ["compute-bound"]
-    assert kinds(run_of({"d2h": 5_000.0}, several | {"buffers": 1})) == ["compute-bound"]
-    assert kinds(run_of({"h2d": 5_000.0}, several)) == ["copy-bound"]
-
-
-def test_copies_that_nothing_hides() -> None:
-    """One buffer set: a lane does not compute while it copies. With two there is nothing to say."""
-    found = only(run_of(options={"buffers": 1}))
-    assert found.kind == "copies-exposed"
-    assert found.evidence.startswith("copies are 9 % of a request's time")
-    assert found.remedy.startswith("--buffers 2")
-    assert kinds(run_of(options={"buffers": 2})) == ["compute-bound"]
-    assert kinds(run_of({"h2d": 80.0}, {"buffers": 1})) == ["compute-bound"]
-
-
-def test_host_bound() -> None:
-    """Idle lanes, lateness in the latency, or a full core where nobody spins; at their limits they are problems."""
-    idle = only(run_of(starved_fraction=0.03, busy=0.97))
-    assert (idle.kind, idle.remedy) == ("host-bound", "free a core for loadtrt, or use a larger --batch")
-    assert "3.0 % of the time" in idle.evidence
-    problem = Problem(kind="starved", evidence="lanes stood idle", remedy="use more --buffers")
-    assert kinds(run_of(starved_fraction=0.06, busy=0.94, valid=False, problems=(problem,))) == []
-
-    late = {"latency": 300.0, "lateness": 40.0, "compute": 200.0}
-    found = only(run_of(late, OPEN, busy=0.5))
-    assert found.evidence == "the load generator added 40.0 µs to a mean latency of 300 µs"
-    metrics = run_of(late).model.metrics
-    bad = {**metrics, "lateness": summary(40, p99_us=251)}
-    problem = Problem(kind="late", evidence="the generator was 251 µs late", remedy="free a core")
-    assert kinds(run_of(options=OPEN, busy=0.5, metrics=bad, valid=False, problems=(problem,))) == []
-    assert kinds(run_of(options={**OPEN, "max_lateness": "300us"}, busy=0.5, metrics=bad)) == ["host-bound"]
-
-    blocks = engine(mode={"graph": "yes", "copies": "yes", "wait": "block"})
-    waits = {"wait": "block"}
-    assert (
-        only(run_of(options=waits, engine=blocks, host_cores=0.95)).remedy == "--wait spin notices completions sooner"
-    )
-    assert kinds(run_of(options=waits, engine=blocks, host_cores=0.5)) == ["compute-bound"]
-    threads = run_of(late, OPEN, busy=0.5, engine=engine("onnxruntime"))
-    assert "--threads-per-context" in only(threads).remedy
-
-
-def test_queue_bound() -> None:
-    """Typical requests of an open loop wait for most of their latency; one stall, which makes a mean, is none."""
-    waits = {"latency": 6_000.0}
-    found = only(run_of(waits, OPEN, busy=0.9))
-    assert found.kind == "queue-bound"
-    assert found.evidence == "of a typical latency of 6.00 ms, 3.88 ms is queueing delay"
-    assert "loadtrt capacity" in found.remedy
-    assert "--contexts" in found.remedy
-    assert "--contexts" not in only(run_of(waits, OPEN, busy=0.99)).remedy
-    assert kinds(run_of(waits)) == ["compute-bound"]  # a closed loop
-    typical = Cohort(
-        requests=1000, latency_low_ns=0, latency_high_ns=0, latency_ns=2_000 * US, queue_ns=0, h2d_ns=180 * US,
-        compute_ns=1_800 * US, d2h_ns=15 * US, other_ns=5 * US,
-    )  # fmt: skip
-    assert kinds(run_of(waits, OPEN, busy=0.9, cohorts={"p50": typical})) == []
-    bursts = only(run_of(waits, {**OPEN, "bursts": "1s/4s"}, busy=0.5))
-    assert "unevenly" in bursts.cause
-    busy = only(run_of(waits, {**OPEN, "batcher": "max=4,delay=5ms"}, busy=0.9))
-    assert busy.remedy.startswith("a shorter delay= in --batcher, a lower rate")
-    full = only(run_of(waits, {**OPEN, "batcher": "max=4"}, busy=0.9))
-    assert "delay" not in full.remedy  # there is none
-
-
-@pytest.mark.parametrize("options", [OPEN, {**OPEN, "bursts": "1s/4s"}])
-def test_a_batchers_delay_is_no_lack_of_lanes(options: dict[str, Any]) -> None:
-    """Lanes that mostly stand idle keep nobody waiting: the delay does, and no context nor lower rate shortens it."""
-    slow = {**options, "batcher": "max=4,delay=5ms"}
-    found = only(run_of({"latency": 6_000.0}, slow, busy=0.5, at_once=1.5))
-    assert found.evidence.endswith("3.88 ms is queueing delay, while lanes are mostly idle")
-    assert "5.00 ms" in found.cause
-    assert found.remedy == "a shorter delay= in --batcher"
-
-
-@pytest.mark.parametrize(
-    ("load", "remedy"),
-    [({"mix": "1:1, 8:1"}, "larger parts in --mix"), ({**OPEN, "batcher": "max=8"}, "a larger max= in --batcher")],
-)
-def test_no_remedy_is_refused(load: dict[str, Any], remedy: str) -> None:
-    """A mix and a batcher exclude --batch: what they have themselves is named instead, and no batch is invented."""
-    info = engine(mode={"graph": "no"})
-    for times, kind, changes in (
-        ({"enqueue": 580.0, "compute": 600.0}, "enqueue-bound", {"busy": 0.7}),
-        ({"enqueue": 580.0, "compute": 600.0}, "enqueue-bound", {"busy": 0.7, "engine": info}),
-        (
-            {"enqueue": 15.0, "compute": 40.0, "h2d": 6.0, "d2h": 7.0, "latency": 100, "lateness": 1.0},
-            "small-batch",
-            {},
-        ),
-        ({}, "host-bound", {"starved_fraction": 0.03}),
-    ):
-        found = next(it for it in findings_of(run_of(times, load, **changes)) if it.kind == kind)
-        assert remedy in found.remedy
-        assert "--batch " not in f"{found.remedy} "
-        assert "16" not in found.evidence
-    if "mix" in load:
-        for contexts in (1, 2):
-            found = only(run_of(options={**load, "contexts": contexts}, at_once=float(contexts)))
-            assert found.kind == "compute-bound"
-            assert remedy in found.remedy
-            assert "--batch " not in f"{found.remedy} "
-
-
-def test_contexts_that_take_turns() -> None:
-    """Two contexts of which one computes at a time are one; a busy GPU with two at once is as it should be."""
-    found = findings_of(run_of(at_once=1.02))[0]
-    assert (found.kind, found.evidence) == (
-        "contexts-in-turn",
-        "of 2 contexts, 1.02 compute at the same time on average",
-    )
-    assert found.remedy.startswith("--contexts 1")
-    assert "contexts-in-turn" not in kinds(run_of(at_once=1.02, busy=0.5))
-    assert "contexts-in-turn" not in kinds(run_of(options={"contexts": 1}, at_once=1.0))
-
-
-def _profile(alone_us: float, mode: Any = "graph") -> ProfileResult:
-    times = LayerTimes(layer=Layer("all"), count=9, total_ns=1, average_ns=1, median_ns=1, p99_ns=None, share=1)
-    one = ProfilePass(mode=mode, inferences=9, layers=(times,), layers_ns=1, inference_ns=alone_us * US, whole=9)
-    return ProfileResult(
-        loadtrt="1",
-        started="",
-        command=(),
-        config=RunConfig.of(engine="x"),
-        environment={},
-        engine=engine(),
-        passes=(one,),
-        notes=(),
-    )
-
-
-def test_interference_needs_a_profile_of_the_same_run() -> None:
-    """work = contexts · alone / here. With four contexts at 3.15 ms and 948 µs alone: 1.2 of them."""
-    crowd = {"compute": 3_150.0}
-    found = findings_of(run_of(crowd, {"contexts": 4}, at_once=4.0, profile=_profile(948)))[0]
-    assert found.kind == "interference"
-    assert found.evidence.endswith("4 contexts do the work of 1.2")
-    assert found.remedy.startswith("--contexts 2 ")
-    pair = findings_of(run_of({"compute": 1_580.0}, profile=_profile(948)))[0]
-    assert pair.remedy == "--contexts 1 has 83 % of the throughput at a lower latency"
-    for other in (_profile(2_500), _profile(948, "plain"), None):
-        assert kinds(run_of(crowd, {"contexts": 4}, at_once=4.0, profile=other)) == ["compute-bound"]
-
-
-def test_unfair_lanes() -> None:
-    """Unequal shares and unequal speed; by chance alone lanes differ in one of them only."""
-
-    def lanes(slow_us: float) -> tuple[Lane, ...]:
-        return tuple(
-            Lane(lane=lane, requests=requests, service_p50_ns=time * US, compute_p50_ns=None)
-            for lane, requests, time in ((0, 7_500, 4_000), (1, 2_500, slow_us))
-        )
-
-    found = findings_of(run_of(lanes=lanes(12_000), fairness=0.8))[0]
-    assert found.kind == "unfair"
-    assert found.evidence == "lane 1 served 2 500 requests at a median of 12.0 ms, lane 0 7 500 at 4.00 ms"
-    assert kinds(run_of(lanes=lanes(4_500), fairness=0.8)) == ["compute-bound"]
-    assert kinds(run_of(lanes=lanes(12_000), fairness=0.96)) == ["compute-bound"]
-
-
-def test_a_batch_that_is_too_small() -> None:
-    """On a GPU alone: what an enqueue costs beside a short computation, short of binding the run already."""
-    times = {"enqueue": 15.0, "compute": 40.0, "h2d": 6.0, "d2h": 7.0, "latency": 100, "lateness": 1.0}
-    found = only(run_of(times, OPEN, busy=0.5, engine=engine(batch=1)))
-    assert found.kind == "small-batch"
-    assert found.evidence == "batch 1 computes in 40.0 µs, and one enqueue takes 15.0 µs"
-    assert "2.7 lanes" in found.cause
-    assert "--batch" in found.remedy
-    assert kinds(run_of(times, OPEN, busy=0.5, engine=engine("onnxruntime"))) == []
-
-
-@pytest.mark.parametrize(
-    ("precision", "build", "advice"),
-    [
-        ("", None, "a lower precision"),
-        ("", {"precision": ""}, "FP16"),
-        ("confirmed: 57 of 57 layers compute in FP16", None, "INT8"),
-        ("", {"precision": "the builder may use INT8"}, "a larger --batch"),
-    ],
-)
-def test_the_next_lower_precision(precision: str, build: Any, advice: str) -> None:
-    """What is in use already, as far as anybody knows, is no advice."""
-    assert only(run_of(engine=engine(precision=precision, build=build))).remedy.startswith(advice)
-
-
-def test_a_device_that_is_not_full() -> None:
-    """Nothing else bound it: too few in flight. With one lane a second may fill the GPU; with one buffer set, that."""
-    assert only(run_of(options={"contexts": 1}, at_once=1.0)).remedy.startswith("--contexts 2")
-    found = only(run_of(busy=0.7, at_once=1.5))
-    assert (found.kind, found.remedy) == ("idle", "--contexts 3")
-    assert kinds(run_of(busy=0.9)) == []
-    assert only(run_of({"h2d": 20.0}, {"buffers": 1}, busy=0.7)).remedy == "--buffers 2"
-
-
 # --- whether it was one steady state
 
 
@@ -362,7 +99,7 @@ def test_dropped_offline() -> None:
     """All come at once: no rate is lower, and of more requests more would be dropped."""
     load = {"arrivals": "offline", "requests": 1000, "max_queue": 9}
     dropped, few = findings_of(run_of(options=load, count=10, busy=0.5, dropped=990))
-    assert dropped.remedy == "more --contexts, or a larger --max-queue"
+    assert dropped.remedy == "more --contexts or a larger --max-queue"
     assert (few.kind, few.remedy) == ("few-samples", "a larger --max-queue")
     short = findings_of(run_of(options={**load, "requests": 99}, count=10, busy=0.5, dropped=89))[1]
     assert short.remedy == "a larger --max-queue with --requests 459"
@@ -517,7 +254,7 @@ def test_a_part_in_which_more_came_than_was_served() -> None:
     assert "until" not in only(run_of(waits, OPEN, busy=0.9, steadiness=_slow(500, 300))).evidence
     stages = only(run_of(waits, {"stages": "1/s:9s, 9/s:1s"}, busy=0.9, steadiness=_slow(500, 300)))
     assert stages.cause.startswith("requests arrived faster than the lanes serve")
-    assert stages.remedy == "lower rates in --stages, or more --contexts"
+    assert stages.remedy == "lower rates in --stages or more --contexts"
     filling = _slow(500, 300, transient_ns=SECOND_NS, transient_ratio=0.5, drift_ratio=1.5)
     assert kinds(run_of(waits, OPEN, busy=0.9, steadiness=filling)) == ["slow-part"]
     cold = _slow(500, 300, transient_ns=SECOND_NS, transient_ratio=2.0)
@@ -560,7 +297,10 @@ def test_a_gpu_that_was_slowed_down() -> None:
     assert [it.kind for it in found] == ["throttled", "compute-bound"]
     assert found[0].cause == "power cap"
     shared = run_of(options=OPEN, busy=0.05, telemetry=telemetry(*[second()] * 10))
-    assert only(shared).kind == "gpu-shared"
+    beside = run_of(sharing=GpuSharing((GpuClient(77, sm_ratio=0.5),)))
+    assert "compute-bound" not in [it.kind for it in findings_of(beside)]  # the engine alone is not the limit
+    sharing = GpuSharing(told=False, unknown=("whose kernels run",))
+    assert only(shared.model_copy(update={"sharing": sharing})).kind == "gpu-shared"
 
 
 # --- how far the sample reaches
@@ -586,59 +326,6 @@ def test_more_than_are_kept() -> None:
     """Said last, and as no fault."""
     found = findings_of(run_of(percentiles_exact=False))
     assert [it.kind for it in found] == ["compute-bound", "not-exact"]
-
-
-# --- of all of them
-
-
-@given(
-    st.fixed_dictionaries({name: st.floats(0, 10**5) for name in ("latency", "enqueue", "h2d", "compute", "d2h")}),
-    st.fixed_dictionaries(
-        {
-            "contexts": st.integers(1, 9),
-            "buffers": st.integers(1, 3),
-            "graph": st.booleans(),
-            "wait": st.sampled_from(["spin", "block"]),
-            "rate": st.sampled_from([None, "500/s"]),
-            "telemetry": st.booleans(),
-        }
-    ),
-    st.integers(1, 10_000),
-    st.sampled_from(["tensorrt", "onnxruntime", "simulated"]),
-    st.booleans(),
-    st.tuples(st.floats(0, 0.1), st.floats(0.3, 1), st.floats(1, 4)),
-    st.one_of(st.none(), st.builds(Steadiness, transient_ns=st.integers(0, 10**10), transient_ratio=st.floats(0.1, 9),
-        drift_ratio=st.one_of(st.none(), st.floats(0.1, 9)), overloaded=st.booleans(),
-        slow=st.sampled_from([None, _slow(500, 300).slow]), stall=st.sampled_from([None, _stalled().stall]))),
-)  # fmt: skip
-def test_no_remedy_is_in_use_and_none_comes_twice(
-    times: dict[str, float],
-    options: dict[str, Any],
-    count: int,
-    kind: str,
-    refused: bool,
-    shares: tuple[float, float, float],
-    state: Steadiness | None,
-) -> None:
-    """Whatever a run is like: every finding is whole, its kind is alone, and its remedy changes something."""
-    graph = "yes" if options["graph"] and not refused else "no"
-    info = engine(kind, **({"mode": {"graph": graph, "wait": options["wait"]}} if kind == "tensorrt" else {}))
-    starved, busy, at_once = shares
-    result = run_of(times, options, count, busy, at_once, engine=info, starved_fraction=starved, steadiness=state)
-    found = findings_of(result)
-    assert len({it.kind for it in found}) == len(found)
-    for it in found:
-        assert it.kind
-        assert it.evidence
-        assert it.cause
-        assert it.remedy
-        assert "nan" not in f"{it}"
-        assert "inf" not in f"{it}".replace("inference", "")
-        assert "--buffers 2" not in it.remedy or options["buffers"] == 1
-        assert "remove --no-graph" not in it.remedy or not options["graph"]
-        assert "without --no-telemetry" not in it.remedy or not options["telemetry"]
-        assert "--wait spin" not in it.remedy or options["wait"] == "block"
-        assert f"--contexts {options['contexts']} " not in f"{it.remedy} "
 
 
 # --- from records to what the user sees

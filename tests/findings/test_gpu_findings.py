@@ -18,11 +18,20 @@ from loadtrt.lanes.scheduler import Stop
 from loadtrt.lanes.session import Session, run_session
 from loadtrt.load.inputs import make_inputs
 from loadtrt.report.plain import terminal_text
-from loadtrt.results.gpu_telemetry import GpuFacts, GpuInterval, GpuTelemetry, SamplingCost, slowdowns_of, telemetry_of
+from loadtrt.results.gpu_telemetry import (
+    GpuClient,
+    GpuFacts,
+    GpuInterval,
+    GpuSharing,
+    GpuTelemetry,
+    SamplingCost,
+    slowdowns_of,
+    telemetry_of,
+)
 from loadtrt.units import SECOND_NS
 from runs_by_hand import changed
 
-MHZ = 1_000_000
+MHZ, GIB = 1_000_000, 2**30
 H100 = GpuFacts(
     name="NVIDIA H100 80GB HBM3",
     max_sm_clock_hertz=1980 * MHZ,
@@ -126,12 +135,34 @@ def test_heat_to_come() -> None:
 
 
 def test_somebody_elses_kernels() -> None:
-    """The GPU busy nearly always, this run hardly ever: found only where the run knows its own share."""
-    seen = telemetry(*[second()] * 10)
-    (found,) = gpu_findings(seen, busy_fraction=0.05)
+    """The GPU busy nearly always, this run hardly ever: found only where the run knows its own share, and the driver
+    does not tell whose kernels ran."""
+    seen, untold = telemetry(*[second()] * 10), GpuSharing(told=False, unknown=("whose kernels run",))
+    (found,) = gpu_findings(seen, untold, 0.05)
     assert found.evidence == "kernels ran on the GPU 97 % of the time, this run's 5 %"
-    assert gpu_findings(seen, busy_fraction=0.5) == gpu_findings(seen) == ()
-    assert gpu_findings(telemetry(second(), second()), busy_fraction=0.05) == ()  # NVML still shows what was before
+    assert found.cause == "another process seems to compute on the GPU; NVML does not tell whose kernels run"
+    assert gpu_findings(seen, untold, 0.5) == gpu_findings(seen, untold) == gpu_findings(seen, GpuSharing(), 0.05) == ()
+    assert gpu_findings(telemetry(second(), second()), untold, 0.05) == ()  # NVML still shows what was before
+
+
+def test_others_on_the_gpu() -> None:
+    """One that holds memory is told of, with what is known of it; one that computed is a problem, unless accepted."""
+    holds, computes = GpuClient(7, "python3", GIB, sm_ratio=0.0), GpuClient(8, None, GIB, sm_ratio=0.48)
+    (found,) = gpu_findings(None, GpuSharing((computes, holds)))
+    assert (found.kind, found.evidence) == (
+        "gpu-shared",
+        "other processes were on this GPU: python3 (process 7, 1.00 GiB)",
+    )
+    assert found.cause == "they hold memory and computed nothing that would show"
+    (found,) = gpu_findings(None, GpuSharing((computes, holds)), accepted=True)
+    assert "process 8 (1.00 GiB, kernels for 48 % of the time), python3" in found.evidence
+    assert "--shared-gpu" in found.cause
+    (found,) = gpu_findings(None, GpuSharing((GpuClient(7),), None, False, ("whose kernels run",)))
+    assert found.cause == "whether they computed is not known: NVML does not tell whose kernels run"
+    (found,) = gpu_findings(None, GpuSharing((holds,), own_sm_ratio=0.9), 0.05)
+    assert found.cause.endswith("as this run's, which computed for 5 %: one of them seems to have computed")
+    assert gpu_findings(None, GpuSharing(own_sm_ratio=0.9), 0.05) == ()
+    assert gpu_findings(None, GpuSharing((computes,))) == gpu_findings(None, GpuSharing()) == ()
 
 
 @given(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtrt.findings import bottlenecks, findings
+from loadtrt.findings import bottlenecks, findings, lane_findings, partitioning, utilization
 from loadtrt.findings.validity import LEAST_SERVED, STARVED_LIMIT
 from loadtrt.records.histogram import QUANTILE_ERROR
 from loadtrt.stats import slow_parts, stalls, steady
@@ -34,15 +34,21 @@ IN_ROWS = {
     "transient": [percent(findings.FILLING)],
     "drift": [percent(findings.DRIFT - 1)],
     "slow-part": [percent(findings.DRIFT - 1)],
-    "enqueue-bound": [percent(bottlenecks.ENQUEUE)] * 2,
-    "copies-exposed": [percent(bottlenecks.EXPOSED)],
-    "host-bound": [percent(it) for it in (bottlenecks.STARVED, bottlenecks.LATE, bottlenecks.CORE, STARVED_LIMIT)],
-    "queue-bound": [percent(bottlenecks.WAITING), percent(bottlenecks.FREE)],
-    "contexts-in-turn": [f"{bottlenecks.IN_TURN:g}"],
-    "interference": [f"{bottlenecks.ALONE:g}"],
-    "unfair": [f"{bottlenecks.UNFAIR:g}", f"{bottlenecks.SLOWER:g}"],
-    "small-batch": [percent(bottlenecks.SHORT)],
-    "compute-bound": [percent(bottlenecks.BUSY)],
+    "enqueue-bound": [percent(utilization.FULL), percent(bottlenecks.ENQUEUING)],
+    "copy-bound": [percent(it) for it in (utilization.FULL, utilization.BUSY)],
+    "copies-exposed": [percent(bottlenecks.EXPOSED), percent(utilization.BUSY)],
+    "host-bound": [percent(it) for it in (bottlenecks.STARVED, bottlenecks.LATE, utilization.FULL, STARVED_LIMIT)],
+    "queue-bound": [percent(lane_findings.WAITING), percent(lane_findings.FREE)],
+    "contexts-in-turn": [f"{lane_findings.IN_TURN:g}"],
+    "interference": [f"{lane_findings.ALONE:g}"],
+    "unfair": [f"{lane_findings.UNFAIR:g}", f"{lane_findings.SLOWER:g}"],
+    "compute-bound": [percent(utilization.BUSY)],
+    "unpartitioned": [
+        str(partitioning.LEAST_CONTEXTS),
+        percent(partitioning.FULL),
+        str(partitioning.LEAST_BATCH),
+        str(partitioning.LEAST_NS // 1000),
+    ],
     "idle": [percent(bottlenecks.IDLE)],
     "not-exact": [percent(round(QUANTILE_ERROR, 3))],
 }

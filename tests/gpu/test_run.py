@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -14,6 +15,8 @@ import pytest
 from loadtrt.asked.config import RunConfig
 from loadtrt.cuda.runtime import memory_info
 from loadtrt.engines.open import open_engine
+from loadtrt.engines.toolchain import choose_toolchain
+from loadtrt.errors import EngineError
 from loadtrt.lanes.scheduler import Stop
 from loadtrt.lanes.session import Session, run_session
 from loadtrt.load.inputs import make_inputs
@@ -71,6 +74,30 @@ def test_small_requests_are_right_too(tiny: Path, mode: tuple[str, ...]) -> None
     assert result["verification"]["outputs"] >= 20 * 3 * 3  # of each buffer set, however fast the host is
     assert result["verification"]["different"] == 0
     assert result["ok"] == result["submitted"] >= 20000
+
+
+@pytest.mark.parametrize("contexts", ["1", "4"])
+@pytest.mark.parametrize("submit", ["auto", "graph", "apart"])
+def test_every_way_of_submitting_is_right(tiny: Path, submit: str, contexts: str) -> None:
+    """The result says which way was used and, where both were tried, how fast each was; the faster was kept."""
+    load = ("--contexts", contexts, "--requests", "20000", "--verify", "--max-lateness", "1s")
+    code, result = _run(tiny, *load, "--submit", submit)
+    assert result["verification"]["different"] == 0
+    assert result["valid"] == (code == 0)
+    assert result["valid"] or result["engine"]["mode"]["loop"] == "python"  # which may be late on a slow host
+    mode, rates = result["engine"]["mode"], result["engine"]["submit_rates"]
+    assert mode["submit"] == submit or submit == "auto"
+    assert sorted(rates) == (["apart", "graph"] if submit == "auto" else [])
+    if rates:
+        other = "apart" if mode["submit"] == "graph" else "graph"
+        assert rates[mode["submit"]] * 1.02 >= rates[other] > 0
+
+
+def test_a_run_without_warm_up_says_that_nothing_was_tried(tiny: Path) -> None:
+    """The usual way for inputs of this size is one graph."""
+    _, result = _run(tiny, "--requests", "1000", "--warmup", "0", "--max-lateness", "1s")
+    assert result["engine"]["mode"]["submit"] == "graph"
+    assert result["engine"]["submit_rates"] == {"graph": None, "apart": None}
 
 
 def test_batches_form_in_front_of_the_lanes(googlenet: Path) -> None:
@@ -148,7 +175,28 @@ def test_a_truncated_plan_is_told_before_it_is_loaded(googlenet: Path, tmp_path:
 
 def test_a_model_without_a_builder_names_both_ways() -> None:
     """On a GPU a model wants a plan: where no TensorRT here builds one, the CPU never steps in unasked."""
+    with suppress(EngineError):
+        choose_toolchain(None)
+        pytest.skip("a TensorRT here builds plans")
     done = _loadtrt("run", "--engine", "zoo:googlenet", "--fp16")
     assert done.returncode == 3
     assert "loadtrt[tensorrt]" in done.stderr
     assert "--on onnxruntime" in done.stderr
+
+
+def test_what_limits_a_plan_on_a_full_device(googlenet: Path) -> None:
+    """Its own computing, and no remedy that the plan's range (1 to 32) refuses."""
+    for batch, larger in (("16", True), ("32", False)):
+        _, result = _run(googlenet, "--batch", batch, "--contexts", "4", "--duration", "2s")
+        limits = {"compute-bound", "copy-bound", "enqueue-bound", "host-bound", "idle"}
+        (found,) = (found for found in result["findings"] if found["kind"] in limits)
+        assert found["kind"] == "compute-bound"
+        assert result["engine"]["larger_batch"] is larger
+        assert ("a larger --batch" in found["remedy"]) is larger
+
+
+def test_what_limits_a_tiny_plan_is_not_its_batch(tiny: Path) -> None:
+    """Which is fixed."""
+    _, result = _run(tiny, "--contexts", "1", "--duration", "2s")
+    assert result["engine"]["larger_batch"] is False
+    assert not any("a larger --batch" in it["remedy"] for it in (*result["findings"], *result["problems"]))

@@ -60,10 +60,15 @@ def test_the_search_for_capacity_says_so_too() -> None:
     from loadtrt.results.engine_info import Verification
 
     agreeing = Verification(80, 0, 0.0, 4, None)
-    assert agreeing.fault is None
+    assert agreeing.fault_of(4) is None
     random = Verification(0, 0, 0.0, 4, None, unrepeatable="drawn")
-    assert random.fault is not None
-    assert "two quiet requests" in random.fault[0]
+    fault = random.fault_of(4)
+    assert fault is not None
+    assert "two quiet requests" in fault[0]
     racing = Verification(80, 3, None, 4, "lane 1")
-    assert racing.fault is not None
-    assert "requests overwrite each other" in racing.fault[1]
+    fault = racing.fault_of(4)
+    assert fault is not None
+    assert "requests overwrite each other" in fault[1]
+    fault = racing.fault_of(1)
+    assert fault is not None
+    assert "--" not in fault[1]

@@ -182,7 +182,7 @@ def _late(lateness_ns: int) -> Snapshot:
         ),
         (_late(900_000), "late", "late at p99", "free a core"),
         (snapshot(missed=7), "missed", "7 finished requests not seen in time", "for the observer"),
-        (snapshot(overloaded=True, waiting=40), "overloaded", "40 wait", "lower --rate"),
+        (snapshot(overloaded=True, waiting=40), "overloaded", "40 wait", "lower the load"),
         (snapshot(starved_fraction=0.3), "starved", "30 % of the time", "larger batches"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from dataclasses import replace
@@ -10,11 +11,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 
 from loadtrt.asked.config import RunConfig
+from loadtrt.engines.plan_profile import Profiled
 from loadtrt.errors import EngineError, LoadtrtError, UsageError
-from loadtrt.live import observer as module
-from loadtrt.live.observer import Watch, Wishes
+from loadtrt.live import watching as module
+from loadtrt.live.clients import Own
+from loadtrt.live.nvml import GpuProcess, SmUse
+from loadtrt.live.observer import Wishes
+from loadtrt.live.watching import Watch
 from loadtrt.records.board import Board
 from loadtrt.results.gpu_telemetry import GpuFacts, GpuReading, SamplingCost, telemetry_of
+from loadtrt.results.run_result import RunResult
+from loadtrt.runs import layers
 from loadtrt.runs.maker import Maker
 from loadtrt.units import SECOND_NS
 
@@ -33,8 +40,29 @@ class FakeGpu:
     def read(self) -> GpuReading:
         return replace(READING)
 
+    others: tuple[tuple[int, float], ...] = ()  # ids, and the part of the time in which their kernels run
+
+    def processes(self) -> tuple[GpuProcess, ...]:
+        return tuple(GpuProcess(pid, 2**30) for pid, _ in ((os.getpid(), 0.0), *self.others))
+
+    def sm_use(self, since_us: int) -> tuple[SmUse, ...]:
+        now_us = time.time_ns() // 1000
+        return tuple(SmUse(pid, now_us, share) for pid, share in self.others if share and since_us < now_us)
+
+    def process_name(self, pid: int) -> str:
+        return f"program {pid}"
+
+    def utilization(self) -> float:
+        return 0.0
+
     def close(self) -> None:
         self.closed = True
+
+    def __enter__(self) -> FakeGpu:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 class FakeObserver:
@@ -53,7 +81,8 @@ class FakeObserver:
         if FakeObserver.ready_error is not None:
             raise FakeObserver.ready_error
 
-    def send(self, gpu: str) -> None:
+    def send(self, gpu: str, own: dict[str, list[int]]) -> None:
+        assert own["pids"]
         self.gpu = gpu
 
     def telemetry(self, start_ns: int, end_ns: int, inferences: int, each_ns: int) -> dict[str, Any]:
@@ -121,6 +150,38 @@ def test_a_single_runs_energy_is_shared_by_what_it_served(gpu: FakeGpu, monkeypa
     assert (observer.closed, gpu.closed) == (True, True)
 
 
+@pytest.mark.parametrize(
+    ("others", "accepted", "valid"),
+    [((), False, True), (((77, 0.0),), False, True), (((77, 0.4),), False, False), (((77, 0.4),), True, True)],
+)
+@pytest.mark.parametrize("telemetry", [True, False])
+def test_a_run_beside_another_that_computes_is_invalid(
+    others: tuple[tuple[int, float], ...],
+    accepted: bool,
+    valid: bool,
+    telemetry: bool,
+    gpu: FakeGpu,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With who it was, in the result; also where nothing samples the GPU meanwhile, or the observer gives no answer."""
+    monkeypatch.setattr("loadtrt.runs.watched.bus_id_of", lambda *_: "0000:01:00.0")
+    monkeypatch.setattr(gpu, "others", others, raising=False)
+    config = RunConfig.of(engine="simulated:service=1ms", requests=50, warmup=0, live=False, shared_gpu=accepted,
+                          metrics=":0" if telemetry else None, telemetry=telemetry, max_lateness="1m")  # fmt: skip
+    with Maker() as maker:
+        maker.open(config)
+        result = maker.run(config)
+    problems = [problem.kind for problem in result.model.problems if problem.kind != "starved"]
+    assert problems == ([] if valid else ["gpu-shared"])
+    found = [finding.evidence for finding in result.model.findings if finding.kind == "gpu-shared"]
+    assert len(found) == (valid and bool(others))
+    assert result.sharing is not None
+    assert [(it.pid, it.name) for it in result.sharing.clients] == [(pid, f"program {pid}") for pid, _ in others]
+    assert RunResult.model_validate_json(result.model_dump_json()) == result
+    if not valid:
+        assert "program 77 (process 77, 1.00 GiB, kernels for 40 % of the time)" in result.model.problems[0].evidence
+
+
 @pytest.mark.parametrize("fault", ["lost=3s", "hang=3s"])
 def test_a_run_that_fails_keeps_its_telemetry(fault: str, gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> None:
     """Until it failed: it may show why. gpu: its fakes."""
@@ -144,6 +205,19 @@ def test_of_many_runs_only_the_gpu_is_observed(many: bool, observers: int, gpu: 
         maker.open(config)
         assert maker.run(config).model.ok == 5
     assert len(FakeObserver.made) == observers
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4])
+def test_a_profile_notes_who_else_computed(share: float, gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing of one that holds memory alone, nor of the profile itself."""
+    monkeypatch.setattr(layers, "bus_id_of", lambda *_: "0000:01:00.0")
+    monkeypatch.setattr(layers, "open_gpu", lambda _: (gpu, ""))
+    gpu.others = ((77, share),)
+    profiled = Profiled()
+    with layers._gpu_around("tensorrt", 0, Own((os.getpid(),)), {}, profiled):
+        time.sleep(0.002)
+    assert len(profiled.notes) == bool(share)
+    assert all("program 77 (process 77, 1.00 GiB, kernels for 40 %" in note for note in profiled.notes)
 
 
 def test_metrics_that_cannot_be_served_are_an_error(gpu: FakeGpu) -> None:  # its fakes
@@ -207,6 +281,11 @@ from types import SimpleNamespace as Values
 
 NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU, NVML_TEMPERATURE_THRESHOLD_SLOWDOWN = 1, 2, 0, 1
 NVMLError = type("NVMLError", (Exception,), {})
+nvmlDeviceGetComputeRunningProcesses = lambda gpu: [Values(pid=pid, usedGpuMemory=1 << 30) for pid in (RUN, 77)]
+nvmlDeviceGetProcessUtilization = lambda gpu, since: [
+    Values(pid=pid, timeStamp=time.time_ns() // 1000, smUtil=45) for pid in (RUN, 77)
+]
+nvmlSystemGetProcessName = lambda pid: f"/opt/program {pid}"
 nvmlInit = nvmlShutdown = lambda: None
 nvmlDeviceGetHandleByPciBusId = lambda bus_id: bus_id
 nvmlDeviceGetName = lambda gpu: "Fake H100"
@@ -221,8 +300,9 @@ nvmlDeviceGetCurrentClocksEventReasons = lambda gpu: 0x4
 
 
 def test_a_real_observer_samples_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both processes open NVML by the bus id: clocks around the run here, power and slow-downs during it there."""
-    (tmp_path / "pynvml.py").write_text(_PYNVML)
+    """Both processes open NVML by the bus id: clocks around the run here, power, slow-downs and who else computes
+    during it there, where the id of this process is not the asking one's."""
+    (tmp_path / "pynvml.py").write_text(f"{_PYNVML}\nRUN = {os.getpid()}\n")
     monkeypatch.syspath_prepend(tmp_path)  # the observer gets this process' path
     monkeypatch.setitem(sys.modules, "pynvml", None)  # what was there comes back after the test
     del sys.modules["pynvml"]
@@ -241,6 +321,9 @@ def test_a_real_observer_samples_the_gpu(tmp_path: Path, monkeypatch: pytest.Mon
         time.sleep(0.05)
     assert (telemetry.gpu.name, telemetry.throttled_fraction, said) == ("Fake H100", 1.0, [])
     assert telemetry.intervals[0].power_mean_watts == 500
+    assert watch.sharing is not None
+    assert [(it.pid, it.name, it.memory_bytes) for it in watch.sharing.clients] == [(77, "program", 1 << 30)]
+    assert (watch.sharing.clients[0].sm_ratio, watch.sharing.own_sm_ratio) == pytest.approx((0.45, 0.45))
     assert watch.clocks.environment()["gpu"]["after"]["sm_clock_hertz"] == 1_410_000_000
     watch.close()
     assert not observer.alive

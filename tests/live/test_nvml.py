@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 
 from loadtrt.live import nvml as reader
-from loadtrt.live.nvml import THROTTLE_REASONS, clocks_settled, find_driver, open_gpu, other_gpu_processes
+from loadtrt.live.nvml import THROTTLE_REASONS, GpuProcess, SmUse, clocks_settled, find_driver, open_gpu
 from loadtrt.results.gpu_telemetry import GpuReading
 
 NOT_SUPPORTED, NO_PERMISSION, NOT_FOUND, LIBRARY_NOT_FOUND = 3, 4, 6, 12
@@ -65,6 +64,9 @@ class FakeNvml(ModuleType):
             "nvmlDeviceGetPowerManagementLimitConstraints": [200_000, 700_000],
             "nvmlDeviceGetFieldValues": [field_value(3, 2**40 + 7), field_value(1, 12)],
             "nvmlDeviceGetComputeRunningProcesses": [SimpleNamespace(pid=77, usedGpuMemory=2**30)],
+            "nvmlDeviceGetMPSComputeRunningProcesses": [],
+            "nvmlDeviceGetProcessUtilization": [SimpleNamespace(pid=77, timeStamp=10**15, smUtil=48)],
+            "nvmlSystemGetProcessName": "/usr/bin/python3 -m loadtrt",
         }
 
     def __getattr__(self, name: str) -> Any:
@@ -207,7 +209,8 @@ def test_what_is_not_told_is_none(nvml: FakeNvml, status: int) -> None:
     assert numbers == dict.fromkeys(numbers)
     assert now.slowdowns == ()
     assert not now.answered
-    assert (gpu.name, gpu.uuid, gpu.driver, gpu.processes()) == (None, None, None, None)
+    assert (gpu.name, gpu.uuid, gpu.driver) == (None, None, None)
+    assert (gpu.processes(), gpu.sm_use(1), gpu.process_name(77), gpu.utilization()) == (None, None, None, None)
     settings = gpu.settings()
     assert (settings.ecc, settings.mig, settings.persistence, settings.compute_mode) == (None, None, None, None)
 
@@ -252,34 +255,43 @@ def test_settings_and_processes(nvml: FakeNvml) -> None:
     assert [(p.pid, p.memory_bytes) for p in gpu.processes() or ()] == [(77, 2**30), (78, None)]
 
 
+def test_processes_of_split_and_shared_gpus(nvml: FakeNvml) -> None:
+    """MIG's instance of each, and whether it computes through the MPS server; one that is listed twice is one."""
+    gpu, _ = open_gpu(0)
+    assert gpu is not None
+    nvml.answers["nvmlDeviceGetComputeRunningProcesses"] = [
+        SimpleNamespace(pid=77, usedGpuMemory=2**30, gpuInstanceId=2**32 - 1),
+        SimpleNamespace(pid=78, usedGpuMemory=2**64 - 1, gpuInstanceId=3),
+        SimpleNamespace(pid=0, usedGpuMemory=None, gpuInstanceId=3),
+    ]
+    nvml.answers["nvmlDeviceGetMPSComputeRunningProcesses"] = [SimpleNamespace(pid=77, usedGpuMemory=5)]
+    assert gpu.processes() == (GpuProcess(77, 5, None, True), GpuProcess(78, None, 3))
+    del nvml.answers["nvmlDeviceGetMPSComputeRunningProcesses"]  # of an older driver
+    assert gpu.processes() == (GpuProcess(77, 2**30), GpuProcess(78, None, 3))
+
+
 @pytest.mark.parametrize(
-    ("pids", "alive", "others"),
-    [
-        ((), (), 0),
-        ((os.getpid(),), (os.getpid(),), 0),
-        ((os.getpid(), 77, 78), (os.getpid(), 77, 78), 2),
-        ((77,), (77,), 1),  # this process has not opened the GPU
-        ((77, 78), (), 1),  # ids of the host, seen from a container
-        ((os.getpid(), 77), (os.getpid(),), 1),
-    ],
+    ("status", "told"), [(0, ()), (6, ()), (7, ()), (NOT_SUPPORTED, None), (NO_PERMISSION, None), (15, None)]
 )
-def test_processes_of_others(
-    nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch, pids: tuple[int, ...], alive: tuple[int, ...], others: int
-) -> None:
-    """Its own process is not counted, known by its id; where ids are of no process here, one of them is its own."""
+def test_whose_kernels_ran(nvml: FakeNvml, status: int, told: tuple[()] | None) -> None:
+    """Parts of the time, by process. Without a newer sample nobody's ran, which is not the same as not told;
+    nvidia-ml-py raises success where there is none."""
+    gpu, _ = open_gpu(0)
+    assert gpu is not None
+    assert gpu.sm_use(1) == (SmUse(77, 10**15, 0.48),)
+    nvml.fails["nvmlDeviceGetProcessUtilization"] = status
+    assert gpu.sm_use(1) == told
+    del nvml.answers["nvmlDeviceGetProcessUtilization"], nvml.fails["nvmlDeviceGetProcessUtilization"]
+    assert gpu.sm_use(1) is None
 
-    def kill(pid: int, signal: int) -> None:
-        assert signal == 0
-        if pid not in alive:
-            raise ProcessLookupError
 
-    monkeypatch.setattr(os, "kill", kill)
-    running = [SimpleNamespace(pid=pid, usedGpuMemory=None) for pid in pids]
-    nvml.answers["nvmlDeviceGetComputeRunningProcesses"] = running
-    assert (other_gpu_processes(0), nvml.starts) == (others, 0)
-    del nvml.answers["nvmlDeviceGetComputeRunningProcesses"]
-    assert other_gpu_processes(0) == 0
-    assert other_gpu_processes("00000000:ff:00.0") == 0
+def test_programs_are_named_without_their_arguments(nvml: FakeNvml) -> None:
+    """These may hold what is nobody's business."""
+    gpu, _ = open_gpu(0)
+    assert gpu is not None
+    assert gpu.process_name(77) == "python3"
+    nvml.answers["nvmlSystemGetProcessName"] = ""
+    assert gpu.process_name(77) is None
 
 
 def test_every_start_of_nvml_is_ended(nvml: FakeNvml) -> None:

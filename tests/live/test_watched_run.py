@@ -228,7 +228,11 @@ def test_the_observer_answers_and_ends() -> None:
     observer.ready()
     observer.describe(RunFacts("r", "m", 2, 1, None, 0, None))
     observer.board.enter("measure")
-    assert observer.telemetry(0, 1, 1) == {"telemetry": None, "why": ""}  # an answer: it has read all before it, too
+    assert observer.telemetry(0, 1, 1) == {
+        "telemetry": None,
+        "why": "",
+        "sharing": None,
+    }  # an answer: it has read all before it, too
     with urllib.request.urlopen(observer.url) as page:  # noqa: S310  # http, as the exporter says
         assert b'phase="measure",run="r"} 1' in page.read()
     view = read_view(parse_url(observer.url))

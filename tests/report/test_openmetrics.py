@@ -18,7 +18,7 @@ from loadtrt.live.alerts import LAW_KINDS
 from loadtrt.prometheus.families import FAMILIES, HISTOGRAMS
 from loadtrt.records.records import METRICS
 from loadtrt.report.openmetrics import openmetrics_text
-from loadtrt.results.gpu_telemetry import GpuFacts, GpuInterval, GpuTelemetry, SamplingCost
+from loadtrt.results.gpu_telemetry import GpuClient, GpuFacts, GpuInterval, GpuSharing, GpuTelemetry, SamplingCost
 from loadtrt.results.run_result import RunResult
 from loadtrt.units import SECOND_NS
 from prometheus import promtool, running_prometheus
@@ -71,7 +71,8 @@ def result(run_json: Path) -> RunResult:
         missing=(),
         cost=SamplingCost(readings=20, lost=0, seconds=0.1, fraction=0.02),
     )
-    return plain.model_copy(update={"telemetry": telemetry})
+    sharing = GpuSharing((GpuClient(77, memory_bytes=2**30, sm_ratio=0.25), GpuClient(78, sm_ratio=0.5)))
+    return plain.model_copy(update={"telemetry": telemetry, "sharing": sharing})
 
 
 def _series(text: str) -> dict[str, list[tuple[float, float]]]:
@@ -175,7 +176,16 @@ def test_the_gpu_is_told_as_far_as_it_is_known(result: RunResult) -> None:
     assert 'direction="rx"' in text
     assert 'direction="tx"' not in text
     assert "loadtrt_gpu_temperature" not in text
-    assert "loadtrt_gpu" not in openmetrics_text(result.model_copy(update={"telemetry": None}))
+    assert "loadtrt_gpu" not in openmetrics_text(result.model_copy(update={"telemetry": None, "sharing": None}))
+
+
+def test_others_on_the_gpu_are_told_at_the_end(result: RunResult) -> None:
+    """Their number, memory and kernels; nothing where the driver did not tell."""
+    find = _finder(openmetrics_text(result))
+    for name, value in (("processes", 2), ("memory_bytes", 2**30), ("kernels_ratio", 0.75)):
+        assert [number for _, number in find(f"^loadtrt_gpu_other_{name}")] == [value]
+    untold = result.model_copy(update={"sharing": GpuSharing((GpuClient(77),))})
+    assert "loadtrt_gpu_other_kernels_ratio" not in openmetrics_text(untold)
 
 
 def test_names_and_labels_are_the_exporters(result: RunResult) -> None:

@@ -259,7 +259,7 @@ def test_the_observer_heeds_no_signal() -> None:
         for name in NAMES:
             process.send_signal(getattr(signal, name))
         observer.ready()
-    assert observer.telemetry(0, 1, 1) == {"telemetry": None, "why": ""}
+    assert observer.telemetry(0, 1, 1) == {"telemetry": None, "why": "", "sharing": None}
     observer.close()
     assert process.returncode == 0
 

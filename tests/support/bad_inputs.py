@@ -149,7 +149,7 @@ def _times() -> list[Bad]:
 
 
 def _numbers() -> list[Bad]:
-    most = "should be less than or equal to"
+    most = ", the most"
     counts = [
         "contexts", "buffers", "batch", "input-sets", "requests", "seed", "device", "optimization-profile",
         "threads-per-context", "requests-per-launch",
@@ -271,7 +271,7 @@ KINDS: dict[str, list[Bad]] = {
         Bad("run --engine simulated:null --batch 200000000 --inputs zeros", "and 1.00 GiB is free", code=3),
         Bad("run --engine simulated:null --mix 1:1,200000000:1", "and 1.00 GiB is free", code=3),
         Bad("run --engine simulated:null --batch 3000000 --input-sets 20", "and 1.00 GiB is free", code=3),
-        Bad("run --engine simulated:null --input-sets 100000000", "less than or equal to 100000"),
+        Bad("run --engine simulated:null --input-sets 100000000", "is above 100000, the most"),
         Bad("run --engine simulated:null --batch 200000000 --inputs x:raw", "is free", {"raw": b""}, 3),
         *(
             _model(onnx_of(TensorProto.FLOAT, *shape), sentence)

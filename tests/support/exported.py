@@ -13,7 +13,7 @@ from loadtrt.live.metrics import Observation
 from loadtrt.live.observer import RunFacts
 from loadtrt.records.board import Board
 from loadtrt.records.records import OK
-from loadtrt.results.gpu_telemetry import GpuReading
+from loadtrt.results.gpu_telemetry import GpuClient, GpuReading, GpuSharing
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ READING = GpuReading(
     memory_utilization_ratio=0.4,
     pcie_rx_bytes=7 << 30,
     pcie_tx_bytes=1 << 20,
+    sharing=GpuSharing((GpuClient(77, "python3", 3 << 30, sm_ratio=0.25), GpuClient(78, sm_ratio=0.0))),
 )
 
 

@@ -27,6 +27,7 @@ class Told:
 
     gpus: int = 1
     fails: str = ""  # what building logs before it fails
+    warns: list[str] = field(default_factory=list)  # what building logs before it succeeds
     parser_error: tuple[str, int] | None = None  # description, node
     dla_cores: int = 0
     preflighted: bool = False
@@ -211,6 +212,8 @@ def make(version: str, told: Told) -> types.ModuleType:
             if told.fails:
                 self.logger.log(severity.ERROR, told.fails)
                 return None
+            for warning in told.warns:
+                self.logger.log(severity.WARNING, warning)
             if "INT8" in told.flags and config.int8_calibrator is not None:
                 calibrate(config.int8_calibrator)
             if version != "8.6":
@@ -253,7 +256,7 @@ def install(monkeypatch: pytest.MonkeyPatch, version: str, told: Told | None = N
         for name in (flavour, f"{flavour}_bindings"):
             monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setitem(sys.modules, "tensorrt", make(version, told))
-    monkeypatch.setattr("loadtrt.engines.flavour._journals", {})
+    monkeypatch.setattr("loadtrt.engines.tensorrt_log._journals", {})
 
     def device_count() -> int:
         from loadtrt.errors import CudaError

@@ -40,6 +40,7 @@ class FakeCuda:
     captures: whether captures may begin.
     most_graphs: captures beyond this number are refused at their end.
     work_ns: how long a launch or `work` takes on the clock `now_ns`.
+    elapsed_ms: what the driver tells of any two events.
     """
 
     def __init__(self) -> None:
@@ -48,6 +49,7 @@ class FakeCuda:
         self.alive: set[int] = set()
         self.captures, self.most_graphs = True, 1 << 20
         self.now_ns = self.work_ns = 0
+        self.elapsed_ms = 0.001
         self.capturing = False
         self._handles = itertools.count(256, 256)
         self._stamps: dict[int, int] = {}
@@ -97,7 +99,7 @@ class FakeCuda:
             else:
                 self.calls.append(name)
             if name == "cudaEventElapsedTime":
-                ctypes.c_float.from_address(arguments[0]).value = 0.001
+                ctypes.c_float.from_address(arguments[0]).value = self.elapsed_ms
             return 0
 
         return function
@@ -116,6 +118,7 @@ class FakeCuda:
 
         return SimpleNamespace(
             cudaStreamNonBlocking=1,
+            cudaStream_t=int,
             cudaEventBlockingSync=1,
             cudaError_t=_Status,
             cudaGetErrorString=lambda _: (0, b"as planned"),

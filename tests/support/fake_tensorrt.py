@@ -31,6 +31,10 @@ class Tensor:
     bound: int = -1
 
 
+# Those of TensorRT-RTX 1.7.
+RtxTargets = enum.Enum("RtxTargets", "NONE CURRENT SM75 SM80 SM86 SM89 SM120 SM121")
+
+
 def batch_in_out(least: int = 1, best: int = 16, most: int = 32, profiles: int = 1) -> list[Tensor]:
     """GoogLeNet's: data [N,3,224,224] -> prob [N,1000]."""
     image: Shape = (3, 224, 224)
@@ -46,17 +50,24 @@ class World:
     profiles: int = 1
     sharing: bool = False  # 8.6: built with PROFILE_SHARING_0806
     refuses: str = ""  # what deserializing logs before it fails
+    warns: list[str] = field(default_factory=list)  # what deserializing logs before it succeeds
+    warns_at_context: str = ""  # what making a context logs
     layers: object = None  # the inspector's JSON
     gpus: int = 1
     times: list[tuple[str, float]] = field(default_factory=list)  # what the profiler reports, ms
     inner_86: bool = False  # an 8.6 plan in a newer runtime: new questions are answered with 0 and an error
+    lean_loads: bool = True  # lean runtimes of --lean-library
     contexts_possible: int = 99
     implicit_batch: bool = False
     infer_missing: list[str] = field(default_factory=list)
+    aux_streams: int = 0
+    takes_streams: bool = True
+    alive: set[int] | None = None  # the streams that exist: those of a context must outlive it; None: not looked at
     preflighted: bool = False
     events: list[str] = field(default_factory=list)
     streams: list[int] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
+    computed_on: list[list[int]] = field(default_factory=list)  # the streams of each enqueue: its own, then auxiliary
 
 
 def make(version: str, name: str, world: World) -> types.ModuleType:
@@ -113,7 +124,16 @@ def make(version: str, name: str, world: World) -> types.ModuleType:
             if bytes(memoryview(buffer)[32:36]) == b"NAEL" and not self.engine_host_code_allowed:
                 self.logger.log(severity.ERROR, "engineHostCodeAllowed is false")
                 return None
+            for warning in world.warns:
+                self.logger.log(severity.WARNING, warning)
             return ICudaEngine(self)
+
+        def load_runtime(self, path: str) -> Runtime | None:
+            world.calls.append(f"load_runtime {path}")
+            if not world.lean_loads:
+                self.logger.log(severity.ERROR, "Runtime load failed: could not create lean runtime")
+                return None
+            return Runtime(self.logger)
 
         def __del__(self) -> None:
             world.events.append("runtime")
@@ -122,7 +142,7 @@ def make(version: str, name: str, world: World) -> types.ModuleType:
         Runtime.get_engine_validity = lambda _, __: ("INVALID", 2)  # type: ignore[attr-defined]
 
     class ICudaEngine:
-        num_aux_streams = 0
+        num_aux_streams = world.aux_streams
         num_layers = 3
         name = "fake"
         refittable = False
@@ -176,6 +196,8 @@ def make(version: str, name: str, world: World) -> types.ModuleType:
             if self._live >= world.contexts_possible:
                 self._runtime.logger.log(severity.ERROR, "Error Code 2: OutOfMemory (requested 80 GiB)")
                 return None
+            if world.warns_at_context:
+                self._runtime.logger.log(severity.WARNING, world.warns_at_context)
             return IExecutionContext(self, config)
 
         def create_engine_inspector(self) -> Any:
@@ -226,6 +248,7 @@ def make(version: str, name: str, world: World) -> types.ModuleType:
                 t.name: t.shape for t in world.tensors if t.is_input and -1 not in t.shape
             }
             self._addresses: dict[str, int] = {}
+            self._streams: list[int] = []
             first = (old and engine._live == 0) or world.sharing
             self.active_optimization_profile = 0 if first else -1
             self._selected = False
@@ -278,6 +301,10 @@ def make(version: str, name: str, world: World) -> types.ModuleType:
             self._addresses[tensor] = address
             return True
 
+        def set_aux_streams(self, streams: list[int]) -> None:
+            assert {type(stream) for stream in streams} == {int}
+            self._streams = streams
+
         profiler: Any = None
         enqueue_emits_profile = True
 
@@ -289,6 +316,7 @@ def make(version: str, name: str, world: World) -> types.ModuleType:
 
         def execute_async_v3(self, stream: int) -> bool:
             world.calls.append("enqueue")
+            world.computed_on.append([stream, *self._streams])
             if type(stream) is not int:
                 raise TypeError("incompatible function arguments")
             missing = [tensor.name for tensor in world.tensors if tensor.name not in self._addresses]
@@ -297,14 +325,19 @@ def make(version: str, name: str, world: World) -> types.ModuleType:
             return True
 
         def __del__(self) -> None:
+            gone = set() if world.alive is None else set(self._streams) - world.alive
+            assert not gone, "auxiliary streams were destroyed before their context"
             self.engine._live -= 1
             if self.active_optimization_profile in self.engine._taken:
                 self.engine._taken.remove(self.active_optimization_profile)
             world.events.append("context")
 
+    if not world.takes_streams:
+        del IExecutionContext.set_aux_streams
     if rtx:
         module.DynamicShapesKernelSpecializationStrategy = enumeration("Specialization", "LAZY", "EAGER", "NONE")
         module.CudaGraphStrategy = enumeration("CudaGraphStrategy", "DISABLED", "WHOLE_GRAPH_CAPTURE")
+        module.ComputeCapability = RtxTargets
         engine_class.create_runtime_config = lambda _: types.SimpleNamespace()
         IExecutionContext.is_stream_capturable = lambda _, stream: type(stream) is int  # type: ignore[attr-defined]
     if not bare:

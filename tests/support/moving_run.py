@@ -12,7 +12,7 @@ from loadtrt.live.metrics import Observation
 from loadtrt.live.observer import RunFacts
 from loadtrt.records.board import Board
 from loadtrt.records.records import FAILED, OK, UNSERVED
-from loadtrt.results.gpu_telemetry import GpuReading
+from loadtrt.results.gpu_telemetry import GpuReading, GpuSharing
 from loadtrt.units import SECOND_NS
 
 MS = 1_000_000
@@ -32,6 +32,7 @@ GPU = GpuReading(
     memory_utilization_ratio=0.4,
     pcie_rx_bytes=0,
     pcie_tx_bytes=0,
+    sharing=GpuSharing(),
 )
 
 

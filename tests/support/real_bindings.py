@@ -158,7 +158,8 @@ def load(wheel: Wheel, folder: Path, stubs: Path) -> Binding:
 
 def _describe(name: str) -> Binding:
     """In the process of its own: the module, found as the adapter finds it, with nothing else of TensorRT beside it."""
-    from loadtrt.engines.flavour import FLAVOURS, find_flavours, journal_of
+    from loadtrt.engines.flavour import FLAVOURS, find_flavours
+    from loadtrt.engines.tensorrt_log import journal_of
 
     hidden: dict[str, Any] = dict.fromkeys(f"{flavour}_libs" for flavour in FLAVOURS)
     hidden |= dict.fromkeys(FLAVOURS)

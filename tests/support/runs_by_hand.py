@@ -46,6 +46,7 @@ def engine(kind: str = "tensorrt", **changes: Any) -> EngineInfo:
         "device": "NVIDIA H100" if gpu else "a CPU",
         "sha256": "",
         "batch": 16,
+        "larger_batch": True,
         "tensors": IMAGES,
         "mode": {"graph": "yes", "copies": "yes", "wait": "spin"} if gpu else {"threads per context": "1"},
         **changes,

@@ -73,7 +73,7 @@ def install(monkeypatch: pytest.MonkeyPatch, version: str, name: str = "tensorrt
         for module in (flavour, f"{flavour}_bindings"):
             monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setitem(sys.modules, name, make(version, name, world))
-    monkeypatch.setattr("loadtrt.engines.flavour._journals", {})
+    monkeypatch.setattr("loadtrt.engines.tensorrt_log._journals", {})
 
     def device_count() -> int:
         world.preflighted = True

@@ -1,0 +1,46 @@
+"""Whether partitions of the SMs may serve more than contexts that share all of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from loadtrt.asked.load import Offline
+from loadtrt.findings.validity import typical_ns
+from loadtrt.results.run_result import Finding
+from loadtrt.units import format_duration
+
+if TYPE_CHECKING:
+    from loadtrt.results.run_result import RunResult
+
+# At a first look at an H200 eight partitions gained 4 to 5 % with GoogLeNet at batch 16 and 32, where a request takes
+# 0.7 ms of the GPU and more. At batch 4 and 1 (0.2 ms and less) they lost; two and four partitions gained 1 % at most.
+LEAST_BATCH = 16
+LEAST_NS = 500_000
+LEAST_CONTEXTS = 4
+FULL = 0.95  # of the time in which lanes compute, and of the lanes that do so at once
+_PARTITIONS = 8
+
+
+def unpartitioned(result: RunResult) -> Finding | None:
+    """A GPU that is full of several contexts' long work, without partitions: they may help, as a sweep can show."""
+    model, engine, overlap = result.config.model, result.model.engine, result.model.overlap
+    contexts = len(result.model.lanes)
+    if engine.kind != "tensorrt" or "partitions" in engine.mode or model.mix or model.batcher or overlap is None:
+        return None
+    steadiness = result.model.steadiness
+    loaded = model.load.closed or isinstance(model.load, Offline) or (steadiness is not None and steadiness.overloaded)
+    full = overlap.busy_fraction >= FULL and overlap.lanes_computing >= FULL * contexts
+    compute = typical_ns(result.model.metrics["compute"])
+    if not (loaded and full and contexts >= LEAST_CONTEXTS and engine.batch >= LEAST_BATCH):
+        return None
+    if compute / contexts < LEAST_NS:
+        return None
+    lanes = max(contexts, _PARTITIONS)
+    return Finding(
+        kind="unpartitioned",
+        evidence=f"{contexts} contexts compute at the same time, each request of batch {engine.batch} for "
+        f"{format_duration(compute)}",
+        cause="the contexts' kernels share all SMs; where each context has SMs of its own, a full GPU may serve a few "
+        "percent more",
+        remedy=f"'loadtrt sweep --contexts {lanes} --partitions 1,{_PARTITIONS}' shows what partitions bring here",
+    )

@@ -1,0 +1,196 @@
+"""Contexts on partitions: all that an engine enqueues is on its context's share of the SMs, and all is given back."""
+
+from __future__ import annotations
+
+import gc
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from command_line import loadtrt
+from fake_cuda import FakeCuda
+from fake_driver import H200, FakeDriver
+from fake_tensorrt import World
+from loadtrt.asked.config import RunConfig
+from loadtrt.engines.cuda_engine import load_tensorrt
+from loadtrt.engines.plan_profile import Profiled, ProfileLength, Watch
+from loadtrt.errors import CudaError, EngineError
+from tensorrt_bench import Bench
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class _Clock:
+    """A GPU's clock that owns nothing."""
+
+    def take_anchor(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class _Machine:
+    """A plan, a GPU of 132 SMs, and an engine on it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, path: Path, **world: Any) -> None:
+        self.bench = Bench("10", monkeypatch, path, World(**world))
+        self.cuda = FakeCuda()
+        self.driver = FakeDriver(self.cuda, monkeypatch)
+        self.cuda.install(monkeypatch, "engines.plan_profile")
+        for name in ("cuda_engine", "placement"):
+            monkeypatch.setattr(f"loadtrt.engines.{name}.device_properties", lambda _: H200)
+        monkeypatch.setattr("loadtrt.engines.cuda_engine.GpuClock", _Clock)
+        self.engine: Any = None
+
+    def open(self, **options: Any) -> Any:
+        given = {"engine": self.bench.path, "allow_host_code": True, "batch": 16, **options}
+        self.engine = load_tensorrt(RunConfig.of(**given).model)
+        return self.engine
+
+    def allocate(self, **options: Any) -> Any:
+        """The engine with its lanes; memory that the fake has no bytes for is not written."""
+        engine = self.open(**options)
+        engine._pin = lambda *_: {"data": 256}
+        engine.allocate([{}])
+        return engine
+
+    def greens(self) -> list[set[int | None]]:
+        """The green contexts of the streams of each enqueue so far; None for a plain stream."""
+        return [{self.driver.owner.get(stream) for stream in streams} for streams in self.bench.world.computed_on]
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> _Machine:
+    return _Machine(monkeypatch, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"graph": False}, {"copies": False}, {"buffers": 3}, {"requests_per_launch": 4}]
+)
+def test_every_stream_of_a_lane_is_of_its_partition(machine: _Machine, options: dict[str, Any]) -> None:
+    """Law: of whatever shape a lane is, context i's streams are of partition i modulo N: none is plain. The mode has
+    what was given."""
+    engine = machine.allocate(contexts=6, partitions=4, **options)
+    assert engine.info.mode["partitions"] == "4 of 32 SMs"
+    for number, lane in enumerate(engine._lanes):
+        assert {machine.driver.owner.get(int(stream)) for stream in lane._streams} == {-1 - number % 4}
+    greens = machine.greens()
+    assert {len(green) for green in greens} == {1}
+    assert {green for enqueue in greens for green in enqueue} == {-1, -2, -3, -4}
+    engine.close()
+    assert (machine.driver.alive, machine.cuda.alive) == ({}, set())
+
+
+def test_without_partitions_no_driver_is_asked(machine: _Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Law: a run that does not ask for them needs nothing of the driver, and its mode says nothing of them."""
+    monkeypatch.setattr("loadtrt.cuda.partitions._call", lambda *_: pytest.fail("the driver was asked"))
+    engine = machine.allocate(contexts=2)
+    assert "partitions" not in engine.info.mode
+    assert machine.driver.owner == {}
+    engine.close()
+    assert machine.cuda.alive == set()
+
+
+@pytest.mark.parametrize(("asked", "given", "notes"), [(16, 16, 0), (20, 24, 1)])
+def test_what_was_given_is_told(machine: _Machine, asked: int, given: int, notes: int) -> None:
+    """Law: the mode has the SMs that a context computes on, and a note says where they are not those asked for."""
+    engine = machine.allocate(contexts=3, sms=asked)
+    assert engine.info.mode["partitions"] == f"1 of {given} SMs"
+    assert [note for note in engine.info.notes if "--sms" in note] == [
+        f"--sms {asked} is {given} SMs here, as Fake H200 rounds partitions up"
+    ] * notes
+    engine.close()
+
+
+def test_auxiliary_streams_are_of_the_partition_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Law: each context computes on as many auxiliary streams as the plan has, its own, all of its partition; they are
+    destroyed after the context and before the partition."""
+    machine = _Machine(monkeypatch, tmp_path, aux_streams=3)
+    machine.bench.world.alive = machine.cuda.alive
+    engine = machine.allocate(contexts=4, partitions=2)
+    assert {len(streams) for streams in machine.bench.world.computed_on} == {4}
+    assert all(len(green) == 1 and None not in green for green in machine.greens())
+    auxiliary = {tuple(streams[1:]) for streams in machine.bench.world.computed_on}
+    assert len(auxiliary) == 4
+    assert len({stream for streams in auxiliary for stream in streams}) == 12
+    engine.close()
+    assert (machine.driver.alive, machine.cuda.alive) == ({}, set())
+
+
+def test_auxiliary_streams_that_stay_outside_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Law: where TensorRT takes no streams, a note says so, once for all contexts; without partitions nothing does."""
+    machine = _Machine(monkeypatch, tmp_path, aux_streams=1, takes_streams=False)
+    engine = machine.allocate(contexts=4, partitions=2)
+    assert [note for note in engine.info.notes if "auxiliary" in note] == [
+        "this TensorRT makes 1 auxiliary stream of each context on the whole GPU: that part of its work leaves the "
+        "partition"
+    ]
+    engine.close()
+    engine = machine.allocate(contexts=4)
+    assert not [note for note in engine.info.notes if "auxiliary" in note]
+    engine.close()
+
+
+@pytest.mark.parametrize("name", ["cuGreenCtxCreate", "cuGreenCtxStreamCreate"])
+@pytest.mark.parametrize("after", [0, 1, 7])
+def test_a_failure_while_lanes_are_made_leaves_nothing(
+    name: str, after: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Law: whichever partition or stream cannot be made, closing the engine gives all back, in order."""
+    machine = _Machine(monkeypatch, tmp_path, aux_streams=1)
+    machine.driver.failing, machine.driver.after = name, after
+    with pytest.raises(EngineError, match=name):
+        machine.allocate(contexts=8, partitions=8)
+    machine.engine.close()
+    assert (machine.driver.alive, machine.cuda.alive) == ({}, set())
+
+
+def test_auxiliary_streams_of_a_context_are_all_or_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Law: where the second of a context's auxiliary streams cannot be made, the first is destroyed."""
+    machine = _Machine(monkeypatch, tmp_path, aux_streams=2)
+    machine.driver.failing, machine.driver.after = "cuGreenCtxStreamCreate", 2
+    with pytest.raises(CudaError, match="cuGreenCtxStreamCreate"):
+        machine.allocate(sms=16)
+    machine.engine.close()
+    assert (machine.driver.alive, machine.cuda.alive) == ({}, set())
+
+
+def test_a_profile_computes_on_the_partition(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Law: layers are timed where a run's context computes, auxiliary streams included, and the profile says where."""
+    machine = _Machine(monkeypatch, tmp_path, aux_streams=1, times=[("conv", 0.5)], layers={"Layers": []})
+    engine, profiled = machine.open(sms=16), Profiled()
+    machine.bench.world.alive = machine.cuda.alive
+    engine.profile(
+        {"data": np.zeros((16, 3, 224, 224), np.float32)},
+        ProfileLength(0, 3, 0),
+        profiled,
+        Watch(lambda: False, lambda _, __: None),
+    )
+    assert engine.info.mode["partitions"] == "1 of 16 SMs"
+    assert all(green == {-1} for green in machine.greens())
+    engine.close()
+    gc.collect()
+    assert (machine.driver.alive, machine.cuda.alive) == ({}, set())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("--engine", "simulated:null", "--sms", "8"), 2, "--sms is for TensorRT plans"),
+        (("--engine", "simulated:null", "--partitions", "2", "--contexts", "2"), 2, "--partitions is for TensorRT"),
+        (("--engine", "zoo:googlenet", "--on", "onnxruntime", "--sms", "8"), 2, "not for models on ONNX Runtime"),
+        (("--engine", "simulated:null", "--partitions", "8"), 2, "--partitions 8 needs as many contexts: add --conte"),
+        (("--engine", "simulated:null", "--partitions", "0"), 2, "--partitions"),
+        (("--engine", "simulated:null", "--sms", "0"), 2, "--sms"),
+        (("--engine", "simulated:null", "--sms", "half"), 2, "--sms"),
+    ],
+)
+def test_what_no_partition_is_for_is_one_sentence(arguments: tuple[str, ...], code: int, words: str) -> None:
+    """Law: other engines than TensorRT's are told apart before anything is measured."""
+    done = loadtrt("run", *arguments)
+    assert done.returncode == code, done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert words in done.stderr

@@ -1,0 +1,221 @@
+"""Partitions of a real GPU's SMs: they hold, outputs are right on them, and all of them is given back."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import loadtrt
+from command_line import loadtrt as command
+from loadtrt.asked.config import RunConfig
+from loadtrt.cuda.partitions import Partitions, _driver
+from loadtrt.cuda.runtime import call, device_properties, memory_info
+from loadtrt.engines.open import open_engine
+from loadtrt.errors import EngineError
+from loadtrt.load.inputs import make_inputs
+from loadtrt.results.profile_result import ProfileResult
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from loadtrt.results.run_result import RunResult
+
+LONGER = 1.4  # compute on less than half of the SMs over compute on all: 1.5 and more on an H200
+
+
+@pytest.fixture(autouse=True)
+def device() -> None:
+    """GPU 0 is the calling thread's device."""
+    call("cudaSetDevice", 0)
+
+
+def _half() -> int:
+    """Less than half of the SMs, in steps that every GPU has: 64 of 132."""
+    return device_properties(0).multiprocessors // 2 // 8 * 8
+
+
+def _run(plan: Path, **options: Any) -> RunResult:
+    return loadtrt.run(engine=str(plan), allow_host_code=True, max_lateness="1s", **options)
+
+
+def _compute_ns(result: RunResult) -> float:
+    median = result.model.metrics["compute"].percentiles_ns["p50"]
+    assert median is not None
+    return median
+
+
+@pytest.mark.parametrize("graph", [True, False])
+def test_compute_takes_longer_on_fewer_sms(googlenet: Path, graph: bool) -> None:
+    """Batch 16 fills the GPU, so that compute on less than half of the SMs takes longer, in a graph and without one; on
+    all of its SMs as --sms it takes as long as without the option."""
+    alone = {"batch": 16, "copies": False, "graph": graph, "duration": "1s"}
+    whole, total = _run(googlenet, **alone), device_properties(0).multiprocessors
+    part, named = _run(googlenet, sms=_half(), **alone), _run(googlenet, sms=total, **alone)
+    assert part.model.engine.mode["partitions"] == f"1 of {_half()} SMs"
+    assert named.model.engine.mode["partitions"] == f"1 of {total} SMs"
+    assert {one.model.engine.mode["graph"] for one in (whole, part, named)} == {"yes" if graph else "no"}
+    assert _compute_ns(part) >= LONGER * _compute_ns(whole)
+    assert _compute_ns(named) <= 1.1 * _compute_ns(whole)
+
+
+def test_a_neighbour_leaves_a_partition_its_sms(googlenet: Path) -> None:
+    """Compute of two contexts at once on half of the SMs each takes about as long as that of one alone there: they do
+    not share what is apart. The bound leaves room for what they do share, memory and power."""
+    alone = _run(googlenet, batch=16, copies=False, contexts=1, sms=_half(), duration="1s")
+    both = _run(googlenet, batch=16, copies=False, contexts=2, partitions=2, duration="1s")
+    assert both.model.engine.mode["partitions"] == f"2 of {_half()} SMs"
+    assert _compute_ns(both) <= 1.5 * _compute_ns(alone)
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [
+        {},
+        {"graph": False},
+        {"wait": "block"},
+        {"buffers": 1},
+        {"buffers": 3},
+        {"requests_per_launch": 4},
+        {"contexts": 12},
+        {"sms": 8},
+    ],
+    ids=str,
+)
+def test_outputs_on_partitions_are_those_of_a_quiet_run(googlenet: Path, mode: dict[str, Any]) -> None:
+    """Eight partitions, in every mode: no request reads or overwrites another's buffers."""
+    result = _run(googlenet, **{"batch": 16, "contexts": 8, "partitions": 8, "requests": 400, "verify": True, **mode})
+    checked = result.model.verification
+    assert checked is not None
+    assert checked.outputs >= 20
+    assert checked.different == 0
+    assert result.model.ok == result.model.submitted >= 400
+    assert re.fullmatch(r"8 of \d+ SMs", result.model.engine.mode["partitions"])
+    assert result.model.engine.mode["graph"] == ("no" if mode.get("graph") is False else "yes")
+
+
+def test_small_requests_and_mixes_run_on_partitions(googlenet: Path, tiny: Path) -> None:
+    """Copies within the graph, a stream for each slot; and several contexts of a lane, one for each size."""
+    small = _run(tiny, contexts=4, partitions=4, buffers=2, requests=20_000, verify=True)
+    mixed = _run(googlenet, mix="1:0.5, 16:0.5", contexts=2, partitions=2, requests=400, verify=True)
+    for result in (small, mixed):
+        assert result.model.verification is not None
+        assert result.model.verification.different == 0
+        assert result.model.ok == result.model.submitted
+
+
+def test_every_stream_of_a_lane_belongs_to_its_green_context(googlenet: Path) -> None:
+    """As the driver says: none is of the primary context, and contexts that share a partition share the green one."""
+    config = RunConfig.of(engine=str(googlenet), allow_host_code=True, batch=16, contexts=6, partitions=4)
+    engine: Any = open_engine(config.model)
+    try:
+        model = config.model
+        engine.allocate(make_inputs(engine.info.tensors, model.inputs, model.input_sets, {}, model.seed))
+        owners: list[int] = []
+        for lane in engine._lanes:
+            found = {int(_green_of(stream)) for stream in lane._streams}
+            assert len(found) == 1
+            owners += found
+        assert 0 not in owners
+        assert owners[:2] == owners[4:]
+        assert len(set(owners)) == 4
+    finally:
+        engine.close()
+
+
+def _green_of(stream: Any) -> Any:
+    status, green = _driver().cuStreamGetGreenCtx(int(stream))
+    assert status == 0
+    return green
+
+
+def test_shares_of_this_gpu_are_equal_and_there_are_as_many_as_is_said() -> None:
+    """The most partitions that the refusal names can be made; one more cannot; each size is what was given."""
+    properties = device_properties(0)
+    with pytest.raises(EngineError, match=r"make (\d+) partitions of") as refusal:
+        Partitions(properties, 1000, None)
+    most = int(re.findall(r"make (\d+) partitions", str(refusal.value))[0])
+    for count in (2, 3, 4, 8, most):
+        made = Partitions(properties, count, None)
+        assert count * made.sms <= properties.multiprocessors
+        for green in made._green:
+            status, resource = _driver().cuGreenCtxGetDevResource(green.handle, _driver().CUdevResourceType(1))
+            assert (status, int(resource.sm.smCount)) == (0, made.sms)
+        made.close()
+    with pytest.raises(EngineError, match="too many"):
+        Partitions(properties, most + 1, None)
+
+
+def test_closing_gives_back_memory_and_partitions(tiny: Path) -> None:
+    """Runs on partitions leave as much free memory as the one before; more of them than the GPU could hold at once."""
+    free = []
+    for _ in range(6):
+        assert _run(tiny, contexts=8, partitions=8, warmup=0, duration="100ms").model.ok > 100
+        free.append(memory_info()[0])
+    assert free[2:] == [free[2]] * 4  # the first runs make what the process keeps: the context, loaded kernels
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("--sms", "7"), 3, r"--sms 7 is too few: partitions of .+ have 8 SMs at least"),
+        (("--sms", "4000"), 3, r"--sms 4000 is too many: the largest partition of .+ has \d+ SMs, or all \d+ as --sms"),
+        (("--partitions", "100", "--contexts", "100"), 3, r"--partitions 100 are too many: the \d+ SMs of .+ make \d+"),
+        (("--partitions", "100"), 2, "--partitions 100 needs as many contexts"),
+    ],
+)
+def test_what_the_gpu_cannot_give_is_one_sentence(
+    tiny: Path, arguments: tuple[str, ...], code: int, words: str
+) -> None:
+    """stderr holds one line, with what there is."""
+    done = command("run", "--engine", tiny, "--allow-host-code", "--requests", "5", "--quiet", *arguments)
+    assert done.returncode == code, done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert re.search(words, done.stderr), done.stderr
+
+
+def test_a_profile_is_of_the_partition(googlenet: Path) -> None:
+    """Inferences of a profile take longer on fewer SMs, as those of a run do."""
+    times = []
+    for more in ((), ("--sms", str(_half()))):
+        common = (
+            "--batch",
+            "16",
+            "--allow-host-code",
+            "--requests",
+            "200",
+            "--duration",
+            "0s",
+            "--quiet",
+            "--json",
+            "-",
+        )
+        done = command("profile", "--engine", googlenet, *common, *more)
+        assert (done.returncode, done.stderr) == (0, "")
+        result = ProfileResult.model_validate_json(done.stdout)
+        assert result.engine.mode == ({"partitions": f"1 of {_half()} SMs"} if more else {})
+        times.append(result.passes[0].inference_ns or 0)
+    assert times[1] >= LONGER * times[0] > 0
+
+
+def test_a_sweep_says_how_many_sms_the_plan_needs(googlenet: Path) -> None:
+    """Throughput of batch 16 grows with the SMs; the line of the knee is there."""
+    common = (
+        "--batch",
+        "16",
+        "--allow-host-code",
+        "--duration",
+        "1s",
+        "--no-copies",
+        "--json",
+        "-",
+        "--max-lateness",
+        "1s",
+    )
+    done = command("sweep", "--engine", googlenet, *common, "--sms", f"8,{_half()}")
+    result = json.loads(done.stdout)
+    few, many = (next(iter(point["run"]["models"].values())) for point in result["points"])
+    assert many["throughput"]["requests_per_s"] > 2 * few["throughput"]["requests_per_s"]
+    assert f"the throughput still grows at {_half()} SMs" in " ".join(done.stderr.split())
