@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 # How often the event loop gets a turn. A turn costs system calls, so it is as seldom as Ctrl-C and a run's end allow.
 _TURN_NS = 50_000_000
+_SPIN_NS = 100_000_000  # of machine code: Python is cold after it, and a turn takes longer than many a request
 
 
 def load_tensorrt(config: Model) -> TensorRTEngine:
@@ -239,7 +240,7 @@ class TensorRTEngine:
         if perf_counter_ns() - self._turn_ns > _TURN_NS:
             await anyio.lowlevel.checkpoint()
             self._turn_ns = perf_counter_ns()
-        return min(clock.due_ns, self._turn_ns + _TURN_NS)
+        return min(clock.due_ns, self._turn_ns + _SPIN_NS)
 
     def error_of(self, fault: int) -> CudaError:
         """See Spins."""
@@ -277,8 +278,7 @@ class TensorRTEngine:
         failure was raised where it was noticed."""
         pinned = [buffer for arrays in self._inputs for buffer in arrays.values()]
         owned: list[Closes] = [*self._lanes, *self._contexts, *self._streams, self._placement, *pinned, self._plan]
-        if self._clock is not None:
-            owned.insert(0, self._clock)
+        owned[:0] = filter(None, (self._clock, self._queue))
         self._clock = self._queue = None
         self._lanes, self._contexts, self._streams, self._inputs = [], [], [], []
         with suppress(CudaError):

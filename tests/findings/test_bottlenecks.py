@@ -106,10 +106,8 @@ ROWS = [
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.name} c{row.contexts}")
 def test_the_cause_named_of_a_measured_row(row: Row) -> None:
-    """The true one comes first, and alone, except that a full GPU may serve more in partitions."""
-    named, *more = kinds(row.result())
-    assert named == row.expected
-    assert more in ([], ["unpartitioned"] * (named == "compute-bound"))
+    """One, and the true one; where the host bound it, the verdict says so too."""
+    assert kinds(row.result()) == [row.expected]
 
 
 def test_no_row_of_a_static_plan_names_a_batch_that_it_refuses() -> None:
@@ -387,7 +385,7 @@ def test_interference_needs_a_profile_of_the_same_run() -> None:
     pair = findings_of(run_of({"compute": 1_580.0}, profile=_profile(948)))[0]
     assert pair.remedy == "--contexts 1 has 83 % of the throughput at a lower latency"
     for other in (_profile(2_500), _profile(948, "plain"), None):
-        assert kinds(run_of(crowd, {"contexts": 4}, at_once=4.0, profile=other)) == ["compute-bound", "unpartitioned"]
+        assert kinds(run_of(crowd, {"contexts": 4}, at_once=4.0, profile=other)) == ["compute-bound"]
 
 
 def test_unfair_lanes() -> None:

@@ -21,7 +21,12 @@ FULL = {"compute": 5_400.0}
 def _full(options: dict[str, Any] | None = None, contexts: int = 8, **changes: Any) -> RunResult:
     """GoogLeNet at batch 16 with eight contexts, as on an H200."""
     at_once = changes.pop("at_once", float(contexts))
-    return run_of(changes.pop("times", FULL), {"contexts": contexts, **(options or {})}, at_once=at_once, **changes)
+    return run_of(
+        changes.pop("times", FULL),
+        {"contexts": contexts, "copies": False, **(options or {})},
+        at_once=at_once,
+        **changes,
+    )
 
 
 def _of(result: RunResult) -> Finding | None:
@@ -68,11 +73,12 @@ def test_an_overloaded_open_loop_is_a_full_gpu_too() -> None:
         _full(busy=None),
         _full(at_once=5.0),
         _full(engine=engine("onnxruntime")),
-        _full({"mix": "16:0.5, 32:0.5"}),
+        _full({"copies": True}),  # measured: partitions lose then
+        _full({"mix": "16:0.5, 32:0.5", "copies": True}),
     ],
     ids=[
         *("partitions in use", "few contexts", "small batch", "short compute", "not busy", "unknown", "in turn"),
-        *("CPU", "mix"),
+        *("CPU", "copies", "mix"),
     ],
 )
 def test_nothing_is_said_where_facts_do_not_speak_for_it(result: RunResult) -> None:

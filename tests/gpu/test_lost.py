@@ -30,9 +30,11 @@ PTX = b'''.version 7.0
 }
 \\0'''
 
+delay = float(sys.argv.pop())
+
 def break_the_device():
     from cuda.bindings import driver, runtime
-    time.sleep(float(sys.argv.pop()))
+    time.sleep(delay)
     (status,) = runtime.cudaSetDevice(0)
     status, module = driver.cuModuleLoadData(PTX)
     status, function = driver.cuModuleGetFunction(module, b"store_nowhere")
