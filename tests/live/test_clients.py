@@ -321,6 +321,8 @@ def test_this_process_is_known_by_all_its_ids(tmp_path: Path, monkeypatch: pytes
     assert opened == [1, -1, 1, -1]
     assert Own.from_json(own.to_json()) == own
     (tmp_path / "self" / "fd" / "4").symlink_to("/dev/nvidia-uvm")
+    assert own_process(tmp_path) == own  # of a later run
+    monkeypatch.setattr(module, "_there_before", set())
     assert own_process(tmp_path).before == frozenset()
     monkeypatch.setattr(module, "find_driver", lambda: (None, "no driver"))
     assert own_process(tmp_path / "nowhere") == Own((os.getpid(),))
