@@ -293,8 +293,8 @@ def test_under_mps_kernels_are_the_servers(way: str) -> None:
 
 
 def test_this_process_is_known_by_all_its_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of the namespaces that /proc shows, and who was there before it opened a GPU; afterwards nobody is known
-    to have been."""
+    """Those of the namespaces that /proc shows, and who was there before it opened a GPU; afterwards those whom an
+    earlier call saw."""
     (tmp_path / "self" / "fd").mkdir(parents=True)
     (tmp_path / "self" / "status").write_text("Name:\tpython\nNSpid:\t600123\t123\t7\n")
     (tmp_path / "self" / "fd" / "3").symlink_to("/dev/nvidia0")
