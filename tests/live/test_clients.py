@@ -253,6 +253,7 @@ def test_nothing_is_told() -> None:
     """No list, no samples: that is what is said, and nobody is accused."""
     seen = World({OWN: always(1)}, lists=None, samples=None).seen()
     assert seen == GpuSharing((), None, False, ("which other processes use the GPU", "whose kernels run"))
+    assert seen.sm_ratio is None  # 0 would say that none ran
 
 
 def test_a_list_without_this_process_is_not_all() -> None:
