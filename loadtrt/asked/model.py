@@ -319,8 +319,8 @@ class Model(Strict):
         """Raise UsageError where a partition has no context."""
         if self.contexts < self.partitions:
             raise UsageError(
-                f"--partitions {self.partitions} needs as many contexts: add --contexts {self.partitions}, or take "
-                "--sms for a part of the GPU"
+                f"--partitions {self.partitions} needs as many contexts: give --contexts {self.partitions} or more, or "
+                "take --sms for a part of the GPU"
             )
 
     @property

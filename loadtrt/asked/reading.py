@@ -64,6 +64,7 @@ _ONE_MODEL = "a run drives one model so far, and there are {}: leave one of them
 _CODE = ("plugins", "allow_host_code", "lean_library")
 # What a run writes and how it is watched: no part of what is measured.
 OUTPUT_KEYS = keys_of("Results", "Watching") - {"profile", "telemetry"}
+_JUDGED = {"shared_gpu"}  # but it decides the verdict; a search may be resumed with it
 
 
 def load_config(
@@ -236,9 +237,9 @@ def _read_yaml(file: Path, options: dict[str, Any] | None = None) -> dict[str, A
         raise UsageError(f"{file} must hold option names with their values, such as 'contexts: 4'")
     if "schema_version" in data and isinstance(data.get("config"), dict):
         # A run.json: the same run again, without writing over it.
-        return _without_code(
-            {key: value for key, value in data["config"].items() if key not in OUTPUT_KEYS}, file, options or {}
-        )
+        left_out = OUTPUT_KEYS - _JUDGED
+        kept = {key: value for key, value in data["config"].items() if key not in left_out}
+        return _without_code(kept, file, options or {})
     if "schema_version" in data:
         raise UsageError(f"{file} is a result without the configuration of a run: give a YAML file or a run.json")
     return _with_underscores(data, file)

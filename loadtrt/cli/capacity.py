@@ -126,6 +126,8 @@ def _wanted(
     load.setdefault("arrivals", process_type(load).word)
     batches = None if batch is None else parse_axis("batch", batch)
     first = {} if batches is None else {"batch": batches[0]}  # replaces the mix of a configuration file
+    if shared and given.get("shared_gpu") is False:
+        raise UsageError("--shared-host accepts others on the GPU, too: leave --no-shared-gpu out")
     accepted = {"shared_gpu": True} if shared else {}
     config = load_config(file, {**given, **load, **first, **accepted, "rate": "1/s"}, without=_OWN, base=True)
     _require_objectives(config)

@@ -11,7 +11,7 @@ from loadtrt.doctor import GPU_OPENS, Check, Group, fail, info, ok, warn, warn_i
 from loadtrt.doctor.host import device_files, gpus_on_bus, in_container
 from loadtrt.environment import version_of
 from loadtrt.errors import CudaError, EngineError
-from loadtrt.live.clients import LOOK_NS, Clients, own_process
+from loadtrt.live.clients import LOOK_NS, Clients, Own, own_process
 from loadtrt.live.nvml import MEGAHERTZ, find_driver, open_gpu
 from loadtrt.results.gpu_telemetry import SLOWDOWNS, clients_text
 from loadtrt.units import format_bytes, plural
@@ -203,10 +203,13 @@ def _settings(gpu: Gpu) -> list[Check]:
 
 
 def _processes(gpu: Gpu) -> Check:
-    if gpu.processes() is None:
+    listed, now_ns, pids = gpu.processes(), time.time_ns(), own_process().pids
+    if listed is None:
         return info("other processes", "unknown")
-    now_ns = time.time_ns()
-    others = Clients(gpu, own_process(), past_ns=LOOK_NS).between(now_ns - LOOK_NS, now_ns).clients
+    # No context is open here yet: ids that this process does not know are of others, which Clients would guess about.
+    there = {process.pid for process in listed} | {use.pid for use in gpu.sm_use((now_ns - LOOK_NS) // 1000) or ()}
+    own = Own(pids, frozenset(there.difference(pids)))
+    others = Clients(gpu, own, past_ns=LOOK_NS).between(now_ns - LOOK_NS, now_ns).clients
     remedy = "stop them or take another GPU (CUDA_VISIBLE_DEVICES): a run beside one that computes is INVALID"
     return warn_if(bool(others), "other processes", clients_text(others) or "none seen", remedy)
 

@@ -28,9 +28,19 @@ def inspect_file(
     """All facts of the plan or ONNX model at `path`. The bytes of the file, not its name, decide which of them it is.
 
     A plan's header is read without TensorRT. "loaded" needs TensorRT and a GPU; "not_loaded" is why that failed.
-    Raises UsageError for a file that is neither, and EngineError where `module` is named and cannot load the plan.
+    Raises UsageError for a file that is neither and for options that a model does not take, EngineError where `module`
+    is named and cannot load the plan.
     """
     if looks_like_onnx(path) or (path.suffix.lower() == ".onnx" and not looks_like_plan(path)):
+        for_plans = {
+            "--module": module,
+            "--plugins": plugins,
+            "--lean-library": lean_library,
+            "--allow-host-code": allow_host_code,
+        }
+        given = [option for option, value in for_plans.items() if value]
+        if given:
+            raise UsageError(f"{given[0]} is for TensorRT plans, not for ONNX models such as {path}: leave it out")
         return _onnx(path)
     header = read_header(path)
     facts: dict[str, Any] = {

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 DRIFT = 1.05  # ratio of latencies at the end and at the beginning, either way: clocks alone change them by 1 to 3 %
 FILLING = 0.05  # of the measured time: a queue that fills faster hardly shows in the numbers
+_OF_ALL = ("compute-bound", "unpartitioned")  # said of a GPU that the run has to itself
 _MORE = 1.2  # times the requests that are needed, as Poisson arrivals vary
 
 
@@ -45,7 +46,7 @@ def findings_of(result: RunResult) -> tuple[Finding, ...]:
         findings += _changes(result) or [_unsettled(result)]
     shared = result.sharing is not None and bool(result.sharing.computing)  # then the engine alone is not the limit
     if result.model.metrics["compute"].max_ns:  # else all time is the load generator's own
-        findings += [found for found in bottlenecks(result) if not (shared and found.kind == "compute-bound")]
+        findings += [found for found in bottlenecks(result) if not (shared and found.kind in _OF_ALL)]
     findings += log_findings(result.model.engine, result.config.trt_log)
     findings += [_few(result), _inexact(result)]
     return tuple(finding for finding in findings if finding is not None)

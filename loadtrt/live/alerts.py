@@ -51,7 +51,8 @@ def alerts_of(snapshot: Snapshot, facts: RunFacts, gpu: GpuReading | None, now_n
 def law_alerts(snapshot: Snapshot, facts: RunFacts, gpu: GpuReading | None = None) -> tuple[Alert, ...]:
     """The problems that the run would have if it ended now, and whether it is overloaded.
 
-    While it measures, a run with too few requests for a p99 shows failures only; "no-requests" is for the end.
+    While it measures, a run with too few requests for a p99 shows failures and others on the GPU only; "no-requests" is
+    for the end.
     """
     if snapshot.phase not in _MEASURED:
         return ()
@@ -67,7 +68,9 @@ def law_alerts(snapshot: Snapshot, facts: RunFacts, gpu: GpuReading | None = Non
                 "lower the load, or serve more of it: more contexts, or larger batches",
             )
         )
-    hidden = set(LAW_KINDS) - {"failed"} if early else set() if snapshot.phase == "done" else {"no-requests"}
+    hidden = set() if snapshot.phase == "done" else {"no-requests"}
+    if early:
+        hidden = set(LAW_KINDS) - {"failed", "gpu-shared"}
     return tuple(alert for alert in alerts if alert.kind not in hidden)
 
 

@@ -31,6 +31,7 @@ _US = 1000
 _BUSY = 0.5
 _PROC = Path("/proc")
 _MPS_SERVER = "nvidia-cuda-mps-server"
+_there_before: set[int] = set()  # before this process opened a GPU, for its later runs and profiles
 _NO_LIST = "which other processes use the GPU"
 _NOT_LISTED = "all processes that use the GPU: its list lacks even this one, as in a container"
 _NO_USE = "whose kernels run"
@@ -73,19 +74,20 @@ class Own:
 
 
 def own_process(proc: Path = _PROC) -> Own:
-    """How to recognize this process. Call it before it opens a GPU: later nobody is known to have been there before."""
+    """How to recognize this process. Call it before it opens a GPU: later nobody is known to have been there before but
+    those that an earlier call saw."""
     pids = tuple(dict.fromkeys((*_namespace_pids(proc), os.getpid())))
-    before: set[int] = set()
     if not _has_cuda(proc):
+        _there_before.clear()
         driver, _ = find_driver()
         now_us = time.time_ns() // _US
         for index in range(driver.gpus if driver else 0):
             gpu, _ = open_gpu(index)
             if gpu is not None:
                 with gpu:
-                    before |= {process.pid for process in gpu.processes() or ()}
-                    before |= {use.pid for use in gpu.sm_use(now_us - 2 * SECOND_NS // _US) or ()}
-    return Own(pids, frozenset(before))
+                    _there_before.update(process.pid for process in gpu.processes() or ())
+                    _there_before.update(use.pid for use in gpu.sm_use(now_us - 2 * SECOND_NS // _US) or ())
+    return Own(pids, frozenset(_there_before))
 
 
 def _namespace_pids(proc: Path) -> list[int]:

@@ -63,8 +63,8 @@ class Watch:
         why = ""
         if bus_id is not None:
             self._gpu, why = open_gpu(bus_id)
-        if why and telemetry:
-            self._say(f"no GPU telemetry: {why}")
+        if why:
+            self._say(f"{'no GPU telemetry, and ' if telemetry else ''}who else uses the GPU is not known: {why}")
         samples = telemetry and self._gpu is not None
         if self.observer is None:
             return

@@ -62,8 +62,8 @@ def _needed(others: str, points: list[tuple[SweepPoint, RunResult]]) -> Iterator
 def _beside(result: SweepResult) -> Iterator[Block]:
     rows = []
     for others, points in _groups(result, _LANES):
-        plain = [item for item in points if item[0].settings["partitions"] == 1]
-        parted = [item for item in points if item[0].settings["partitions"] > 1]
+        plain = [item for item in points if item[0].settings.get("partitions") == 1]
+        parted = [item for item in points if item[0].settings.get("partitions", 1) > 1]
         if not plain or not parted:
             continue
         best = [max(side, key=lambda item: _rate(item[1])) for side in (plain, parted)]

@@ -236,7 +236,7 @@ def engine_facts(result: RunResult) -> Iterator[Block]:
     if engine.conversion is not None:
         yield from map(words, engine.conversion.sentences())
     yield from map(words, engine.notes)
-    if engine.submit_rates:
+    if len(engine.submit_rates) > 1 and engine.mode.get("submit") in engine.submit_rates:
         yield words(_submit_text(engine))
     if result.model.deviation is not None:
         deviation = result.model.deviation

@@ -123,7 +123,7 @@ class GpuSharing:
     def sm_ratio(self) -> float | None:
         """Part of the time in which their kernels ran; None where the driver does not tell of each."""
         shares = [client.sm_ratio for client in self.clients if client.sm_ratio is not None]
-        return min(sum(shares), 1.0) if len(shares) == len(self.clients) else None
+        return min(sum(shares), 1.0) if self.told and len(shares) == len(self.clients) else None
 
 
 def clients_text(clients: Sequence[GpuClient]) -> str:

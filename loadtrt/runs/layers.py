@@ -126,8 +126,9 @@ def _gpu_around(
     """The GPU's facts before and after, and notes where it was not quiet or not at its speed. Gives a function that
     tells whether the clocks are steady."""
     bus_id = bus_id_of(kind, device)
-    gpu = None if bus_id is None else open_gpu(bus_id)[0]
+    gpu, why = (None, "") if bus_id is None else open_gpu(bus_id)
     if gpu is None:
+        profiled.notes += [f"who else uses the GPU is not known: {why}"] if why else []
         yield lambda: True
         return
     with gpu:

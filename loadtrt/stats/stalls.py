@@ -70,6 +70,7 @@ _EXPLAINED = 0.05  # of the spans are as long: nothing out of the ordinary
 _FEW = (459, 662, 838, 1001)  # requests of which none, one, two … are of a part of one in a hundred: n_min of LoadGen
 _FOLLOWED = 1000  # the most stalls whose delayed requests are counted: the longest ones
 _BLOCK = 1 << 12
+_CELLS = 1 << 22  # silences × lanes that are looked at: 32 MiB for each array of them
 
 
 def stall_of(records: Records, start_ns: int, places: int, sets: int = 0, steady: bool = True) -> Stall | None:
@@ -150,7 +151,8 @@ def _rare(spans: Spans, values: Series, long: npt.NDArray[np.bool_], most: int |
 def _silences(spans: Spans, lanes: Places, least_ns: float) -> list[Interval]:
     """Stalls of all lanes, by the silences in which two lanes and more were in flight."""
     end, count = spans.end, len(spans.end)
-    last = 1 + np.argsort(-np.diff(end), kind="stable")[: 10 * LONGEST]  # completions that end the longest silences
+    most = min(10 * LONGEST, _CELLS // len(lanes))
+    last = 1 + np.argsort(-np.diff(end), kind="stable")[:most]  # completions that end the longest silences
     until, begun = end[last], end[last - 1]
     starts = np.full((len(lanes), len(last)), np.iinfo(np.int64).max)
     scales = np.ones(starts.shape)

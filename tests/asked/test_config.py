@@ -159,6 +159,15 @@ def test_several_requests_a_launch_are_for_closed_loops_of_one_size(other: dict[
         RunConfig.of(**{"engine": "x.plan", "requests_per_launch": 4, **other})
 
 
+def test_a_result_brings_what_its_verdict_was_judged_by(tmp_path: Path) -> None:
+    """The same run again: others on the GPU stay accepted, while what it wrote and showed is left out."""
+    config = RunConfig.of(engine="x.plan", shared_gpu=True, quiet=True)
+    file = tmp_path / "run.json"
+    file.write_text(json.dumps({"schema_version": "loadtrt.run/1", "config": config.options()}, default=str))
+    again = load_config(file, {})
+    assert (again.shared_gpu, again.quiet) == (True, False)
+
+
 @pytest.mark.parametrize("dashes", [False, True])
 @pytest.mark.parametrize("nested", [False, True])
 def test_a_result_brings_no_code(

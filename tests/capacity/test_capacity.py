@@ -411,6 +411,9 @@ def test_a_shared_host_has_a_shared_gpu(other_run: None) -> None:
         done = loadtrt("capacity", *options, *accepted)
         assert done.returncode == code, done.stderr
         assert ("process 77" in done.stderr + done.stdout) == (not accepted)
+    done = loadtrt("capacity", *options, "--shared-host", "--no-shared-gpu")
+    sentence = "--shared-host accepts others on the GPU, too: leave --no-shared-gpu out\n"
+    assert (done.returncode, done.stderr) == (2, f"loadtrt: {sentence}")
 
 
 class Machine:

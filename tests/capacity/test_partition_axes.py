@@ -43,7 +43,9 @@ def test_counts_are_read_as_those_of_contexts() -> None:
 def test_contexts_and_partitions_belong_together() -> None:
     """Law: a run of fewer contexts than partitions is refused wherever its options come from; a result that was
     narrowed to fewer contexts is read all the same."""
-    with pytest.raises(UsageError, match=r"--partitions 4 needs as many contexts: add --contexts 4, or take --sms"):
+    with pytest.raises(
+        UsageError, match=r"--partitions 4 needs as many contexts: give --contexts 4 or more, or take --sms"
+    ):
         RunConfig.of(engine="a.plan", contexts=2, partitions=4)
     whole = RunConfig.of(engine="a.plan", contexts=4, partitions=4)
     with pytest.raises(UsageError, match="--partitions 4 needs"):
@@ -73,7 +75,7 @@ def test_a_sweep_measures_the_points_that_can_be(tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         (("--contexts", "1,2", "--partitions", "4,8"), "no point of the sweep can be measured: 4 partitions need"),
-        (("--partitions", "1,2"), "--partitions 2 needs as many contexts: add --contexts 2"),
+        (("--partitions", "1,2"), "--partitions 2 needs as many contexts: give --contexts 2 or more"),
         (("--sms", "8,16"), "--sms is for TensorRT plans"),
     ],
 )

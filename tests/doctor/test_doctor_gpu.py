@@ -216,7 +216,6 @@ class FakeGpu:
         settings: GpuSettings = SETTINGS,
         processes: tuple[GpuProcess, ...] | None = (),
     ) -> None:
-        self.listed = processes
         self.read, self.settings, self.processes = lambda: reading, lambda: settings, lambda: processes
         self.sm_use, self.process_name, self.utilization = lambda _: (), lambda _: "python3", lambda: 0.0
 
@@ -250,8 +249,8 @@ def one_gpu(
     monkeypatch.setattr(runtime, "call", lambda *_: 0)
     monkeypatch.setattr(runtime, "memory_info", memory_info)
     monkeypatch.setattr(nvidia, "open_gpu", open_gpu)
-    there = frozenset(process.pid for process in (fake and fake.listed) or ()) - {os.getpid()}
-    monkeypatch.setattr(nvidia, "own_process", lambda: Own((os.getpid(),), there))
+    # As where CUDA has been started, which counting the GPUs does: who was there before is not known.
+    monkeypatch.setattr(nvidia, "own_process", lambda: Own((os.getpid(),)))
     [group] = nvidia.gpus()
     assert group.title == "GPU 0: NVIDIA H100"
     assert opened == [BUS_ID]

@@ -100,3 +100,16 @@ def test_inspect_of_a_model(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(UsageError, match="not an ONNX model, or it is cut short"):
         CliRunner().invoke(inspect_command, [str(path)], catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    "option", [("--module", "tensorrt"), ("--plugins", "x.so"), ("--lean-library", "x.so"), ("--allow-host-code",)]
+)
+def test_options_of_plans_are_not_ignored_for_a_model(option: tuple[str, ...], tmp_path: Path) -> None:
+    """No TensorRT reads the model: what would change how it does is refused."""
+    model = tmp_path / "m.onnx"
+    model.write_bytes(b"")
+    with pytest.raises(
+        UsageError, match=rf"^{option[0]} is for TensorRT plans, not for ONNX models such as .*leave it out$"
+    ):
+        CliRunner().invoke(inspect_command, [str(model), *option], catch_exceptions=False)

@@ -187,7 +187,7 @@ def test_a_profile_computes_on_the_partition(monkeypatch: pytest.MonkeyPatch, tm
         (("--engine", "simulated:null", "--sms", "8"), 2, "--sms is for TensorRT plans"),
         (("--engine", "simulated:null", "--partitions", "2", "--contexts", "2"), 2, "--partitions is for TensorRT"),
         (("--engine", "zoo:googlenet", "--on", "onnxruntime", "--sms", "8"), 2, "not for models on ONNX Runtime"),
-        (("--engine", "simulated:null", "--partitions", "8"), 2, "--partitions 8 needs as many contexts: add --conte"),
+        (("--engine", "simulated:null", "--partitions", "8"), 2, "--partitions 8 needs as many contexts: give --cont"),
         (("--engine", "simulated:null", "--partitions", "0"), 2, "--partitions"),
         (("--engine", "simulated:null", "--sms", "0"), 2, "--sms"),
         (("--engine", "simulated:null", "--sms", "half"), 2, "--sms"),

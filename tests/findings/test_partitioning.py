@@ -9,6 +9,7 @@ import pytest
 
 from loadtrt.capacity.grid import parse_axis, unusable
 from loadtrt.findings.findings import findings_of
+from loadtrt.results.gpu_telemetry import GpuClient, GpuSharing
 from loadtrt.results.steadiness import Steadiness
 from runs_by_hand import engine, run_of
 
@@ -53,6 +54,11 @@ def test_a_full_gpu_may_be_partitioned(result: RunResult, contexts: int) -> None
     partitions = parse_axis("partitions", given["--partitions"])
     assert partitions == (1, 8)
     assert all(unusable({"contexts": contexts, "partitions": count}) is None for count in partitions)
+
+
+def test_a_gpu_that_others_fill_is_not_told_of() -> None:
+    """Law: how full this run alone would make it is not known then."""
+    assert _of(_full(sharing=GpuSharing((GpuClient(77, sm_ratio=0.5),)))) is None
 
 
 def test_an_overloaded_open_loop_is_a_full_gpu_too() -> None:

@@ -26,6 +26,7 @@ from loadtrt.live.observer import RunFacts
 from loadtrt.live.view import number_now
 from loadtrt.records.board import Board
 from loadtrt.records.histogram import QUANTILE_ERROR, bucket_of
+from loadtrt.results.gpu_telemetry import GpuClient, GpuSharing
 from loadtrt.runs.watched import facts_of
 
 if TYPE_CHECKING:
@@ -208,6 +209,16 @@ def test_a_run_that_has_just_begun_has_no_faults_yet() -> None:
         assert [alert.kind for alert in _alerts(replace(none, phase=phase))] == kinds
     failed = replace(few, outcomes=np.array([[3, 1, 0, 0], [0, 0, 0, 0]], np.int64))
     assert [alert.kind for alert in _alerts(failed)] == ["failed"]
+
+
+def test_others_on_the_gpu_are_told_from_the_first_look_on() -> None:
+    """A slow engine serves few requests in a whole run: its alerts must not wait for a p99."""
+    sharing = GpuSharing((GpuClient(77, "python3", sm_ratio=0.5),))
+    few = snapshot(1.0, (10, 10))
+    assert not counts_now(few).at_p99
+    [alert] = law_alerts(few, FACTS, replace(GPU, sharing=sharing))
+    assert (alert.kind, "python3 (process 77" in alert.evidence) == ("gpu-shared", True)
+    assert law_alerts(few, replace(FACTS, shared_gpu=True), replace(GPU, sharing=sharing)) == ()
 
 
 def test_lateness_has_the_limit_of_the_verdict() -> None:

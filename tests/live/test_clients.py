@@ -253,6 +253,7 @@ def test_nothing_is_told() -> None:
     """No list, no samples: that is what is said, and nobody is accused."""
     seen = World({OWN: always(1)}, lists=None, samples=None).seen()
     assert seen == GpuSharing((), None, False, ("which other processes use the GPU", "whose kernels run"))
+    assert seen.sm_ratio is None  # 0 would say that none ran
 
 
 def test_a_list_without_this_process_is_not_all() -> None:
@@ -293,8 +294,8 @@ def test_under_mps_kernels_are_the_servers(way: str) -> None:
 
 
 def test_this_process_is_known_by_all_its_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of the namespaces that /proc shows, and who was there before it opened a GPU; afterwards nobody is known
-    to have been."""
+    """Those of the namespaces that /proc shows, and who was there before it opened a GPU; afterwards those whom an
+    earlier call saw."""
     (tmp_path / "self" / "fd").mkdir(parents=True)
     (tmp_path / "self" / "status").write_text("Name:\tpython\nNSpid:\t600123\t123\t7\n")
     (tmp_path / "self" / "fd" / "3").symlink_to("/dev/nvidia0")
@@ -321,6 +322,8 @@ def test_this_process_is_known_by_all_its_ids(tmp_path: Path, monkeypatch: pytes
     assert opened == [1, -1, 1, -1]
     assert Own.from_json(own.to_json()) == own
     (tmp_path / "self" / "fd" / "4").symlink_to("/dev/nvidia-uvm")
+    assert own_process(tmp_path) == own  # of a later run
+    monkeypatch.setattr(module, "_there_before", set())
     assert own_process(tmp_path).before == frozenset()
     monkeypatch.setattr(module, "find_driver", lambda: (None, "no driver"))
     assert own_process(tmp_path / "nowhere") == Own((os.getpid(),))

@@ -220,6 +220,20 @@ def test_a_profile_notes_who_else_computed(share: float, gpu: FakeGpu, monkeypat
     assert all("program 77 (process 77, 1.00 GiB, kernels for 40 %" in note for note in profiled.notes)
 
 
+def test_a_profile_notes_that_nobody_can_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is a GPU and no NVML; without a GPU there is nothing to say."""
+    monkeypatch.setattr(layers, "open_gpu", lambda _: (None, "there is no NVIDIA driver here"))
+    for bus_id, notes in (
+        ("0000:01:00.0", ["who else uses the GPU is not known: there is no NVIDIA driver here"]),
+        (None, []),
+    ):
+        monkeypatch.setattr(layers, "bus_id_of", lambda *_, bus_id=bus_id: bus_id)
+        profiled = Profiled()
+        with layers._gpu_around("tensorrt", 0, Own((os.getpid(),)), {}, profiled):
+            pass
+        assert profiled.notes == notes
+
+
 def test_metrics_that_cannot_be_served_are_an_error(gpu: FakeGpu) -> None:  # its fakes
     """At once, before an engine is loaded; the process is ended."""
     FakeObserver.ready_error = UsageError("the port is in use")
@@ -263,15 +277,18 @@ def test_an_observer_that_fails_costs_its_telemetry_alone(way: str, gpu: FakeGpu
     assert observer.closed
 
 
-def test_without_nvml_nothing_is_known(gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> None:  # its fakes
-    """No clocks, no telemetry, no observer; the reason is said."""
+@pytest.mark.parametrize("telemetry", [True, False])
+def test_without_nvml_nothing_is_known(telemetry: bool, gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No clocks, no telemetry, no observer, and no word on others on the GPU; the reason is said once."""
+    assert gpu  # its fakes
     monkeypatch.setattr(module, "open_gpu", lambda _: (None, "there is no NVIDIA driver here"))
     said: list[str] = []
     watch = Watch(Wishes(), said.append)
-    watch.open("0000:01:00.0")
+    watch.open("0000:01:00.0", telemetry=telemetry)
     watch.begin()
     assert (watch.clocks.settled(), watch.clocks.environment(), watch.end(0, 1, 1)) == (None, {}, None)
-    assert said == ["no GPU telemetry: there is no NVIDIA driver here"]
+    sentence = "who else uses the GPU is not known: there is no NVIDIA driver here"
+    assert said == [f"no GPU telemetry, and {sentence}" if telemetry else sentence]
     watch.close()
 
 

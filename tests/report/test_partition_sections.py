@@ -123,3 +123,14 @@ def test_there_is_nothing_to_compare_without_both_sides() -> None:
     assert header not in _partitioned({(8, 4): 100.0, (8, 2): 100.0})
     assert header not in _partitioned({(8, 1): 100.0, (4, 1): 100.0})
     assert header not in _partitioned({(8, 1): 100.0, (8, 2): 100.0}, {"sms": 16})
+
+
+@pytest.mark.parametrize("others", [{}, {"partitions": 1}])
+def test_a_point_that_lacks_the_axis_is_left_out(others: dict[str, Any]) -> None:
+    """A sweep that someone has edited is shown all the same."""
+    points = [({"partitions": 2}, _run(1000.0, "2 of 64 SMs")), (others, _run(900.0))]
+    result = _sweep(points[:1]).model_copy(
+        update={"points": tuple(SweepPoint(settings=settings, run=run) for settings, run in points)}
+    )
+    text = " ".join(plain(list(sweep(result, "", ""))).split())
+    assert ("inferences/s without partitions" in text) == bool(others)

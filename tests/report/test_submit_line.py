@@ -13,6 +13,8 @@ from runs_by_hand import engine, run_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from loadtrt.results.run_result import RunResult
+
 
 @pytest.mark.parametrize(
     ("chosen", "rates", "line"),
@@ -26,5 +28,17 @@ if TYPE_CHECKING:
 def test_one_line_says_which_way_was_chosen(chosen: str, rates: Mapping[str, float | None], line: str | None) -> None:
     """And by how much, or that no other was tried; nothing where there was no choice."""
     run = run_of(engine=engine(mode={"graph": "yes", "submit": chosen}, submit_rates=rates))
-    texts = ["".join(map(str, block.pieces)) for block in engine_facts(run) if isinstance(block, Words)]
-    assert [text for text in texts if text.startswith("submit")] == ([line] if line else [])
+    assert _lines(run) == ([line] if line else [])
+
+
+@pytest.mark.parametrize(
+    ("mode", "rates"), [({}, {"graph": 100.0, "apart": 90.0}), ({"submit": "graph"}, {"graph": 100.0})]
+)
+def test_rates_without_a_choice_have_no_line(mode: Mapping[str, str], rates: Mapping[str, float]) -> None:
+    """A result that someone has edited, or another program has written, is shown all the same."""
+    assert _lines(run_of(engine=engine(mode={"graph": "yes", **mode}, submit_rates=rates))) == []
+
+
+def _lines(run: RunResult) -> list[str]:
+    texts = ("".join(map(str, block.pieces)) for block in engine_facts(run) if isinstance(block, Words))
+    return [text for text in texts if text.startswith("submit")]

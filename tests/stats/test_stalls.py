@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -206,3 +208,18 @@ def test_a_load_that_pauses_is_no_stall() -> None:
     stops = Stops(50, 500)
     assert stall_of(served(LAWS[0], 20_000, 1, stops=stops), 0, 1) is not None
     assert stall_of(served(LAWS[0], 20_000, 1, stops=stops), 0, 1, steady=False) is None
+
+
+def test_thousands_of_lanes_take_no_gigabytes() -> None:
+    """The silences that are looked at grow fewer, as each is looked at in every lane."""
+    lanes, count = 3_000, 30_000
+    rows = np.zeros((count, len(COLUMNS)), np.int64)
+    rows[:, COLUMNS.index("lane")] = np.arange(count) % lanes
+    rows[:, COLUMNS.index("due")] = rows[:, COLUMNS.index("submitted")] = np.arange(count) * MS
+    rows[:, COLUMNS.index("completed")] = (np.arange(count) + lanes) * MS
+    tracemalloc.start()
+    try:
+        assert stall_of(Records(rows), 0, lanes) is None
+        assert tracemalloc.get_traced_memory()[1] < 2**30
+    finally:
+        tracemalloc.stop()
