@@ -82,6 +82,10 @@ class CompletionQueue:
         self._computes[number]()
         return 0
 
+    def close(self) -> None:
+        """Let go of TensorRT's contexts, which must be freed before their engine. Safe to call twice."""
+        self._computes.clear()
+
     def use(self, way: int) -> None:
         """Submit in this one of the lanes' ways from now on; nothing may be in flight."""
         self.view.n[loop.WAY] = way

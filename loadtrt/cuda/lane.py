@@ -86,7 +86,7 @@ class Lane:
         per_launch: requests of one submit.
         lanes: number of lanes of this kind on the device.
         submit: the way in which its work is to be spread, as far as possible.
-        make_stream: makes the streams beside `stream`.
+        make_stream: makes the streams of compute beside `stream`.
         """
         self._parts = [
             part._replace(tensors=[spec for spec in part.tensors if not spec.shape_values]) for part in parts
@@ -114,8 +114,9 @@ class Lane:
         try:
             for _ in range(buffers * per_launch):
                 self.sets.append(BufferSet([part.tensors for part in self._parts], copies=copies))
-            for _ in range(1, max(shape.stream_count for shape in self.shapes)):
-                self._streams.append(make_stream())
+            computing = {shape.streams_of(slot)[1] for shape in self.shapes for slot in range(buffers)}
+            for number in range(1, max(shape.stream_count for shape in self.shapes)):
+                self._streams.append(make_stream() if number in computing else Stream())
             if max([self._warm(number) for number in range(len(self._parts))]) > _SLOW_MS:
                 del self.shapes[1:]
             self._bind_programs()

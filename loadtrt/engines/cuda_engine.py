@@ -278,8 +278,7 @@ class TensorRTEngine:
         failure was raised where it was noticed."""
         pinned = [buffer for arrays in self._inputs for buffer in arrays.values()]
         owned: list[Closes] = [*self._lanes, *self._contexts, *self._streams, self._placement, *pinned, self._plan]
-        if self._clock is not None:
-            owned.insert(0, self._clock)
+        owned[:0] = filter(None, (self._clock, self._queue))
         self._clock = self._queue = None
         self._lanes, self._contexts, self._streams, self._inputs = [], [], [], []
         with suppress(CudaError):

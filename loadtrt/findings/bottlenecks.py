@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from loadtrt.findings.lane_findings import closed_loop, lane_findings
 from loadtrt.findings.partitioning import unpartitioned
 from loadtrt.findings.remedies import (
+    compiled_loop,
     either,
     larger_batch,
     measured_submit,
@@ -121,6 +122,8 @@ def _enqueue(result: RunResult, use: Utilization) -> Finding:
         remedy = "remove --no-graph: a CUDA graph is enqueued in one call"
     else:
         remedy = f"more work in each enqueue: {either(more_per_launch(model, engine), larger_batch(model, engine))}"
+        if compiled := compiled_loop(model, engine):
+            remedy = f"{compiled}, or {remedy}"
         if engine.mode.get("graph") == "no":
             remedy += "; the engine's note says why there is no CUDA graph"
     return Finding(

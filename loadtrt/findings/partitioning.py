@@ -43,5 +43,5 @@ def unpartitioned(result: RunResult) -> Finding | None:
         f"{format_duration(compute)}",
         cause="the contexts' kernels share all SMs; where each context has SMs of its own, a full GPU may serve a few "
         "percent more",
-        remedy=f"'loadtrt sweep --copies off --contexts {lanes} --partitions 1,{_PARTITIONS}' shows what partitions bring here",
+        remedy=f"'loadtrt sweep --copies off --contexts {lanes} --partitions 1,{_PARTITIONS}' shows what they bring",
     )

@@ -80,7 +80,13 @@ def faster_host(model: Model, engine: EngineInfo, command: Sequence[str]) -> str
         return f"use {larger_batch(model, engine)}, or leave --latency out, for more requests in flight"
     buffers = "more --buffers" if model.buffers < _most("buffers") else ""
     launch = "" if "sweep" in command[1:2] else more_per_launch(model, engine)  # which has no such option
-    return f"use {either(buffers, larger_batch(model, engine), launch)}"
+    return f"use {either(compiled_loop(model, engine), buffers, larger_batch(model, engine), launch)}"
+
+
+def compiled_loop(model: Model, engine: EngineInfo) -> str:
+    """What makes the loop machine code, where that is all it lacks."""
+    drivable = engine.mode.get("graph") == "yes" and model.wait == "spin" and not model.batcher
+    return "a compiled loop (pip install 'loadtrt[fast]')" if drivable and engine.mode.get("loop") == "python" else ""
 
 
 def one_at_a_time(command: Sequence[str]) -> bool:

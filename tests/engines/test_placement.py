@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 class _Clock:
     """A GPU's clock that owns nothing."""
 
+    anchor, anchor_ns, host_ns_per_ms = 1, 0, 1e6
+
     def take_anchor(self) -> None:
         pass
 
@@ -70,13 +72,16 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> _Machine:
 @pytest.mark.parametrize(
     "options", [{}, {"graph": False}, {"copies": False}, {"buffers": 3}, {"requests_per_launch": 4}]
 )
-def test_every_stream_of_a_lane_is_of_its_partition(machine: _Machine, options: dict[str, Any]) -> None:
-    """Law: of whatever shape a lane is, context i's streams are of partition i modulo N: none is plain. The mode has
-    what was given."""
+def test_every_compute_of_a_lane_is_in_its_partition(machine: _Machine, options: dict[str, Any]) -> None:
+    """Law: of whatever shape a lane is, context i computes on streams of partition i modulo N; streams that are plain
+    copy alone. The mode has what was given."""
     engine = machine.allocate(contexts=6, partitions=4, **options)
     assert engine.info.mode["partitions"] == "4 of 32 SMs"
     for number, lane in enumerate(engine._lanes):
-        assert {machine.driver.owner.get(int(stream)) for stream in lane._streams} == {-1 - number % 4}
+        owners = [machine.driver.owner.get(int(stream)) for stream in lane._streams]
+        computing = {shape.streams_of(slot)[1] for shape in lane.shapes for slot in range(shape.buffers)}
+        assert {owners[stream] for stream in computing} == {-1 - number % 4}
+        assert {owner for stream, owner in enumerate(owners) if stream not in computing} <= {None}
     greens = machine.greens()
     assert {len(green) for green in greens} == {1}
     assert {green for enqueue in greens for green in enqueue} == {-1, -2, -3, -4}

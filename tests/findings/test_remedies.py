@@ -314,3 +314,23 @@ def test_a_larger_batch_in_words() -> None:
         assert static == "a plan for larger batches ('loadtrt build --batch', if its model leaves the batch open)"
         model_of_cpu = engine("onnxruntime", larger_batch=False)
         assert larger_batch(model, model_of_cpu) == "a model that takes larger batches"
+
+
+@pytest.mark.parametrize(
+    ("mode", "options", "told"),
+    [
+        ({"loop": "python"}, {}, True),
+        ({"loop": "compiled"}, {}, False),
+        ({}, {}, False),  # another engine
+        ({"loop": "python", "graph": "no"}, {}, False),  # only Python calls TensorRT
+        ({"loop": "python"}, {"wait": "block"}, False),
+        ({"loop": "python"}, {"batcher": "max=4,delay=1ms", "rate": "9/s"}, False),
+    ],
+)
+def test_a_compiled_loop_is_proposed_where_it_is_all_that_lacks(
+    mode: dict[str, str], options: dict[str, Any], told: bool
+) -> None:
+    """Not where numba would change nothing."""
+    model = RunConfig.of(engine="simulated:null", **options).model
+    info = engine(mode={"graph": "yes", "copies": "yes", "wait": "spin", **mode})
+    assert ("loadtrt[fast]" in faster_host(model, info, ("loadtrt", "run"))) is told
