@@ -106,7 +106,7 @@ def _host(result: RunResult, use: Utilization) -> Finding | None:
     elif buffer_sets(result) == 1:
         remedy = "--buffers 2 hands a lane its next request before it is idle"
     else:
-        remedy = f"free a core for loadtrt, or use {larger_batch(model, engine)}"
+        remedy = f"free a core for loadtrt, or use {either(compiled_loop(model, engine), larger_batch(model, engine))}"
     return Finding(
         kind="host-bound",
         evidence=evidence,

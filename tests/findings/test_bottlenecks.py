@@ -281,6 +281,8 @@ def test_host_bound() -> None:
     idle = only(run_of(starved_fraction=0.03, busy=0.97))
     assert (idle.kind, idle.remedy) == ("host-bound", "free a core for loadtrt, or use a larger --batch")
     assert "3.0 % of the time" in idle.evidence
+    python = engine(mode={"graph": "yes", "copies": "yes", "wait": "spin", "loop": "python"})
+    assert "use a compiled loop" in only(run_of(starved_fraction=0.03, busy=0.97, engine=python)).remedy
     assert kinds(run_of(starved_fraction=0.06, busy=0.94, valid=False, problems=(STARVED,))) == []
 
     late = {"latency": 300.0, "lateness": 40.0, "compute": 200.0}
