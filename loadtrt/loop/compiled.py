@@ -6,6 +6,7 @@ from __future__ import annotations
 import ctypes
 import warnings
 from functools import cache, partial
+from operator import ge
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
@@ -33,6 +34,10 @@ def spinner(state: State, device: Device) -> Callable[[int], int]:
     Raises EngineError where this numba cannot compile it."""
     from numba import __version__, typeof
 
+    n, of = state.n, device.n
+    wanted = n[of_requests.LANE_COUNT] - 1, n[of_requests.PLACES] - 1, state.order.max()
+    if any(map(ge, wanted, (of[of_device.LANES], of[of_device.BUFFER_SETS], of[of_device.SETS]))):
+        raise IndexError("the load has more lanes, buffer sets or input sets than the engine")
     device = Device(*(_c_function()(field) if callable(field) else field for field in device))
     types = tuple(map(typeof, (state, device, 0)))
     with warnings.catch_warnings():

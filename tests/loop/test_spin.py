@@ -248,6 +248,19 @@ def test_a_lane_without_a_request_in_flight_finishes_none() -> None:
             go(START)
 
 
+@pytest.mark.skipif(not is_compiled(), reason="without numba nothing is compiled")
+@pytest.mark.parametrize("wanted", [(2, 1, 1, (0,)), (1, 2, 1, (0,)), (1, 1, 2, (0,)), (1, 1, 1, (0, 1))])
+def test_a_load_that_an_engine_has_no_place_for_is_refused(wanted: tuple[int, int, int, tuple[int, ...]]) -> None:
+    """More lanes, buffer sets, requests of a launch, or input sets: machine code would read other memory."""
+    *shape, order = wanted
+    rows, cursor = np.zeros((BOARD, COLUMNS), np.int64), np.array((0, BOARD), np.int64)
+    lanes, buffers, per_launch = shape
+    with pytest.raises(IndexError, match="than the engine"):
+        spinner(
+            new_state(lanes, buffers, per_launch, None, order, rows, cursor), CallbackDevice().device(compiled=True)
+        )
+
+
 def test_machine_code_stays_within_its_arrays() -> None:
     """The same scenarios with numba's check of each index, in a process of their own: numba keeps code by its source,
     whatever it checks."""
