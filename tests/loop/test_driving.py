@@ -234,6 +234,24 @@ async def test_machine_code_is_made_before_the_load_begins(monkeypatch: pytest.M
     assert order == ["compile", "begin"]
 
 
+@spinning
+async def test_a_turn_does_not_ask_what_the_engine_is(monkeypatch: pytest.MonkeyPatch, way: Way) -> None:
+    """To look through a protocol takes 0.1 ms, in which requests come due: it is done as a load begins, alone."""
+    asked: list[object] = []
+
+    class Asking(type):
+        def __instancecheck__(cls, engine: object) -> bool:
+            asked.append(engine)
+            return True
+
+    monkeypatch.setattr(scheduler, "Spins", Asking("Spins", (), {}))
+    use(monkeypatch, way)
+    turns: list[int] = []
+    await run(CallbackDevice(service_ns=(MS,)), Load(None, least_requests=200), way, on_turn=lambda: turns.append(0))
+    assert len(turns) > 20
+    assert len(asked) <= 2
+
+
 async def test_a_run_makes_its_driver_before_it_measures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Warm-up and measuring: first the driver, then the recorder's clock; and one before both, as the first compiles
     for seconds, in which no phase may be given up."""
