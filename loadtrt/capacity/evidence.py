@@ -317,7 +317,9 @@ def _not_alone(best: RunResult, runs: Sequence[RunResult]) -> str:
                 return f"the closed loop of one context is INVALID: {needs}"
             others, mode = best.model.engine.mode, run.model.engine.mode
             differ = [
-                f"{key} {value}, not {others.get(key)}" for key, value in mode.items() if others.get(key) != value
+                f"{key} {value}, not {others.get(key)}"
+                for key, value in mode.items()
+                if others.get(key) != value and key != "submit"  # which may differ
             ]
             return f"the closed loop of one context has other settings ({'; '.join(differ) or _words(run)}): {needs}"
     return f"the latency of a single request in flight was not measured: {needs}"
