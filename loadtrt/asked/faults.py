@@ -39,7 +39,8 @@ def fault_words(item: Any) -> str:
     """What is wrong with a value, of the errors of a ValidationError, without its place: "2000 is above 1024, the
     most"."""
     kind, limits, value = item["type"], item.get("ctx", {}), bounded_repr(item["input"])
-    number = value.strip("'")  # a text, where the command line has it
+    # A text, where the command line has it; a float that is whole is written as most people write it.
+    number = value.strip("'").removesuffix(".0")
     match kind:
         case "greater_than_equal":
             return f"{number} is below {_number(limits['ge'])}, the least"
