@@ -316,10 +316,9 @@ def _not_alone(best: RunResult, runs: Sequence[RunResult]) -> str:
             if _setting(run) == _setting(best):
                 return f"the closed loop of one context is INVALID: {needs}"
             others, mode = best.model.engine.mode, run.model.engine.mode
-            differ = [
-                f"{key} {value}, not {others.get(key)}" for key, value in mode.items() if others.get(key) != value
-            ]
-            return f"the closed loop of one context has other settings ({'; '.join(differ) or _words(run)}): {needs}"
+            unlike = [key for key in mode if mode[key] != others.get(key) and key != "submit"]  # which may differ
+            differ = "; ".join(f"{key} {mode[key]}, not {others.get(key)}" for key in unlike)
+            return f"the closed loop of one context has other settings ({differ or _words(run)}): {needs}"
     return f"the latency of a single request in flight was not measured: {needs}"
 
 

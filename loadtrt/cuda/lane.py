@@ -185,8 +185,11 @@ class Lane:
                         for part in parts:
                             self.programs[-1][-1] += self._submits(shape, slot, part, graph=True)
             except CudaError as error:
-                self.graph_refusal = f"{error}; {self._parts[part].reason()}"
                 self._streams[shape.streams_of(slot)[1]].synchronize()
+                if shape is not self.shapes[0]:  # the usual way is captured: for another, memory may be short
+                    del self.shapes[1:], self.programs[1:]
+                    return
+                self.graph_refusal = f"{error}; {self._parts[part].reason()}"
             else:
                 return
         graphs, self._graphs = self._graphs, {}

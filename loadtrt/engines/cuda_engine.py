@@ -161,6 +161,8 @@ class TensorRTEngine:
                     make_stream=make_stream,
                 )
             )
+            if self._config.graph and not graph:
+                self._lanes[-1].graph_refusal = "TensorRT says that its work cannot be captured"
         self._clock = GpuClock()
         self._queue = CompletionQueue(self._lanes, self._clock)
         self.ways = tuple(shape.way for shape in self._queue.shapes)

@@ -40,8 +40,7 @@ class Placement:
             self.notes.append(f"--sms {config.sms} is {made.sms} SMs here, as {device.name} rounds partitions up")
 
     def stream_maker(self, context: int) -> Callable[[], Stream]:
-        """What makes all streams of a context's lane, those of copies too: a copy that the driver makes by a kernel
-        does not leave the partition then."""
+        """What makes the streams on which a context computes; those that only copy are plain ones (cuda/lane.py)."""
         return Stream if self._partitions is None else self._partitions.stream_maker(context)
 
     def place(self, context: PlanContext, make_stream: Callable[[], Stream]) -> list[Stream]:

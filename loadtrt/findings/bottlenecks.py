@@ -59,7 +59,7 @@ def _copies(result: RunResult, use: Utilization) -> Finding | None:
         remedies.append("--buffers 2 lets copies overlap compute")
     elif sets == 2 and "buffers" not in engine.mode:
         remedies.append("--buffers 3 keeps the link busy from one request to the next")
-    if submit := measured_submit(result.config.model):
+    if engine.mode.get("submit") != "apart" and (submit := measured_submit(result.config.model)):
         remedies.append(f"{submit} tries copies on streams of their own")
     wide = sorted({spec.dtype for spec in engine.tensors if spec.is_input == (phase == "h2d")} & {"fp32", "fp64"})
     if wide and engine.kind in _REAL:
@@ -106,7 +106,7 @@ def _host(result: RunResult, use: Utilization) -> Finding | None:
     elif buffer_sets(result) == 1:
         remedy = "--buffers 2 hands a lane its next request before it is idle"
     else:
-        remedy = f"free a core for loadtrt, or use {larger_batch(model, engine)}"
+        remedy = f"free a core for loadtrt, or use {either(compiled_loop(model, engine), larger_batch(model, engine))}"
     return Finding(
         kind="host-bound",
         evidence=evidence,

@@ -50,7 +50,7 @@ def one_more_context(model: Model) -> str:
 
 def measured_submit(model: Model) -> str:
     """The way of submitting that warm-up measures to be the faster, where the user has chosen one."""
-    return "" if getattr(model, "submit", "auto") == "auto" else "--submit auto"
+    return "" if model.submit == "auto" else "--submit auto"
 
 
 def lower_load(model: Model, than: str = "") -> str:

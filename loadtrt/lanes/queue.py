@@ -53,7 +53,8 @@ class Queue:
     def take_dropped(self) -> Instants:
         """Due instants of the requests dropped since the last call."""
         told, self._told = self._told, self.n[DROPPED]
-        return np.array(self.state.dropped[told : self._told], np.int64)
+        dropped: Instants = self.arrays.dropped[told : self._told]  # np.array() of a memoryview takes 0.04 ms
+        return dropped.copy()
 
     def close(self) -> None:
         """Admit no further request."""

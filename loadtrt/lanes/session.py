@@ -142,6 +142,8 @@ async def run_session(
         if not allocated:
             engine.allocate(inputs)
         session.allocate_ns = engine.now_ns() - began
+        # Its loop is compiled now, where none was kept: in warm-up, clocks would be given up before they settle.
+        Driver(engine, Recorder(engine.contexts, 0, keep=0), Load(None), stop)
         if config.warmup and isinstance(engine, Submits) and len(engine.ways) > 1 and engine.way is None:
             begins("warm-up")  # before outputs are compared: those of requests that are submitted as the measured ones
             await _choose_way(engine, config, len(inputs), stop, session)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from loadtrt import units
+from loadtrt.errors import EngineError
 from loadtrt.loop import device as of_device
 from loadtrt.loop import requests as of_requests
 from loadtrt.loop.device import Device, spin
@@ -29,8 +30,9 @@ _COMPILED = (
 
 
 def spinner(state: State, device: Device) -> Callable[[int], int]:
-    """`spin` of these arrays until an instant, as machine code. Compiling takes seconds, once; numba is installed."""
-    from numba import typeof
+    """`spin` of these arrays until an instant, as machine code. Compiling takes seconds, once; numba is installed.
+    Raises EngineError where this numba cannot compile it."""
+    from numba import __version__, typeof
 
     n, of = state.n, device.n
     wanted = n[of_requests.LANE_COUNT] - 1, n[of_requests.PLACES] - 1, state.order.max()
@@ -43,9 +45,15 @@ def spinner(state: State, device: Device) -> Callable[[int], int]:
         try:
             entry = _entry(kept=True)
             entry.compile(types)  # now, and not at its first call
-        except (OSError, RuntimeError):  # there is no folder to keep it in, or it is full
+        except Exception:  # there is no folder to keep it in, it is full, or what is kept there is damaged
             entry = _entry(kept=False)
-            entry.compile(types)
+            try:
+                entry.compile(types)
+            except Exception as error:
+                raise EngineError(
+                    f"numba {__version__} cannot compile loadtrt's loop ({type(error).__name__}): pip install -U "
+                    "'loadtrt[fast]', or set NUMBA_DISABLE_JIT=1 to run the loop in Python"
+                ) from error
     # numba's own dispatch would look at the types of all fields at each call: 0.13 ms, in which requests come due.
     return partial(entry.overloads[types].entry_point, state, device)
 
@@ -55,7 +63,7 @@ def is_compiled() -> bool:
     """Whether there is machine code: numba is installed, and was not told to make none (NUMBA_DISABLE_JIT)."""
     try:
         import numba
-    except (ImportError, OSError):  # OSError: its library cannot be loaded
+    except Exception:  # it is not there, or broken: beside another numpy it raises errors of any kind
         return False
     return not numba.config.DISABLE_JIT  # type: ignore[attr-defined]
 

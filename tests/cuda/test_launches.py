@@ -229,6 +229,18 @@ def test_a_capture_that_is_refused_half_way_leaves_no_graph(cuda: FakeCuda, monk
     assert "cudaGraphLaunch" not in cuda.calls
 
 
+@pytest.mark.parametrize("captured", [6, 7])
+def test_another_way_that_cannot_be_captured_costs_the_usual_one_nothing(cuda: FakeCuda, captured: int) -> None:
+    """The graphs of the usual way stay, and it is the only one: none is left to be tried."""
+    cuda.most_graphs = captured
+    lane = _lane(cuda, 1024)
+    assert (lane.graph_refusal, [shape.way for shape in lane.shapes], len(lane.programs)) == ("", ["graph"], 1)
+    queue = _queue(lane)
+    for inputs in range(2):
+        queue.submit(0, inputs)
+    assert cuda.calls == ["cudaGraphLaunch"] * 2
+
+
 @pytest.mark.parametrize(("per_launch", "nbytes", "notes"), [(1, 1024, 0), (4, 1024, 1), (4, 1 << 20, 0)])
 def test_a_note_says_what_d2h_includes(cuda: FakeCuda, per_launch: int, nbytes: int, notes: int) -> None:
     """Outputs wait for the launch's other computes; with large inputs they have a stream of their own, and do not."""

@@ -99,6 +99,20 @@ def test_without_partitions_no_driver_is_asked(machine: _Machine, monkeypatch: p
     assert machine.cuda.alive == set()
 
 
+@pytest.mark.parametrize("submit", ["auto", "graph"])
+def test_work_that_tensorrt_says_no_graph_can_hold_is_told(
+    machine: _Machine, monkeypatch: pytest.MonkeyPatch, submit: str
+) -> None:
+    """A note says why there is no graph, and none that the options asked for too many graphs."""
+    monkeypatch.setattr("loadtrt.engines.context.PlanContext.capturable", lambda *_: False)
+    engine = machine.allocate(submit=submit)
+    assert engine.info.mode["graph"] == "no"
+    assert [note for note in engine.info.notes if "CUDA graph" in note] == [
+        "no CUDA graph: TensorRT says that its work cannot be captured"
+    ]
+    engine.close()
+
+
 @pytest.mark.parametrize(("asked", "given", "notes"), [(16, 16, 0), (20, 24, 1)])
 def test_what_was_given_is_told(machine: _Machine, asked: int, given: int, notes: int) -> None:
     """Law: the mode has the SMs that a context computes on, and a note says where they are not those asked for."""

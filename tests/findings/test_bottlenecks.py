@@ -131,6 +131,15 @@ def test_the_copy_bound_row() -> None:
     assert "inputs in a type smaller than FP32" in found.remedy
     three = run_of({"h2d": 250.0, "compute": 46.5, "d2h": 187.5}, {"buffers": 3}, busy=0.2, throughput=rates(3_982))
     assert "--buffers" not in only(three).remedy
+    for way, told in (("graph", True), ("apart", False)):  # whose copies have streams of their own
+        forced = run_of(
+            {"h2d": 250.0, "compute": 46.5, "d2h": 187.5},
+            {"buffers": 3, "submit": way},
+            busy=0.2,
+            throughput=rates(3_982),
+            engine=engine(mode={"graph": "yes", "copies": "yes", "wait": "spin", "submit": way}),
+        )
+        assert ("--submit auto tries" in only(forced).remedy) is told
 
 
 def test_the_idle_row() -> None:
@@ -281,6 +290,8 @@ def test_host_bound() -> None:
     idle = only(run_of(starved_fraction=0.03, busy=0.97))
     assert (idle.kind, idle.remedy) == ("host-bound", "free a core for loadtrt, or use a larger --batch")
     assert "3.0 % of the time" in idle.evidence
+    python = engine(mode={"graph": "yes", "copies": "yes", "wait": "spin", "loop": "python"})
+    assert "use a compiled loop" in only(run_of(starved_fraction=0.03, busy=0.97, engine=python)).remedy
     assert kinds(run_of(starved_fraction=0.06, busy=0.94, valid=False, problems=(STARVED,))) == []
 
     late = {"latency": 300.0, "lateness": 40.0, "compute": 200.0}

@@ -8,9 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from callback_device import CallbackDevice
+from loadtrt.errors import EngineError
+from loadtrt.loop import compiled
 from loadtrt.loop.compiled import is_compiled
+from loadtrt.loop.requests import new_state
 
 ROOT = Path(__file__).parents[2]
 SERVES = """
@@ -83,3 +88,37 @@ def test_a_cache_that_cannot_be_read_costs_time_alone(package: Path, tmp_path: P
         index.unlink()
         index.mkdir()
     assert serve(package, cache) == ["True", "0", "1", "0"]
+
+
+def test_a_cache_that_is_damaged_costs_time_alone(package: Path, tmp_path: Path) -> None:
+    """A host that lost power may leave an empty index behind."""
+    cache = tmp_path / "cache"
+    serve(package, cache)
+    for index in cache.rglob("*.nbi"):
+        index.write_bytes(b"")
+    assert serve(package, cache) == ["True", "0", "1", "0"]
+
+
+@pytest.mark.parametrize("error", ["ImportError", "OSError", "SystemError", "AttributeError"])
+def test_a_numba_that_is_broken_is_as_good_as_none(tmp_path: Path, error: str) -> None:
+    """numba beside a numpy that it does not know raises errors of any kind."""
+    (tmp_path / "numba.py").write_text(f"raise {error}('broken')\n")
+    given = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    command = [sys.executable, "-c", "from loadtrt.loop.compiled import is_compiled; print(is_compiled())"]
+    done = subprocess.run(command, env=given, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (done.stdout, done.stderr) == ("False\n", "")
+
+
+@pytest.mark.skipif(not is_compiled(), reason="without numba nothing is compiled")
+def test_a_numba_that_cannot_compile_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says what to do, instead of a traceback."""
+
+    class Entry:
+        def compile(self, _: object) -> None:
+            raise TypeError("no such type")
+
+    monkeypatch.setattr(compiled, "_entry", lambda **_: Entry())
+    nothing = np.zeros(1, np.int64)
+    state = new_state(1, 1, 1, None, (0,), nothing, nothing)
+    with pytest.raises(EngineError, match=r"numba .* cannot compile .*TypeError.*loadtrt\[fast\].*NUMBA_DISABLE_JIT=1"):
+        compiled.spinner(state, CallbackDevice().device(compiled=True))

@@ -234,8 +234,27 @@ async def test_machine_code_is_made_before_the_load_begins(monkeypatch: pytest.M
     assert order == ["compile", "begin"]
 
 
+@spinning
+async def test_a_turn_does_not_ask_what_the_engine_is(monkeypatch: pytest.MonkeyPatch, way: Way) -> None:
+    """To look through a protocol takes 0.1 ms, in which requests come due: it is done as a load begins, alone."""
+    asked: list[object] = []
+
+    class Asking(type):
+        def __instancecheck__(cls, engine: object) -> bool:
+            asked.append(engine)
+            return True
+
+    monkeypatch.setattr(scheduler, "Spins", Asking("Spins", (), {}))
+    use(monkeypatch, way)
+    turns: list[int] = []
+    await run(CallbackDevice(service_ns=(MS,)), Load(None, least_requests=200), way, on_turn=lambda: turns.append(0))
+    assert len(turns) > 20
+    assert len(asked) <= 2
+
+
 async def test_a_run_makes_its_driver_before_it_measures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Warm-up and measuring: first the driver, then the recorder's clock."""
+    """Warm-up and measuring: first the driver, then the recorder's clock; and one before both, as the first compiles
+    for seconds, in which no phase may be given up."""
     order: list[str] = []
     made, begun = scheduler.Driver.__init__, Recorder.begin
 
@@ -247,10 +266,15 @@ async def test_a_run_makes_its_driver_before_it_measures(monkeypatch: pytest.Mon
         order.append("begin")
         begun(recorder, start_ns)
 
+    def tick(phase: str, elapsed_ns: int, *_: int) -> None:
+        order.extend([phase] if not elapsed_ns else ())
+
     monkeypatch.setattr(scheduler.Driver, "__init__", make)
     monkeypatch.setattr(Recorder, "begin", begin)
     config = RunConfig.of(engine="simulated:null", requests=10, warmup="1ms")
     engine = open_engine(config.model)
-    await run_session(engine, config, inputs_for(engine, config.model).sets, Stop(), Session())
-    assert order == ["driver", "begin"] * (len(order) // 2)
-    assert len(order) >= 4
+    await run_session(engine, config, inputs_for(engine, config.model).sets, Stop(), Session(), tick)
+    loads = ["driver", "begin"]
+    warmed = (len(order) - 5) // 2
+    assert order == ["driver", "warm-up", *loads * warmed, "measure", *loads]
+    assert warmed >= 1
