@@ -81,7 +81,7 @@ TOOLCHAINS = {
 }
 OWN = {"close"}  # what the adapter adds to TensorRT's classes
 OPTIONAL = {"get_algorithm"}  # what it leaves to them
-FILES = ("context", "deserialize", "plan_facts", "inspection", "flavour", "tensorrt")
+FILES = ("context", "deserialize", "plan_facts", "inspection", "flavour", "tensorrt", "tensorrt_log")
 
 
 @pytest.fixture(scope="session")
