@@ -128,7 +128,8 @@ def clock(d: Device) -> int:
 
 
 def launch(d: Device, lane: int, inputs: int) -> int:
-    """Enqueue a launch on a lane whose next slot is free. Returns 0, or what `fault_of` understands."""
+    """Enqueue a launch on a lane whose next slot is free. Returns 0, or a fault: FAULT_KIND times the kind
+    of the call that failed, plus its status."""
     n, calls, at = d.n, d.calls, PLACE_CELLS * lane
     slot = d.place[at + SLOT]
     program = 2 * (((n[WAY] * n[LANES] + lane) * n[SLOTS] + slot) * n[SETS] + inputs)
@@ -156,7 +157,7 @@ def launch(d: Device, lane: int, inputs: int) -> int:
 
 def complete(d: Device, lane: int) -> int:
     """Whether the oldest request in flight on a lane has finished. Returns 0 where it has, with its completion behind
-    the others in `found`; NOT_READY; or what `fault_of` understands."""
+    the others in `found`; NOT_READY; or a fault, as `launch`."""
     n, events, elapsed, spans, at = d.n, d.events, d.elapsed, d.spans, PLACE_CELLS * lane
     buffer = d.place[at + BUFFER]
     event = EVENT_CELLS * (lane * n[BUFFER_SETS] + buffer)
@@ -186,7 +187,7 @@ def complete(d: Device, lane: int) -> int:
 
 def poll(d: Device, several: bool) -> int:
     """Find the requests that have finished, in the order of completion. several: more than one of a lane. Returns 0, or
-    what `fault_of` understands where a call failed and none was found: the next poll meets the error again."""
+    a fault, as `launch`, where none was found: the next poll meets the error again."""
     n, place, found = d.n, d.place, d.found
     n[FOUND] = n[TAKEN] = fault = 0
     for lane in range(n[LANES]):
