@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from loadtrt.asked.config import RunConfig
-    from loadtrt.lanes.session import Session
+    from loadtrt.lanes.model_run import Session
     from loadtrt.results.repeat_result import RepeatResult
     from loadtrt.results.run_result import RunResult
 

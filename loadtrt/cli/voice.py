@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from loadtrt.asked.config import RunConfig
-    from loadtrt.lanes.session import Phase
+    from loadtrt.lanes.model_run import Phase
     from loadtrt.live.observer import Observer
 
 _RESTORE = b"\x1b[0m\x1b[?7h\x1b[?25h"  # the default colours, lines that wrap, and the cursor

@@ -70,6 +70,7 @@ class _Doubler:
     """The common part of both engines: y = 2x, of x fp32[batch, 16]."""
 
     per_launch = 1
+    wakeup = None
 
     def __init__(
         self, contexts: int, buffers: int, batches: Sequence[int], name: str, mode: Mapping[str, str], note: str
@@ -127,6 +128,7 @@ class NullEngine(_Doubler):
     """
 
     now_ns = staticmethod(time.perf_counter_ns)
+    clock = None
 
     def __init__(
         self, *, contexts: int = 1, buffers: int = 2, batches: Sequence[int] = (1,), name: str = "simulated:null"
@@ -150,6 +152,9 @@ class NullEngine(_Doubler):
             self._turn_ns = time.perf_counter_ns()
         done, self._done = self._done, []
         return done
+
+    def next_look(self, *, soon: bool) -> int:  # noqa: ARG002  # as of Shares
+        return 0 if self._done else NEVER
 
     def close(self) -> None:
         super().close()
@@ -262,8 +267,7 @@ class SimulatedEngine(_Doubler):
         ends, origin = device.ends, self._origin_ns or 0
         answers_until = origin + min(self._lost_at, self._hang_at)  # what completes later is never seen
         while True:
-            next_ns = self._clock_time(device.next_at() + d2h)
-            await clock.sleep_until(min(next_ns if next_ns < answers_until else origin + self._lost_at, until_ns))
+            await clock.sleep_until(min(self.next_look(), until_ns))
             now = clock.now_ns()
             device.advance(self._device_time(now))
             finished = []
@@ -277,6 +281,11 @@ class SimulatedEngine(_Doubler):
                 self._require_device("wait")
             if finished or now >= until_ns:
                 return finished
+
+    def next_look(self, *, soon: bool = True) -> int:  # noqa: ARG002  # as of Shares
+        origin = self._origin_ns or 0
+        next_ns = self._clock_time(self._device.next_at() + self._d2h_ns)
+        return next_ns if next_ns < origin + min(self._lost_at, self._hang_at) else origin + self._lost_at
 
     def outputs(self, lane: int, buffer: int) -> Arrays:
         self._require_device("outputs")

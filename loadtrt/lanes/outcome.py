@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from loadtrt.asked.model import Model
     from loadtrt.asked.objective import Objective
     from loadtrt.engines.engine import Engine
-    from loadtrt.lanes.session import Session
+    from loadtrt.lanes.model_run import Session
     from loadtrt.results.engine_info import MemoryBill
     from loadtrt.results.gpu_telemetry import GpuSharing, GpuTelemetry
     from loadtrt.results.steadiness import Interval, Steadiness

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from loadtrt.asked.model import Model
     from loadtrt.engines.engine import Engine
     from loadtrt.engines.reference import Reference
-    from loadtrt.lanes.session import OnTick
+    from loadtrt.lanes.model_run import OnTick
     from loadtrt.load.inputs import InputSets
     from loadtrt.load.tensors import Arrays
     from loadtrt.results.engine_info import MemoryBill

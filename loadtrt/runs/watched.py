@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from loadtrt.engines.engine import Submits
-from loadtrt.lanes.session import items_of
+from loadtrt.lanes.model_run import items_of
 from loadtrt.live.clients import own_process
 from loadtrt.live.observer import RunFacts, Wishes
 from loadtrt.live.watching import Watch
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from loadtrt.asked.config import RunConfig
     from loadtrt.engines.engine import Engine
-    from loadtrt.lanes.session import Session
+    from loadtrt.lanes.model_run import Session
     from loadtrt.live.observer import Observer
     from loadtrt.results.gpu_telemetry import GpuTelemetry
     from loadtrt.results.run_result import RunResult
