@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args, get_ori
 import click
 from pydantic import BeforeValidator
 
-from loadtrt.asked.declaring import GROUPS
+from loadtrt.asked.declaring import GROUPS, value_type
 from loadtrt.asked.fields import option_name
 from loadtrt.asked.reading import FIELDS, SHOWN, keys_for, keys_of
 from loadtrt.cli.words import SEVERAL
@@ -130,7 +130,7 @@ def _with_positional(name: str, function: F) -> F:
 
 def _option(key: str, text: str, axis: str | None, choices: tuple[str, ...] | None) -> Callable[[F], F]:
     field, shown = FIELDS[key], SHOWN[key]
-    name, kind = option_name(key), _kind(field)
+    name, kind = option_name(key), value_type(field)
     how: dict[str, Any] = {"metavar": axis or shown.metavar}
     if axis is not None:
         how |= {"multiple": True, "callback": many} if key in REPEATED else {}
@@ -144,14 +144,6 @@ def _option(key: str, text: str, axis: str | None, choices: tuple[str, ...] | No
     elif kind in (int, float) and not _reads_text(field):
         how |= {"type": kind}
     return extra((name, key), shown.group, text, default=None, **how)
-
-
-def _kind(field: FieldInfo) -> Any:
-    """The type of an option's value, without None."""
-    kinds = [kind for kind in get_args(field.annotation) if kind is not type(None)]
-    optional = type(None) in get_args(field.annotation)
-    kind = kinds[0] if optional else field.annotation
-    return get_args(kind)[0] if hasattr(kind, "__metadata__") else kind
 
 
 def _reads_text(field: FieldInfo) -> bool:
@@ -177,7 +169,7 @@ def _default(key: str) -> str:
         return ""
     if isinstance(value, bool):
         return "on" if value else "off"
-    return exact_duration(value) if _kind(field) is int and _reads_text(field) else str(value)
+    return exact_duration(value) if value_type(field) is int and _reads_text(field) else str(value)
 
 
 def _named(_: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str] | None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from loadtrt.asked.model import Model
     from loadtrt.engines.clock import Clock
+    from loadtrt.engines.engine import Engine
     from loadtrt.load.tensors import Arrays
     from loadtrt.results.engine_info import ClockMapping
 
@@ -64,6 +65,21 @@ def load_simulated(config: Model) -> SimulatedEngine | NullEngine:
         batch, reason = config.inferences_per_request, "--inferences-per-request"
         engine.info = replace(engine.info, batch=batch, batch_from=reason)
     return engine
+
+
+def share_devices(engines: Mapping[str, Engine]) -> None:
+    """Give simulated engines of one run one clock. Raises UsageError where they, and the other engines, have no clock
+    in common."""
+    simulated = {name: engine for name, engine in engines.items() if isinstance(engine, SimulatedEngine)}
+    virtual = [name for name, engine in simulated.items() if isinstance(engine.clock, VirtualClock)]
+    real = [name for name in engines if name not in virtual]
+    if virtual and real:
+        raise UsageError(
+            f"{virtual[0]} is simulated in virtual time and {real[0]} is not: give all models of a run clock=virtual, "
+            "or none"
+        )
+    for name in virtual[1:]:
+        simulated[name].clock = simulated[virtual[0]].clock
 
 
 class _Doubler:

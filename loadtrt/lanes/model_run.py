@@ -152,6 +152,29 @@ class ModelRun:
         )
 
 
+def tickers(on_tick: OnTick | None, models: int) -> list[OnTick | None]:
+    """An `on_tick` for each of several models, which tell one of all models together: where the latest phase is, with
+    the sums of the requests."""
+    if on_tick is None or models == 1:
+        return [on_tick] * models
+    counts = [(0, 0)] * models
+    begun: list[Phase] = []
+
+    def ticker(place: int) -> OnTick:
+        def tick(phase: Phase, elapsed_ns: int, submitted: int, completed: int) -> None:
+            if phase not in begun:
+                begun.append(phase)
+                counts[:] = [(0, 0)] * models
+                on_tick(phase, 0, 0, 0)
+            if elapsed_ns:
+                counts[place] = submitted, completed
+                on_tick(phase, elapsed_ns, *map(sum, zip(*counts, strict=True)))
+
+        return tick
+
+    return [ticker(place) for place in range(models)]
+
+
 def unfailed(runs: Sequence[ModelRun]) -> list[ModelRun]:
     """Those that go on."""
     return [run for run in runs if not run.failed]

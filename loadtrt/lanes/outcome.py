@@ -14,7 +14,7 @@ from loadtrt.lanes.recorder import Recorder
 from loadtrt.records.board import KEEP
 from loadtrt.records.records import DROPPED, FAILED, METRICS, OK, UNSERVED
 from loadtrt.results.gpu_telemetry import mark_throttled
-from loadtrt.results.run_result import ModelResult, ObjectiveShare, Phases, Problem, RunResult, Throughput
+from loadtrt.results.run_result import Finding, ModelResult, ObjectiveShare, Phases, Problem, RunResult, Throughput
 from loadtrt.stats.early import Widths, ranks_of
 from loadtrt.stats.flow_law import flow_of
 from loadtrt.stats.intervals import rate_interval
@@ -28,13 +28,13 @@ from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_duration
 LATE_START_NS = 10 * MILLISECOND_NS  # after the instant that was asked for: less is the host's noise
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from loadtrt.asked.config import RunConfig
     from loadtrt.asked.model import Model
     from loadtrt.asked.objective import Objective
     from loadtrt.engines.engine import Engine
-    from loadtrt.lanes.model_run import Session
+    from loadtrt.lanes.model_run import ModelRun, Session
     from loadtrt.results.engine_info import MemoryBill
     from loadtrt.results.gpu_telemetry import GpuSharing, GpuTelemetry
     from loadtrt.results.steadiness import Interval, Steadiness
@@ -187,6 +187,70 @@ def result_of(
     )
     scenario = scenario_of(model.scenario, sending, recorder.records, recorder.histograms, measured.objectives)
     return result.with_model(findings=findings_of(result), scenario=scenario)
+
+
+def result_of_models(
+    runs: Sequence[ModelRun], config: RunConfig, bills: Mapping[str, MemoryBill], **facts: Any
+) -> RunResult:
+    """Everything that is known of a run of one model or of several, however it ended. facts: as for `result_of`."""
+    singles = {
+        run.name: result_of(run.session, run.engine, config.alone(run.name), bills[run.name], **facts) for run in runs
+    }
+    first = singles[runs[0].name]
+    if len(runs) == 1:
+        return first
+    together_ns = _together_ns(runs)
+    shown: set[Finding] = set()  # what is of the whole GPU is said once
+    models = {}
+    for name, single in singles.items():
+        model, own = single.model, [finding for finding in single.model.findings if finding not in shown]
+        shown.update(own)
+        findings = (*_neighbour_ended(model, single, together_ns), *own)
+        changes = {"findings": findings, "failure": single.failure, "together_ns": together_ns}
+        models[name] = model.model_copy(update=changes)
+    failures = [f"{name}: {single.failure}" for name, single in singles.items() if single.failure is not None]
+    interrupted = any(run.session.interrupted for run in runs)
+    phases = [single.phases for single in singles.values()]
+    longest = ("verify_ns", "warmup_ns", "measure_ns", "drain_ns")
+    sums = ("allocate_ns", "warmup_requests")
+    return first.model_copy(
+        update={
+            "config": config,
+            "outcome": "failed" if failures else "interrupted" if interrupted else "completed",
+            "failure": "; ".join(failures) or None,
+            "valid": all(single.valid for single in singles.values()),
+            "phases": first.phases.model_copy(
+                update={name: max(getattr(phase, name) for phase in phases) for name in longest}
+                | {name: sum(getattr(phase, name) for phase in phases) for name in sums}
+            ),
+            "host_cores": max(single.host_cores for single in singles.values()),
+            "clock": next((single.clock for single in singles.values() if single.clock is not None), None),
+            "models": models,
+        }
+    )
+
+
+def _together_ns(runs: Sequence[ModelRun]) -> int:
+    """How long all models sent requests, from the start."""
+    lasted = []
+    for run in runs:
+        recorder, driven = run.session.recorder, run.session.driven
+        end_ns = driven.sent_ns if driven is not None else recorder.end_ns if recorder is not None else None
+        lasted.append(0 if recorder is None or end_ns is None else end_ns - recorder.start_ns)
+    return max(min(lasted), 0)
+
+
+def _neighbour_ended(model: ModelResult, single: RunResult, together_ns: int) -> Iterator[Finding]:
+    """A model that was measured without one of the others for a tenth of its time or more."""
+    alone_ns = single.phases.measure_ns - single.phases.drain_ns - together_ns
+    if model.ok and alone_ns > 0.1 * single.phases.measure_ns:
+        measured = format_duration(single.phases.measure_ns)
+        yield Finding(
+            kind="neighbour-ended",
+            evidence=f"all models sent requests for the first {format_duration(together_ns)} of {measured}",
+            cause="another model of the run has ended earlier, by its own schedule or by an error",
+            remedy="give all models the same length, by --duration",
+        )
 
 
 def _with_ns(instant: int | None) -> str:

@@ -6,7 +6,6 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.asked.config import RunConfig
-from loadtrt.asked.reading import require_one_model
 from loadtrt.errors import UsageError
 from loadtrt.runs.maker import Maker
 
@@ -38,7 +37,7 @@ def run(config: RunConfig | None = None, /, *, start_at: int | None = None, **op
         raise UsageError(f"{config!r} is not a RunConfig: write options by name, such as engine='g.plan'")
     if start_at is not None and (not isinstance(start_at, int) or start_at < _LEAST_NS):
         raise UsageError(f"start_at {start_at!r} is not Unix time in ns: write for example time.time_ns() + 2 * 10**9")
-    made = require_one_model(config or RunConfig.of(**options))
+    made = config or RunConfig.of(**options)
     for name in made.given(*_FILES) if config is None else ():
         raise UsageError(
             f"loadtrt.run writes no file: leave {name.removesuffix('_file')} out, and write the result itself"
@@ -76,12 +75,12 @@ def run(config: RunConfig | None = None, /, *, start_at: int | None = None, **op
 
 def _run(maker: Maker, config: RunConfig, start_at: int | None) -> RunResult:
     maker.open(config)
-    maker.opened.bill.require_room()
+    maker.require_room()
     result = maker.run(config, start_at=start_at)
     maker.linger(config, result)
     maker.close()
-    if maker.session.fault is not None:
-        raise maker.session.fault
+    if maker.fault is not None:
+        raise maker.fault
     if config.profile and result.outcome == "completed":
         from loadtrt.runs.layers import profile_after
 

@@ -15,11 +15,11 @@ from loadtrt.prometheus.families import information, model_name
 from loadtrt.units import SECOND_NS, format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from loadtrt.asked.config import RunConfig
     from loadtrt.engines.engine import Engine
-    from loadtrt.lanes.model_run import Session
+    from loadtrt.lanes.model_run import ModelRun, Session
     from loadtrt.live.observer import Observer
     from loadtrt.results.gpu_telemetry import GpuTelemetry
     from loadtrt.results.run_result import RunResult
@@ -83,38 +83,47 @@ class Watched:
         """Say what was decided about the load, and start an observer if one may be needed; it starts while the engine
         loads. shows: whether metrics are served and a live view is drawn, as `config` says. Raises UsageError for
         metrics that cannot be served, before minutes of loading."""
-        for remark in config.model.load.remarks:
+        for remark in dict.fromkeys(remark for model in config.models.values() for remark in model.load.remarks):
             talks.say(remark)
         self._talks = talks
         self._draws = shows and config.live and talks.on_terminal
         self._is_open = False
         wishes = Wishes(config.metrics if shows else None, config.metrics_native, self._draws)
-        may_use_gpu = not config.model.engine.startswith("simulated:") and any(_DEVICES.glob("nvidia[0-9]*"))
+        simulated = all(model.engine.startswith("simulated:") for model in config.models.values())
+        may_use_gpu = not simulated and any(_DEVICES.glob("nvidia[0-9]*"))
         observes = wishes.metrics or wishes.terminal or (config.telemetry and may_use_gpu)
         self.watch = Watch(wishes if observes else None, talks.say, own_process() if may_use_gpu else None)
 
-    def begin(self, run: str, config: RunConfig, engine: Engine, input_sets: int) -> None:
+    def begin(self, run: str, config: RunConfig, runs: Mapping[str, ModelRun]) -> None:
         """A run begins: describe it to observers, and start to draw. All runs use one GPU."""
         if not self._is_open:
             self._is_open = True
-            self.watch.open(bus_id_of(engine.info.kind, config.model.device), telemetry=config.telemetry)
+            buses = (bus_id_of(one.engine.info.kind, one.model.device) for one in runs.values())
+            self.watch.open(next(filter(None, buses), None), telemetry=config.telemetry)
         observer = self.watch.observer
         if observer is not None and self.watch.board is not None:
             if observer.url:
                 self._talks.say(f"metrics at {observer.url}")
             if self._draws:
                 self._talks.hand_over(observer)
-            self.watch.describe(facts_of(run, config, engine, input_sets))
+            (one,) = runs.values()
+            one.board = self.watch.board
+            self.watch.describe(facts_of(run, config, one.engine, len(one.inputs)))
         self.watch.begin()
 
-    def end(self, session: Session) -> GpuTelemetry | None:
+    def end(self, sessions: Mapping[str, Session]) -> GpuTelemetry | None:
         """Measuring is over: remove the drawing. Returns the GPU's telemetry while the run measured."""
         if self.watch.observer is not None and not self.watch.observer.alive:
             self._talks.take_back()
-        telemetry, recorder = None, session.recorder
-        if recorder is not None and recorder.end_ns is not None:
-            each_ns = recorder.spans.interval_ns
-            telemetry = self.watch.end(recorder.start_ns, recorder.end_ns, recorder.inferences, each_ns)
+        telemetry, recorders = None, [session.recorder for session in sessions.values()]
+        measured = [recorder for recorder in recorders if recorder is not None and recorder.end_ns is not None]
+        if measured:
+            telemetry = self.watch.end(
+                measured[0].start_ns,
+                max(recorder.end_ns or 0 for recorder in measured),
+                sum(recorder.inferences for recorder in measured),
+                max(recorder.spans.interval_ns for recorder in measured),
+            )
         if self._draws and self.watch.observer is not None:
             self.watch.observer.end_drawing()
             gone = not self.watch.observer.alive
