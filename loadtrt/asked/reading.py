@@ -150,11 +150,13 @@ def _config_of(
             f"--engine {given['engine']} is of a run of one model: write it as --model NAME={given['engine']}"
         )
     models: dict[str, dict[str, Any]] = {}
-    for name in names:
+    for place, name in enumerate(names):
         written = merged(file, of_file.get(name, {}))
         flat = _laid_over({key: value for key, value in written.items() if key not in without}, given)
         flat = _laid_over(flat, of_line[name]) if name in of_line else flat
         models[name] = {key: value for key, value in flat.items() if key in MODEL_KEYS}
+        if place and "seed" not in {**of_file.get(name, {}), **of_line.get(name, {})}:
+            models[name]["seed"] = _next_seed(flat.get("seed", 1), place)
         merged_run = {key: value for key, value in flat.items() if key not in MODEL_KEYS}
     for name, model in models.items():
         if not model.get("engine"):
@@ -197,6 +199,14 @@ def _laid_over(file: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """The options of a run of one model: those of the file that the command line leaves room for, and its own."""
     dropped = overruled_by_scenario(given.get("scenario")) | overruled_sizes(file, given)
     return with_scenario(merged({key: value for key, value in file.items() if key not in dropped}, given))
+
+
+def _next_seed(seed: object, place: int) -> object:
+    """The seed of a later model of a run: with that of the first, requests of both would come at the same instants."""
+    try:
+        return int(str(seed)) + place
+    except ValueError:
+        return seed  # which is refused
 
 
 def _require_utf8(given: dict[str, Any]) -> None:

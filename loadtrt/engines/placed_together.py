@@ -55,6 +55,6 @@ def place_together(engines: Mapping[str, Engine]) -> None:
                 f"{other.flavour} {other.version}: add --module to one of them, or make a run of each"
             )
     if any(engine.info.kind == "simulated" for engine in engines.values()):
-        from loadtrt.engines.simulated import share_devices
+        from loadtrt.engines.simulated_sharing import share_devices
 
         share_devices(engines)

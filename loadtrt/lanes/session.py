@@ -90,7 +90,7 @@ async def run_models(
             await warm_up(unfailed(runs), config, stop, clocks_settled, several=several)
         if not stop.requested:
             measured = [(run, load) for run, load in loads if not run.failed]
-            await _measure(measured, config, stop, start_at, several=several)
+            await _measure(measured, config, stop, start_at, several)
         for run in unfailed(runs):
             if config.export_output and run.session.driven is not None and not run.session.driven.unserved:
                 try:
@@ -125,7 +125,7 @@ def _expected(load: Load, session: Session) -> int:
 
 
 async def _measure(
-    measured: Sequence[tuple[ModelRun, Load]], config: RunConfig, stop: Stop, start_at: int | None, *, several: bool
+    measured: Sequence[tuple[ModelRun, Load]], config: RunConfig, stop: Stop, start_at: int | None, several: bool
 ) -> None:
     """Measure all models from one instant."""
     if not measured:
