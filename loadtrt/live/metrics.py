@@ -56,6 +56,7 @@ class Observation:
     gpu: the newest reading; None without a GPU.
     now_ns: time.time_ns().
     observer_cpu_s: processor time that the observer has used; None where it is not known.
+    others: of the other models of the run.
     """
 
     snapshot: Snapshot
@@ -63,11 +64,24 @@ class Observation:
     gpu: GpuReading | None
     now_ns: int
     observer_cpu_s: float | None = None
+    others: tuple[Observation, ...] = ()
 
 
 def families(seen: Observation, native: bool = False) -> Iterator[Metric]:
-    """The families of FAMILIES, in that order, without those that have no value now. native: the histograms of METRICS
-    have native buckets besides the classic ones."""
+    """The families of FAMILIES, in that order, without those that have no value now, each of all models of the run.
+    native: the histograms of METRICS have native buckets besides the classic ones."""
+    if not seen.others:
+        yield from _of_model(seen, native)
+        return
+    merged: dict[str, Metric] = {}
+    for of_model in (seen, *seen.others):
+        for metric in _of_model(of_model, native):
+            if merged.setdefault(metric.name, metric) is not metric:
+                merged[metric.name].samples += metric.samples
+    yield from merged.values()
+
+
+def _of_model(seen: Observation, native: bool) -> Iterator[Metric]:
     facts = seen.facts
     run = {"model": facts.model, "run": facts.run}
     snapshot = seen.snapshot

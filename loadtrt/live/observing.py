@@ -15,17 +15,17 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from loadtrt.errors import LoadtrtError
 from loadtrt.live.follower import follower_of
 from loadtrt.live.observer import RunFacts
 from loadtrt.live.view import Viewer
-from loadtrt.records.board import Board, board_bytes
+from loadtrt.records.board import Board, board_bytes, boards_in
 from loadtrt.signals import is_stopped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from loadtrt.live.clients import Clients
     from loadtrt.live.metrics import Observation
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from loadtrt.records.board import Snapshot
     from loadtrt.results.gpu_telemetry import GpuReading
 
+_Seen = TypeVar("_Seen", "View", "Observation")
 _FRAME_S = 0.25
 _FOLLOW_S = 0.1
 _CLOSE_S = 1.0
@@ -77,7 +78,7 @@ class Drawing:
 
 
 class Run:
-    """The run that is observed: its rows counted, its views, its metrics. Safe to use from any thread.
+    """A model of the run that is observed: its rows counted, its views, its metrics. Safe to use from any thread.
 
     latest: gives the GPU's newest reading, with who else has used it between two instants of Unix time.
     """
@@ -114,9 +115,9 @@ class Run:
 class Observing:
     """The state of the process. `handle` takes a message and returns the answer, None for none."""
 
-    def __init__(self, board: Board) -> None:
-        self._board = board
-        self._run: Run | None = None
+    def __init__(self, boards: Sequence[Board]) -> None:
+        self._boards = boards
+        self._runs: list[Run] = []
         self._ended = Event()
         self._owned = ExitStack()
         self._sampler: Sampler | None = None
@@ -133,11 +134,14 @@ class Observing:
                     return {"url": self._serve(address, native) if address else "", "error": ""}
                 except LoadtrtError as error:
                     return {"url": "", "error": str(error)}
-            case {"facts": str(text)}:
-                self._run = run = Run(self._board, RunFacts.from_json(text), self._latest)
-                Thread(target=self._follow, args=(run,), daemon=True).start()
+            case {"facts": list(texts)}:
+                self._runs = runs = [
+                    Run(board, RunFacts.from_json(text), self._latest)
+                    for board, text in zip(self._boards, texts, strict=True)
+                ]
+                Thread(target=self._follow, args=(runs,), daemon=True).start()
                 if self._draws:
-                    self._drawing = Drawing(run.view)
+                    self._drawing = Drawing(lambda: _of_all([run.view() for run in runs]))
             case {"gpu": str(bus_id), "own": dict(own)}:
                 self._watch_gpu(bus_id, own)
             case {"say": str(sentence)}:
@@ -161,9 +165,10 @@ class Observing:
         self._end_drawing()
         self._owned.close()
 
-    def _follow(self, run: Run) -> None:
+    def _follow(self, runs: Sequence[Run]) -> None:
         while not self._ended.wait(_FOLLOW_S):
-            run.follow()
+            for run in runs:
+                run.follow()
 
     def _latest(self, start_ns: int, end_ns: int) -> GpuReading | None:
         reading = None if self._sampler is None else self._sampler.latest
@@ -181,9 +186,9 @@ class Observing:
 
         exporter = Exporter(
             address,
-            lambda: None if self._run is None else self._run.observation(),
+            lambda: _of_all([run.observation() for run in self._runs]) if self._runs else None,
             native=native,
-            view=lambda: None if self._run is None else self._run.view(),
+            view=lambda: _of_all([run.view() for run in self._runs]) if self._runs else None,
         )
         return self._owned.enter_context(exporter).url
 
@@ -199,12 +204,18 @@ class Observing:
             self._sampler = self._owned.enter_context(Sampler(gpu, clients=self._clients))
 
 
+def _of_all(models: Sequence[_Seen]) -> _Seen:
+    """What is known of the first model of a run, with that of the others."""
+    return replace(models[0], others=tuple(models[1:]))
+
+
 def main() -> None:
     """Observe the run until it ends or is gone."""
     descriptor = int(sys.argv[1])
-    memory = mmap.mmap(descriptor, board_bytes())
+    size = os.fstat(descriptor).st_size
+    memory = mmap.mmap(descriptor, size)
     os.close(descriptor)
-    observing = Observing(Board(memory))
+    observing = Observing(boards_in(memory, size // board_bytes()))
     messages: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
     Thread(target=_listen, args=(messages,), daemon=True).start()
     try:

@@ -71,10 +71,10 @@ class FakeObserver:
     made: ClassVar[list[FakeObserver]] = []
     ready_error: ClassVar[LoadtrtError | None] = None
 
-    def __init__(self, wishes: Any) -> None:
+    def __init__(self, wishes: Any, models: int) -> None:
         self.wishes, self.alive, self.closed, self.asked = wishes, True, False, list[tuple[int, int, int]]()
         self.answer: dict[str, Any] = {"telemetry": None, "why": ""}
-        self.gpu, self.board, self.url, self.described = "", Board(), "", False
+        self.gpu, self.boards, self.url, self.described = "", [Board() for _ in range(models)], "", False
         FakeObserver.made.append(self)
 
     def ready(self) -> None:
@@ -90,8 +90,8 @@ class FakeObserver:
         self.asked.append((start_ns, end_ns, inferences))
         return self.answer
 
-    def describe(self, facts: Any) -> None:
-        self.described = True
+    def describe(self, *facts: Any) -> None:
+        self.described = bool(facts)
 
     def close(self) -> None:
         self.closed = True
@@ -115,7 +115,7 @@ def test_one_observer_tells_of_every_run(gpu: FakeGpu) -> None:
     watch = Watch(Wishes(), said.append)
     watch.open("0000:01:00.0")
     (observer,) = FakeObserver.made
-    assert (observer.gpu, watch.board) == ("0000:01:00.0", None)
+    assert (observer.gpu, watch.boards) == ("0000:01:00.0", [])
     cost = SamplingCost(readings=1, lost=0, seconds=0.0, fraction=0.0)
     found = telemetry_of(GpuFacts(name="Fake H100"), [], 0, every_ns=SECOND_NS, missing=(), cost=cost)
     observer.answer["telemetry"] = found.model_dump(mode="json")
@@ -144,7 +144,7 @@ def test_a_single_runs_energy_is_shared_by_what_it_served(gpu: FakeGpu, monkeypa
         assert recorder is not None
         assert driven is not None
         assert observer.asked == [(recorder.start_ns, driven.end_ns, result.model.inferences)]
-        assert recorder.board is observer.board
+        assert recorder.board is observer.boards[0]
         assert observer.described
         assert result.environment["gpu"]["name"] == "Fake H100"
     assert (observer.closed, gpu.closed) == (True, True)
