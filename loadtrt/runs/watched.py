@@ -92,7 +92,9 @@ class Watched:
         simulated = all(model.engine.startswith("simulated:") for model in config.models.values())
         may_use_gpu = not simulated and any(_DEVICES.glob("nvidia[0-9]*"))
         observes = wishes.metrics or wishes.terminal or (config.telemetry and may_use_gpu)
-        self.watch = Watch(wishes if observes else None, talks.say, own_process() if may_use_gpu else None)
+        self.watch = Watch(
+            wishes if observes else None, talks.say, own_process() if may_use_gpu else None, len(config.models)
+        )
 
     def begin(self, run: str, config: RunConfig, runs: Mapping[str, ModelRun]) -> None:
         """A run begins: describe it to observers, and start to draw. All runs use one GPU."""
@@ -101,14 +103,17 @@ class Watched:
             buses = (bus_id_of(one.engine.info.kind, one.model.device) for one in runs.values())
             self.watch.open(next(filter(None, buses), None), telemetry=config.telemetry)
         observer = self.watch.observer
-        if observer is not None and self.watch.board is not None:
+        if observer is not None and self.watch.boards:
             if observer.url:
                 self._talks.say(f"metrics at {observer.url}")
             if self._draws:
                 self._talks.hand_over(observer)
-            (one,) = runs.values()
-            one.board = self.watch.board
-            self.watch.describe(facts_of(run, config, one.engine, len(one.inputs)))
+            for one, board in zip(runs.values(), self.watch.boards, strict=True):
+                one.board = board
+            several = len(runs) > 1
+            facts = [facts_of(run, config.alone(one.name), one.engine, len(one.inputs)) for one in runs.values()]
+            named = [replace(of, model=name) if several else of for of, name in zip(facts, runs, strict=True)]
+            self.watch.describe(*named)
         self.watch.begin()
 
     def end(self, sessions: Mapping[str, Session]) -> GpuTelemetry | None:
@@ -137,7 +142,8 @@ class Watched:
         observer = self.watch.observer
         if observer is None:
             return
-        observer.board.enter("done")
+        for board in observer.boards:
+            board.enter("done")
         if config.metrics and observer.alive and result.outcome == "completed":
             if config.metrics_linger:
                 self._talks.say(f"metrics stay for {format_duration(config.metrics_linger)} (--metrics-linger)")
