@@ -46,13 +46,14 @@ def _require_one_tensorrt(name: str, model: Model, other: str, engine: Engine) -
 
 def place_together(engines: Mapping[str, Engine]) -> None:
     """Make engines that are open ready for one run, before lanes are allocated. Raises UsageError."""
-    flavours = {name: engine.info for name, engine in engines.items() if engine.info.kind == "tensorrt"}
-    (first, info), *rest = flavours.items() or [("", None)]
-    for name, other in rest:
-        if info is not None and (other.flavour, other.version) != (info.flavour, info.version):
+    on_tensorrt = {name: engine.info for name, engine in engines.items() if engine.info.kind == "tensorrt"}
+    modules = {name: f"{info.flavour} {info.version}" for name, info in on_tensorrt.items()}
+    for name, module in modules.items():
+        first = next(iter(modules))
+        if module != modules[first]:
             raise UsageError(
-                f"a process loads one TensorRT: {first} runs on {info.flavour} {info.version} and {name} on "
-                f"{other.flavour} {other.version}: add --module to one of them, or make a run of each"
+                f"a process loads one TensorRT: {first} runs on {modules[first]} and {name} on {module}: give one of "
+                "them the other's --module, or make a run of each"
             )
     if any(engine.info.kind == "simulated" for engine in engines.values()):
         from loadtrt.engines.simulated_sharing import share_devices

@@ -246,13 +246,11 @@ class SimulatedEngine(_Doubler):
     def allocate(self, inputs: Sequence[Arrays]) -> None:
         super().allocate(inputs)
         longest = max(self._means)
-        sets = len(inputs) // len(self.parts)
-        self._scale = [mean / longest if longest else 1.0 for mean in self._means for _ in range(sets)]
+        sets, scales = len(inputs) // len(self.parts), self.simulation.scales
+        lengthened = 1 - scales + scales / self._part  # by a part of the device (Amdahl's law)
+        self._scale = [lengthened * mean / longest if longest else 1.0 for mean in self._means for _ in range(sets)]
         self._time.origin_ns = None
         self._take_lanes(self.contexts)
-        # A part of the device lengthens what it can compute in parallel (Amdahl's law).
-        lengthened = 1 - self.simulation.scales + self.simulation.scales / self._part
-        self._scales = [slowness * lengthened for slowness in self._slowness]
 
     def close(self) -> None:
         super().close()
@@ -281,7 +279,7 @@ class SimulatedEngine(_Doubler):
         at = self._time.of_clock(self.clock.now_ns())
         ready = at + self._h2d_ns
         in_flight.append((ready, buffer, self._error_text if next(self._errors) else None))
-        self._device.add(lane, at, ready, round(next(self._service) * self._scales[lane] * self._scale[inputs]))
+        self._device.add(lane, at, ready, round(next(self._service) * self._slowness[lane] * self._scale[inputs]))
 
     async def wait(self, until_ns: int, *, soon: bool = True) -> Sequence[Completion]:  # noqa: ARG002  # it never sleeps too long
         device, clock, d2h, time_ = self._device, self.clock, self._d2h_ns, self._time

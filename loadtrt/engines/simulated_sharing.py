@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from loadtrt.engines.clock import VirtualClock
 from loadtrt.engines.simulated import SimulatedEngine
@@ -61,7 +61,7 @@ def _share(device: str, engines: Mapping[str, SimulatedEngine]) -> None:
         engine.share(made() if alone else rest, time_, parts[name] if alone else left)
 
 
-def _agreed(device: str, simulations: Mapping[str, Simulation], key: str) -> object:
+def _agreed(device: str, simulations: Mapping[str, Simulation], key: str) -> Any:
     """What is of the device as a whole, and so the same for all that give it; faults may be given by one of them."""
     given = {name: value for name, simulation in simulations.items() if (value := getattr(simulation, key)) is not None}
     (first, value), *others = given.items() or [("", None)]

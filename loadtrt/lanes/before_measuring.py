@@ -99,8 +99,8 @@ async def _compare(
 
     drives = []
     for run in runs:
-        least = {"least_ns": _VERIFY_MOST_NS} if several else {"least_requests": missing[run.name]}
-        load = replace(_preparing(run, config), most_ns=_VERIFY_MOST_NS, **least)
+        load = replace(_preparing(run, config), most_ns=_VERIFY_MOST_NS)
+        load = replace(load, least_ns=_VERIFY_MOST_NS) if several else replace(load, least_requests=missing[run.name])
         on_completion = comparing(run) if run.name in verifiers else None
         drives.append(_unmeasured(run, load, stop, run.ticker("verify", began[run.name]), on_completion))
     await drive_all(drives)
@@ -208,9 +208,6 @@ def _unmeasured(
 
 def _finish(run: ModelRun, drive: Drive) -> Driven:
     """What was driven; keeps how fast the engine completed its requests. Raises the error that ended it."""
-    if drive.error is not None:
-        raise drive.error
-    driven, session = drive.driven, run.session
-    assert driven is not None  # noqa: S101  # drives end
+    driven, session = drive.result(), run.session
     session.pace_ns = max(session.pace_ns or 0, driven.pace_ns) if driven.submitted else session.pace_ns
     return driven

@@ -231,12 +231,14 @@ def result_of_models(
 
 
 def _together_ns(runs: Sequence[ModelRun]) -> int:
-    """How long all models sent requests, from the start."""
+    """How long all models sent requests, and had answers, from the start."""
     lasted = []
     for run in runs:
         recorder, driven = run.session.recorder, run.session.driven
-        end_ns = driven.sent_ns if driven is not None else recorder.end_ns if recorder is not None else None
-        lasted.append(0 if recorder is None or end_ns is None else end_ns - recorder.start_ns)
+        if recorder is None:
+            return 0
+        end_ns = int(recorder.last_completed_ns.max()) if run.failed or driven is None else driven.sent_ns
+        lasted.append(end_ns - recorder.start_ns)
     return max(min(lasted), 0)
 
 

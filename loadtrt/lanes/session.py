@@ -149,9 +149,7 @@ async def _measure(
         await drive_all(drives, began)
         for run, drive in zip(runs, drives, strict=True):
             with failing(run, several):
-                if drive.error is not None:
-                    raise drive.error
-                run.session.driven = drive.driven
+                run.session.driven = drive.result()
                 run.session.driven.require_answers()
         if several and stop.cut:
             missed = next((f"{run.name}: {run.session.ended_early}" for run in runs if run.session.ended_early), None)

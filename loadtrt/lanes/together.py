@@ -46,6 +46,13 @@ class Drive:
         """Whether nothing is driven any more."""
         return self.driven is not None
 
+    def result(self) -> Driven:
+        """What was driven. Raises the error that ended it."""
+        if self.error is not None:
+            raise self.error
+        assert self.driven is not None  # noqa: S101  # it is over
+        return self.driven
+
     def begin(self) -> None:
         """The load begins."""
         self.driver.begin(self.on_tick)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from loadtrt.report.run_verdict import objective_text, scenario_lines, shortfalls
+from loadtrt.report.settings import models_of
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
@@ -42,8 +43,23 @@ class _Case:
     wrong: _Wrong | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Suite:
+    """A testsuite. facts: its properties."""
+
+    attributes: Mapping[str, str]
+    classname: str
+    cases: Sequence[_Case]
+    facts: Mapping[str, str]
+
+
 def run_junit(run: RunResult) -> str:
-    """A run's objectives, and whether it is valid."""
+    """A run's objectives, and whether it is valid: a testsuite for each model."""
+    several = len(run.models) > 1
+    return _document([_suite_of(part, f" {name}" if several else "") for name, part in models_of(run).items()])
+
+
+def _suite_of(run: RunResult, name: str) -> _Suite:
     problems = "; ".join(f"{problem.evidence} → {problem.remedy}" for problem in run.model.problems)
     wrong: _Wrong | None = None
     if run.outcome == "failed":
@@ -68,11 +84,11 @@ def run_junit(run: RunResult) -> str:
         "requests": str(run.model.ok),
     }
     suite = {
-        "name": f"loadtrt run {run.model.engine.name}",
+        "name": f"loadtrt run{name} {run.model.engine.name}",
         "timestamp": run.started.partition("+")[0],
         "time": f"{run.phases.measure_ns / SECOND_NS:.3f}",
     }
-    return _document(suite, f"loadtrt.run.{_undotted(run.model.engine.name)}", cases, facts)
+    return _Suite(suite, f"loadtrt.run.{_undotted(name.strip() or run.model.engine.name)}", cases, facts)
 
 
 def comparison_junit(comparison: Comparison) -> str:
@@ -82,7 +98,7 @@ def comparison_junit(comparison: Comparison) -> str:
     cases = [valid, *(_threshold(item, comparison.valid) for item in comparison.thresholds)]
     facts = {"A": ", ".join(comparison.a), "B": ", ".join(comparison.b)}
     suite = {"name": f"loadtrt compare {facts['A']} / {facts['B']}"}
-    return _document(suite, f"loadtrt.compare.{_undotted(facts['B'])}", cases, facts)
+    return _document([_Suite(suite, f"loadtrt.compare.{_undotted(facts['B'])}", cases, facts)])
 
 
 def _scenario(result: ScenarioResult) -> _Case:
@@ -112,23 +128,30 @@ def _judged(name: str, text: str, verdict: str, trusted: bool) -> _Case:
             return _Case(name, wrong=("failure", verdict, text))
 
 
-def _document(suite: Mapping[str, str], classname: str, cases: Sequence[_Case], facts: Mapping[str, str]) -> str:
+def _document(suites: Sequence[_Suite]) -> str:
+    whole = Element("testsuites")
+    for suite in suites:
+        _add(suite, whole)
+    indent(whole)
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{tostring(whole, encoding="unicode")}\n'
+
+
+def _add(suite: _Suite, whole: Element) -> None:
+    cases = suite.cases
     kinds = Counter(case.wrong[0] for case in cases if case.wrong)
     counts = {"tests": len(cases), "failures": kinds["failure"], "errors": kinds["error"], "skipped": kinds["skipped"]}
-    whole = Element("testsuites")
-    element = SubElement(whole, "testsuite", _clean({**suite, **{key: str(count) for key, count in counts.items()}}))
+    counted = {**suite.attributes, **{key: str(count) for key, count in counts.items()}}
+    element = SubElement(whole, "testsuite", _clean(counted))
     properties = SubElement(element, "properties")
-    for key, value in facts.items():
+    for key, value in suite.facts.items():
         SubElement(properties, "property", _clean({"name": key, "value": value}))
     for case in cases:
-        inside = SubElement(element, "testcase", _clean({"classname": classname, "name": case.name}))
+        inside = SubElement(element, "testcase", _clean({"classname": suite.classname, "name": case.name}))
         if case.wrong:
             kind, type_, message = case.wrong
             SubElement(inside, kind, _clean({"type": type_, "message": message})).text = _printable(message)
         elif case.output:
             SubElement(inside, "system-out").text = _printable(case.output)
-    indent(whole)
-    return f'<?xml version="1.0" encoding="UTF-8"?>\n{tostring(whole, encoding="unicode")}\n'
 
 
 def _undotted(name: str) -> str:

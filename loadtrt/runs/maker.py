@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from datetime import UTC, datetime
 from functools import partial
 from time import perf_counter_ns
@@ -301,13 +302,16 @@ class Maker:
     def _close_engines(self) -> None:
         """Close the engines: one that may wait for its requests for ever in a thread that ends with the process."""
         models, self.models = list(self.models.values()), {}
-        threads = [threading.Thread(target=opened.engine.close, daemon=True) for opened in models if opened.hangs]
+        if not any(opened.hangs for opened in models):
+            for opened in models:
+                opened.engine.close()
+            return
+        # Another engine of a device that hangs may hang as well.
+        threads = [threading.Thread(target=opened.engine.close, daemon=True) for opened in models]
         for thread in threads:
             thread.start()
-        for opened in models:
-            if not opened.hangs:
-                opened.engine.close()
+        until = time.monotonic() + _CLOSE_PATIENCE_S
         for thread in threads:
-            thread.join(_CLOSE_PATIENCE_S)
+            thread.join(max(until - time.monotonic(), 0))
         if any(thread.is_alive() for thread in threads):
             self._leave()
