@@ -53,8 +53,13 @@ def result_of(
     environment: dict[str, Any],
     telemetry: GpuTelemetry | None = None,
     sharing: GpuSharing | None = None,
+    together_ns: int | None = None,
 ) -> RunResult:
-    """Everything that is known of a run, however it ended. started: ISO 8601, UTC."""
+    """Everything that is known of a run of one model, however it ended.
+
+    started: ISO 8601, UTC.
+    together_ns: of a model of several, as ModelResult has it.
+    """
     recorder = session.recorder or Recorder(engine.contexts, 0, keep=0)
     driven, info, model = session.driven, engine.info, config.model
     metrics = summarize(recorder.records, recorder.histograms, recorder.complete, model.load.steady)
@@ -142,6 +147,8 @@ def result_of(
         cohorts=cohorts_of(recorder.records),
         sample=sample_of(recorder.records, recorder.start_ns),
         flow=None if several else flow_of(recorder.records, engine.contexts),
+        failure=None if together_ns is None else session.failure,
+        together_ns=together_ns,
     )
     (name,) = config.models
     result = RunResult(
@@ -193,21 +200,22 @@ def result_of_models(
     runs: Sequence[ModelRun], config: RunConfig, bills: Mapping[str, MemoryBill], **facts: Any
 ) -> RunResult:
     """Everything that is known of a run of one model or of several, however it ended. facts: as for `result_of`."""
+    together_ns = _together_ns(runs) if len(runs) > 1 else None
     singles = {
-        run.name: result_of(run.session, run.engine, config.alone(run.name), bills[run.name], **facts) for run in runs
+        run.name: result_of(
+            run.session, run.engine, config.alone(run.name), bills[run.name], together_ns=together_ns, **facts
+        )
+        for run in runs
     }
     first = singles[runs[0].name]
-    if len(runs) == 1:
+    if together_ns is None:
         return first
-    together_ns = _together_ns(runs)
     shown: set[Finding] = set()  # what is of the whole GPU is said once
     models = {}
     for name, single in singles.items():
         model, own = single.model, [finding for finding in single.model.findings if finding not in shown]
         shown.update(own)
-        findings = (*_neighbour_ended(model, single, together_ns), *own)
-        changes = {"findings": findings, "failure": single.failure, "together_ns": together_ns}
-        models[name] = model.model_copy(update=changes)
+        models[name] = model.model_copy(update={"findings": (*_neighbour_ended(model, single, together_ns), *own)})
     failures = [f"{name}: {single.failure}" for name, single in singles.items() if single.failure is not None]
     interrupted = any(run.session.interrupted for run in runs)
     phases = [single.phases for single in singles.values()]
