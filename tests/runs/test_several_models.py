@@ -56,8 +56,8 @@ def server() -> Iterator[Server]:
 
 def test_each_model_has_its_own_load_and_result() -> None:
     """And the run is valid where all are."""
-    b = {**B, "objective": ["latency.p99 < 1ms"]}
-    result, _ = rows_of(models={"a": {**A, "objective": ["latency.p99 < 1s"]}, "b": b})
+    slow = {**B, "objective": ["latency.p99 < 1ms"]}
+    result, _ = rows_of(models={"a": {**A, "objective": ["latency.p99 < 1s"]}, "b": slow})
     a, b = result.models["a"], result.models["b"]
     assert a.throughput.offered_per_s == 300
     assert 500 < a.ok < 700
