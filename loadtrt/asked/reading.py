@@ -136,10 +136,11 @@ def _config_of(
     several: bool = False,
     base: bool = False,
 ) -> RunConfig:
-    of_file, of_line = _models(data, source), _models(options, "the options")
+    given = {key: value for key, value in options.items() if value is not None}
+    of_file, of_line = _models(data, source), _models(given, "the options")
     file = {key: value for key, value in data.items() if key != "models"}
     _require_known(file, FIELDS, source)
-    given = {key: value for key, value in options.items() if value is not None and key != "models"}
+    given.pop("models", None)
     _require_known(given, FIELDS, "the options")
     _require_utf8(given)
     names = list({**of_file, **of_line}) or [""]
@@ -216,7 +217,7 @@ def _require_utf8(given: dict[str, Any]) -> None:
 
 
 def _models(data: dict[str, Any], source: str) -> dict[str, dict[str, Any]]:
-    models = data.get("models") or {}
+    models = data.get("models", {})
     if not isinstance(models, dict) or not all(isinstance(model, dict) for model in models.values()):
         raise UsageError(f"{source}: models must hold names, each with the options of a model, such as engine: g.plan")
     read = {str(name): _with_underscores(model, f"{source}: models.{name}") for name, model in models.items()}
