@@ -171,7 +171,7 @@ def _config_of(
         config = RunConfig.model_validate({**merged_run, "models": named})
     except ValidationError as error:
         faults += [fault_of(item, given, source, bool(data.get("models"))) for item in error.errors()]
-    if faults:
+    if faults := list(dict.fromkeys(faults)):  # an option of all models is wrong once
         raise UsageError(joined(faults, len(faults)))
     for asked in config.models.values():  # not where a result is read, which may be elsewhere
         asked.load.require()
