@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from loadtrt.asked.config import RunConfig, model_name
+from loadtrt.asked.config import MOST_MODELS, RunConfig, model_name
 from loadtrt.asked.declaring import shown_as
 from loadtrt.asked.faults import MOST_FAULTS, fault_of, joined
 from loadtrt.asked.fields import option_name
@@ -143,7 +143,11 @@ def _config_of(
     given.pop("models", None)
     _require_known(given, FIELDS, "the options")
     _require_utf8(given)
+    for name, model in of_line.items():
+        _require_utf8({"model": name, **model})
     names = list({**of_file, **of_line}) or [""]
+    if len(names) > MOST_MODELS:
+        raise UsageError(f"{source}: {len(names)} models are too many: a run has {MOST_MODELS} at most")
     if len(names) > 1 and not several:
         raise UsageError(_ONE_MODEL.format(", ".join(names)))
     if "engine" in given and any("engine" in model for model in (*of_file.values(), *of_line.values()) if names[1:]):

@@ -45,7 +45,7 @@ def test_each_family_is_declared_once_and_has_series_of_each_model(native: bool)
         "classifier": 300,
     }
     assert list(values(found, "loadtrt_offered_requests_per_second", "model")) == [("detector",)]
-    text = generate_latest(Collected(metrics)).decode()  # type: ignore[arg-type]
+    text = generate_latest(Collected(metrics)).decode()
     assert text.count("# TYPE loadtrt_requests_total counter") == 1
 
 

@@ -313,3 +313,24 @@ def test_a_model_of_a_file_by_its_name(tmp_path: Path) -> None:
         read_run(file.with_name("two.json:c"))
     done = command("compare", f"{file}:a", f"{file}:b")
     assert done.returncode == 0
+    done = command("report", f"{file}:a", "-o", tmp_path / "a.hlog")
+    assert done.returncode == 0
+    done = command("compare", f"{file}:a", file)
+    assert done.returncode == 2
+
+
+def test_any_name_is_one(tmp_path: Path) -> None:
+    """With signs that formats of results give a meaning to."""
+    names = ["a:b", 'qu"ote<&>', "two words", "ü"]
+    result, _ = rows_of(models={name: {**B, "requests": 100} for name in names}, duration=None)
+    file = tmp_path / "x:y.json"
+    file.write_text(result.model_dump_json())
+    for name in names:
+        assert read_run(file.with_name(f"x:y.json:{name}")).model == result.models[name]
+    for target in ("r.html", "r.md", "r.txt", "r.csv"):
+        assert command("report", file, "-o", tmp_path / target).returncode == 0
+
+
+def test_too_many_models_are_refused() -> None:
+    with pytest.raises(UsageError, match="65 models are too many: a run has 64 at most"):
+        RunConfig.of(models={str(number): B for number in range(65)})
