@@ -137,6 +137,18 @@ def test_outputs_are_compared_until_each_verifier_has_seen_enough() -> None:
     assert (result.models["a"].valid, result.models["b"].valid, result.valid) == (True, False, False)
 
 
+def test_a_verifier_that_fails_does_not_hold_the_others_up() -> None:
+    """Its neighbour compares as many outputs as it is to, and is measured."""
+    lost = {**B, "engine": "simulated:service=5ms,lost=100ms,clock=virtual", "verify": True}
+    slow = {"engine": "simulated:service=10ms,clock=virtual", "verify": True}
+    result = loadtrt.run(models={"a": slow, "b": lost}, warmup="100ms", duration="2s")
+    a = result.models["a"]
+    assert a.verification is not None
+    assert 40 <= a.verification.outputs < 60
+    assert (a.failure, a.ok > 0) == (None, True)
+    assert "cudaErrorLaunchFailure" in str(result.models["b"].failure)
+
+
 # --- what ends one
 
 
