@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from loadtrt.records.histogram import Histogram
@@ -71,12 +71,24 @@ def compared_runs(a: Sequence[Side], b: Sequence[Side], comparison: Comparison) 
     few = "–: unknown, or too few requests for this number" if any(UNKNOWN in row for row in cells) else ""
     yield Section(("Comparison of runs",), tuple(names), level=1)
     yield section("B against A", Table(kept, cells, note=few), bare=True)
-    notes = [*_notes(a, b), _of_intervals(comparison, several=len(a) + len(b) > 2)]
+    notes = [*_notes(a, b), _of_intervals(comparison, several=len(comparison.a) + len(comparison.b) > 2)]
     yield section("Notes", *(words(note) for note in notes if note), bare=True)
     verdicts = [_threshold(item) for item in comparison.thresholds]
     if verdicts and not comparison.valid:
         verdicts.append(Notice("bad", "INVALID: a run cannot be trusted, and neither can any verdict"))
     yield section("Thresholds", *verdicts, bare=True, conclusion=True)
+
+
+def compared_before(comparison: Comparison) -> Iterator[Section]:
+    """The same of a comparison that was read: of the runs it has the names alone."""
+    first, *others = compared_runs((), (), comparison)
+    names = [
+        words(f"{letter}  ", Name(name))
+        for letter, files in (("A", comparison.a), ("B", comparison.b))
+        for name in files
+    ]
+    yield replace(first, blocks=(*names, *first.blocks))
+    yield from others
 
 
 def _of_times(name: str, times: Records) -> Side:
