@@ -13,7 +13,6 @@ import pytest
 from nbclient import NotebookClient
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 ENGINE = "simulated:service=5ms,clock=virtual"
@@ -21,7 +20,7 @@ LONG = "engine='simulated:service=1ms', warmup=0, duration='10h'"
 
 
 @pytest.fixture
-def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of a kernel of this interpreter, whatever is installed for the user."""
     folder = tmp_path / "jupyter" / "kernels" / "here"
     folder.mkdir(parents=True)
@@ -31,7 +30,7 @@ def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
-    yield "here"
+    return "here"
 
 
 def _executed(kernel: str, folder: Path, *cells: str, interrupts: bool = False) -> list[list[Any]]:
