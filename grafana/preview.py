@@ -125,8 +125,7 @@ def _content(
             what = unit.removeprefix("suffix: ") if ":" in unit else ""
             return f'<div class="number">{latest} <small>{what}</small></div>'
         case "heatmap":
-            buckets = [(series.labels["le"], series) for _, series in named]
-            return charts.heat(buckets, span, size, panel["options"]["yAxis"]["unit"])
+            return charts.heat([series for _, series in named], span, size, panel["options"]["yAxis"]["unit"])
         case "state-timeline":
             return charts.bands(named, span, size)
         case "table":
@@ -150,13 +149,17 @@ def _table(panel: Mapping[str, Any], answered: Sequence[tuple[dict[str, Any], li
             each["id"]: each["value"] for each in override["properties"]
         }
         for override in panel["fieldConfig"]["overrides"]
+        if override["matcher"]["options"].startswith("Value #")
     }
+    (hidden,) = (each["options"]["excludeByName"] for each in panel["transformations"] if each["id"] == "organize")
     cells: dict[tuple[str, ...], dict[str, str]] = {}
     labels: list[str] = []
     for target, every in answered:
         for series in every:
-            labels = sorted(series.labels)
+            labels = sorted(set(series.labels) - set(hidden))
             line = cells.setdefault(tuple(series.labels[label] for label in labels), {})
+            if target["refId"] not in columns:
+                continue
             line[target["refId"]] = charts.shown(series.points[-1][1], columns[target["refId"]]["unit"])
     head = "".join(f"<th>{html.escape(name)}</th>" for name in (*labels, *(c["displayName"] for c in columns.values())))
     rows = "".join(
