@@ -60,22 +60,16 @@ def _late_ns() -> float:
 def _cases() -> dict[str, tuple[dict[str, Any], list[str]]]:
     """(options, kinds of problems), by name. Limits are 2 % beside the p99, which is known within 0.4 %."""
     late_ns = _late_ns()
-    just_above, just_below = late_ns / 1.02, late_ns / 0.98  # limits that lateness is just above, and just below
-    limit, objective = "{:.0f}ns".format, lambda ns: [f"latency.p99 < {20 * ns:.0f}ns"]  # a twentieth is the limit
-    return {
-        "limit asked for, just above": ({**OPEN, "max_lateness": limit(just_above)}, ["late"]),
-        "limit asked for, just below": ({**OPEN, "max_lateness": limit(just_below)}, []),
-        "limit of the objective, just above": (
-            {**OPEN, "objective": objective(just_above)},
-            True,
-        ),
-        "limit of the objective, just below": (
-            {**OPEN, "objective": objective(just_below)},
-            False,
-        ),
+    above, below = late_ns / 1.02, late_ns / 0.98  # limits that lateness is just above, and just below
+    cases: dict[str, tuple[dict[str, Any], list[str]]] = {
         "closed loop, without a limit": ({**BASE, "buffers": 2}, []),
         "INVALID for another reason": ({**BASE, "buffers": 1}, ["starved"]),
     }
+    for name, limit_ns, kinds in (("above", above, ["late"]), ("below", below, list[str]())):
+        objective = f"latency.p99 < {20 * limit_ns:.0f}ns"  # a twentieth is the limit
+        cases[f"just {name} the limit asked for"] = ({**OPEN, "max_lateness": f"{limit_ns:.0f}ns"}, kinds)
+        cases[f"just {name} the limit of the objective"] = ({**OPEN, "objective": [objective]}, kinds)
+    return cases
 
 
 @pytest.mark.parametrize("phase", ["measure", "done"])
