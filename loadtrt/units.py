@@ -75,8 +75,8 @@ def parse_share(text: str | float) -> float:
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """(host, port) of ":18410", "18410", "0.0.0.0:18410", "[::1]:18410", "name:0". The default host is 127.0.0.1; port 0
-    chooses a free port. Raises UsageError."""
+    """(host, port) of ":18410", "18410", "0.0.0.0:18410", "[::1]:18410", "name:0". The default host is 127.0.0.1; port
+    0 chooses a free port. Raises UsageError."""
     match = _ADDRESS.fullmatch(text.strip())
     if not match or int(match["port"]) > 65535:
         raise UsageError(

@@ -44,9 +44,9 @@ _PLACES = "the metrics are at /metrics, the live view for loadtrt watch at /view
 _TYPES = {"counter": 0, "gauge": 1, "info": 1, "summary": 2, "histogram": 4}  # of MetricType in metrics.proto
 
 _SMALL = [bytes([value]) for value in range(0x80)]
-# Who usually has a port, for where it is taken. 18410 is the port of our examples: exporters have 9100 to 9999, all of
-# them taken since June 2023, and no other port that Prometheus' wiki lists (Default port allocations, its copy of June
-# 2020, looked at on 2026-11-30) is it, nor one of nmap's services; it is below the ports that Linux and Kubernetes give.
+# Who usually has a port, for where it is taken. 18410 is that of our examples: exporters have 9100 to 9999, and it is
+# neither in Prometheus' wiki (Default port allocations, a copy of June 2020, read on 2026-11-30), nor in nmap's list of
+# services, nor among the ports that Linux and Kubernetes give out.
 _USUAL = {
     3000: "Grafana",
     4317: "an OpenTelemetry collector",
