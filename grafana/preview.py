@@ -2,7 +2,7 @@
 
     python -m grafana.preview --url http://127.0.0.1:9090 --html run.html --png run.png
     python -m grafana.preview --png docs/img/dashboard-data.png -- \\
-        loadtrt run --engine zoo:googlenet --rate 20/s --metrics 127.0.0.1:9400 --metrics-linger 3s
+        loadtrt run --engine zoo:googlenet --rate 20/s --metrics 127.0.0.1:18410 --metrics-linger 3s
 
 The second starts a Prometheus that scrapes --metrics while the command runs. This is not Grafana: layout, titles,
 units, legends and queries are the dashboard's, the drawing is not.
@@ -192,7 +192,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", help="of a Prometheus that has scraped the run")
-    parser.add_argument("--metrics", default="127.0.0.1:9400", help="what to scrape while COMMAND runs")
+    parser.add_argument("--metrics", default="127.0.0.1:18410", help="what to scrape while COMMAND runs")
     parser.add_argument("--dashboard", choices=("run", "compare"), default="run")
     parser.add_argument(
         "--set", action="append", default=[], metavar="VARIABLE=VALUE", help="a variable of the dashboard"
