@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from downloads import UnavailableError, grafana_schema
+from downloads import UnavailableError, node_modules
 from grafana.build import dashboards
 from grafana.panels import SUFFIXES, query
 from loadtrt.live.alerts import LAW_KINDS, SILENCE_NS
@@ -286,7 +286,7 @@ def test_dashboards_have_the_types_of_grafanas_schema(tmp_path: Path) -> None:
     lines += ["// @ts-expect-error", "export const misspelt: Json<Partial<TimeSeries.FieldConfig>> = { lineWidht: 1 };"]
     lines += ["// @ts-expect-error", "export const wrong: Json<Partial<Dashboard>> = { title: 42 };"]
     try:
-        modules = grafana_schema()
+        modules = node_modules("schema")
     except UnavailableError as error:
         pytest.skip(f"dashboards are not checked against Grafana's schema: {error}")
     (tmp_path / "node_modules").symlink_to(modules)
