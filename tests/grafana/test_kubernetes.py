@@ -72,7 +72,7 @@ def test_manifests_are_of_the_schemas(tmp_path: Path) -> None:
     (tmp_path / "manifests.ts").write_text("\n".join(types))
     (tmp_path / "manifests.js").write_text("\n".join(values))
     flags = ["--noEmit", "--strict", "--skipLibCheck", "--module", "esnext", "--moduleResolution", "bundler"]
-    for command in ([tsc, *flags, "manifests.ts"], [node, "manifests.js"]):
+    for command in ([str(tsc), *flags, "manifests.ts"], [node, "manifests.js"]):
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 

@@ -17,6 +17,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 FOLDER = Path(__file__).parents[2] / ".venv" / "downloads"
 # What npm installs, by the folder that it goes into.
@@ -117,7 +121,8 @@ def main() -> None:
     from test_contract import TABLE
 
     FOLDER.mkdir(parents=True, exist_ok=True)
-    works = [*(partial(download_node, name) for name in NODE), *(wheel.download for wheel in (*TABLE, TREX))]
+    works: list[Callable[[], None]] = [partial(download_node, name) for name in NODE]
+    works += [wheel.download for wheel in (*TABLE, TREX)]
     with ThreadPoolExecutor(len(works)) as pool:
         for future in [pool.submit(work) for work in works]:
             try:
