@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import html
+import math
 import re
 import shutil
 import subprocess
@@ -53,6 +54,8 @@ text { font-size: 10px; fill: #555b66 }
 .middle { text-anchor: middle }
 .number { font-size: 26px; text-align: center; padding: 14px 0 }
 .number small { font-size: 14px }
+.green { background: #d6eadc }
+.red { background: #f3cfcd }
 .legend { font-size: 10px; line-height: 13px }
 .legend span { margin-right: 10px; white-space: nowrap }
 .legend i { display: inline-block; width: 10px; height: 3px; margin-right: 4px; vertical-align: middle }
@@ -121,9 +124,12 @@ def _content(
     unit, custom = defaults["unit"], defaults.get("custom", {})
     match panel["type"]:
         case "stat":
-            latest = charts.shown(named[0][1].points[-1][1], unit) if named else "no data"
+            value = named[0][1].points[-1][1] if named else math.nan
+            latest = charts.shown(value, unit) if named else "no data"
             what = unit.removeprefix("suffix: ") if ":" in unit else ""
-            return f'<div class="number">{latest} <small>{what}</small></div>'
+            steps = defaults.get("thresholds", {}).get("steps", [])
+            colour = "".join([step["color"] for step in steps if value >= (step["value"] or -math.inf)][-1:])
+            return f'<div class="number {colour}">{latest} <small>{what}</small></div>'
         case "heatmap":
             return charts.heat([series for _, series in named], span, size, panel["options"]["yAxis"]["unit"])
         case "state-timeline":
