@@ -103,4 +103,3 @@ def test_the_site_is_built_strictly() -> None:
     assert {level for kinds in told.values() for level in kinds.values()} == {"warn"}
     assert "anchors" in told["links"]
     assert "mkdocs build --strict\n" in (ROOT / "Makefile").read_text()  # --quiet would drop warnings uncounted
-    assert "make --no-print-directory site" in (ROOT / ".ci" / "run").read_text()
