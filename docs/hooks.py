@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 LOG = logging.getLogger("mkdocs.loadtrt")  # a warning fails a build with --strict
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)#\s]+)")
+OUTSIDE = re.compile(r"\[([^\]]*)\]\(\.\./([^)#\s]+)(#[^)\s]*)?\)")
 ASSET = re.compile(r"<(?:script|link|img|iframe|source)\b[^>]*?\b(?:src|href)=\"?((?:https?:)?//[^\"\s>]+)")
 LIST = re.compile(r"^(?![-*|] |\d+\. |\s|$).*\n(?:[-*]|\d+\.) ", re.MULTILINE)
 CODE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
@@ -35,10 +36,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
-    """Links out of docs/ lead to the pages that those files have become."""
+    """Links out of docs/ lead to the pages that those files have become; other files are named alone."""
     for found in LIST.finditer(CODE.sub("", markdown)):
         LOG.warning("%s: a list needs a blank line before it: %r", page.file.src_uri, found[0])
-    return LINK.sub(lambda link: PAGES.get(link[1].removeprefix("../"), link[1]), markdown)
+    return OUTSIDE.sub(_as_text, markdown)
 
 
 def on_post_build(config: MkDocsConfig) -> None:
@@ -62,4 +63,14 @@ def api_page() -> str:
 
 def _as_page(text: str) -> str:
     """A file of the repository's root as one of docs/."""
-    return LINK.sub(lambda link: link[1].removeprefix("docs/"), text)
+    return LINK.sub(
+        lambda link: link[1].removeprefix("docs/") if link[1].startswith("docs/") else f"../{link[1]}", text
+    )
+
+
+def _as_text(link: re.Match[str]) -> str:
+    """A link to a file outside docs/."""
+    text, path, anchor = link.groups("")
+    if path in PAGES:
+        return f"[{text}]({PAGES[path]}{anchor})"
+    return text if path.endswith(text.strip("`")) else f"{text} (`{path}`)"

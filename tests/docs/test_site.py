@@ -43,7 +43,8 @@ def test_every_public_name_has_an_entry(hooks: Any, monkeypatch: pytest.MonkeyPa
 
 
 def test_links_lead_to_the_sites_pages(hooks: Any) -> None:
-    """From the pages that README, CONTRIBUTING and CHANGELOG become, and to them; others stay as they are."""
+    """From the pages that README, CONTRIBUTING and CHANGELOG become, and to them; others stay as they are, but that a
+    file of the repository that the site does not have becomes its name."""
     page = SimpleNamespace(file=SimpleNamespace(src_uri="x.md"))
 
     def linked(markdown: str) -> str:
@@ -54,6 +55,10 @@ def test_links_lead_to_the_sites_pages(hooks: Any) -> None:
     shown = "[a](live.md#gpu) ![b](img/c.png) [d](contributing.md) [e](https://docs/f.md) [g](#docs/h)"
     assert linked(hooks._as_page(of_readme)) == shown
     assert linked("[a](../README.md#run) [b](../CONTRIBUTING.md)") == "[a](index.md#run) [b](contributing.md)"
+    assert linked("[a job](../configs/job.yaml) [`job.yaml`](../configs/job.yaml)") == (
+        "a job (`configs/job.yaml`) `job.yaml`"
+    )
+    assert linked(hooks._as_page("[a job](configs/job.yaml)")) == "a job (`configs/job.yaml`)"
 
 
 @pytest.mark.parametrize(
