@@ -23,6 +23,7 @@ OUTSIDE = re.compile(r"\[([^\]]*)\]\(\.\./([^)#\s]+)(#[^)\s]*)?\)")
 ASSET = re.compile(r"<(?:script|link|img|iframe|source)\b[^>]*?\b(?:src|href)=\"?((?:https?:)?//[^\"\s>]+)")
 LIST = re.compile(r"^(?![-*|] |\d+\. |\s|$).*\n(?:[-*]|\d+\.) ", re.MULTILINE)
 CODE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
+ITEM = re.compile(r"([-*] |\d+\. )(?=\S)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -39,7 +40,7 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
     """Links out of docs/ lead to the pages that those files have become; other files are named alone."""
     for found in LIST.finditer(CODE.sub("", markdown)):
         LOG.warning("%s: a list needs a blank line before it: %r", page.file.src_uri, found[0])
-    return OUTSIDE.sub(_as_text, markdown)
+    return OUTSIDE.sub(_as_text, _indented(markdown))
 
 
 def on_post_build(config: MkDocsConfig) -> None:
@@ -59,6 +60,20 @@ def api_page() -> str:
         if group:
             parts += [f"## {title}", *(f"::: loadtrt.{name}" for name in group)]
     return "\n\n".join(parts) + "\n"
+
+
+def _indented(markdown: str) -> str:
+    """What belongs to an item of a list, four spaces deep: GitHub takes as many as the marker is wide, mkdocs four."""
+    lines, width, fenced = [], 0, False
+    for line in markdown.splitlines():
+        fenced ^= line.startswith("```")
+        item = None if fenced else ITEM.match(line)
+        if item:
+            width = len(item[1])
+        elif line.strip() and not line.startswith(" " * width):
+            width = 0
+        lines.append(line if item or not line.strip() or not width else " " * 4 + line[width:])
+    return "\n".join(lines)
 
 
 def _as_page(text: str) -> str:

@@ -81,6 +81,16 @@ def test_a_list_that_would_be_a_paragraph_is_told(
     assert bool(caplog.records) is warned
 
 
+def test_what_belongs_to_an_item_is_four_spaces_deep(hooks: Any) -> None:
+    """Code, fenced or indented, further paragraphs and lists; text after the list and code elsewhere stay."""
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="x.md"))
+    text = "- a\n  b\n\n      code\n\n  c\n  - d\n\nend\n\n    code\n\n1. e\n\n   f\n\n```\n- g\n  h\n```\n  i"
+    shown = (
+        "- a\n    b\n\n        code\n\n    c\n    - d\n\nend\n\n    code\n\n1. e\n\n    f\n\n```\n- g\n  h\n```\n  i"
+    )
+    assert hooks.on_page_markdown(text, page) == shown
+
+
 @pytest.mark.parametrize(
     ("tag", "fetched"),
     [
