@@ -149,7 +149,7 @@ class RunConfig(Strict):
             raise ValueError("a run of 0s measures nothing: give --max-duration a time above 0")
         for name in self.given("metrics_native", "metrics_linger") if self.metrics is None else ():
             raise ValueError(
-                f"{option_name(name)} is about metrics: add --metrics, such as --metrics :9400, or leave it out"
+                f"{option_name(name)} is about metrics: add --metrics, such as --metrics :18410, or leave it out"
             )
         for name in self.given("export_profile", "export_layer_info") if not self.profile else ():
             raise ValueError(f"{option_name(name)} is written from a profile: add --profile")

@@ -85,7 +85,7 @@ def _text(value: object) -> str:
 
 
 def _address(value: object) -> object:
-    """ ":9400" of 9400, as YAML has it; where the text is no address, it is told."""
+    """ ":18410" of 18410, as YAML has it; where the text is no address, it is told."""
     text = f":{value}" if isinstance(value, int) and not isinstance(value, bool) else value
     if isinstance(text, str):
         parse_address(text)

@@ -44,6 +44,27 @@ _PLACES = "the metrics are at /metrics, the live view for loadtrt watch at /view
 _TYPES = {"counter": 0, "gauge": 1, "info": 1, "summary": 2, "histogram": 4}  # of MetricType in metrics.proto
 
 _SMALL = [bytes([value]) for value in range(0x80)]
+# Who usually has a port, for where it is taken. 18410 is that of our examples: exporters have 9100 to 9999, and it is
+# neither in Prometheus' wiki (Default port allocations, a copy of June 2020, read on 2026-11-30), nor in nmap's list of
+# services, nor among the ports that Linux and Kubernetes give out.
+_USUAL = {
+    3000: "Grafana",
+    4317: "an OpenTelemetry collector",
+    4318: "an OpenTelemetry collector",
+    8000: "a Triton server's HTTP",
+    8001: "a Triton server's gRPC",
+    8002: "a Triton server's metrics",
+    8080: "cAdvisor",
+    8888: "Jupyter",
+    9090: "Prometheus",
+    9091: "Pushgateway",
+    9093: "Alertmanager",
+    9100: "node_exporter",
+    9400: "dcgm-exporter",
+    9835: "nvidia_gpu_exporter",
+    18410: "another run of loadtrt",
+}
+
 _LOOK_S = 0.1  # between looks at whether to close
 REQUEST_S = 10.0  # for a whole request: a client that trickles must not hold a thread for ever
 MOST_CLIENTS = 32  # at once
@@ -205,7 +226,11 @@ def _listen(host: str, port: int, application: Callable[..., Iterable[bytes]]) -
             case socket.gaierror() | UnicodeError():
                 raise UsageError(f"{where}: there is no host {host}; leave it out for this machine alone") from None
             case OSError(errno=errno.EADDRINUSE):
-                raise UsageError(f"{where}: the port is in use; take another, or :0 for any free one") from None
+                usual = f", usually by {_USUAL[port]}" if port in _USUAL else ""
+                other = "" if port == 18410 else ", such as :18410"
+                raise UsageError(
+                    f"{where}: the port is in use{usual}; take another{other}, or :0 for any free one"
+                ) from None
             case OSError(errno=errno.EACCES):
                 raise UsageError(f"{where}: this user may not use the port; take one above 1023") from None
             case OSError(errno=errno.EADDRNOTAVAIL):

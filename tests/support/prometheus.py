@@ -94,7 +94,7 @@ def running_prometheus(
     rules: Sequence[Path] = (),
     native: bool = False,
 ) -> Iterator[Prometheus]:
-    """A Prometheus that scrapes `targets` ("127.0.0.1:9400") of the job loadtrt. folder: for its files. every: between
+    """A Prometheus that scrapes `targets` ("127.0.0.1:18410") of the job loadtrt. folder: for its files. every: between
     scrapes. data: its database, which may have blocks already. native: ask for native histograms."""
     port = free_port()
     folder.mkdir(parents=True, exist_ok=True)
