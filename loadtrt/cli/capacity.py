@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loadtrt.asked.reading import keys_of
+from loadtrt.cli.github import require_summary, tell_result
 from loadtrt.cli.options import GroupedCommand, extra, flag, options, read_as
 from loadtrt.cli.outputs import inputs_of, outputs_of, require_outputs
 from loadtrt.errors import EXIT_INTERRUPTED, EXIT_INVALID, EXIT_MISSED, EXIT_UNDECIDED, EngineError, UsageError
@@ -92,6 +93,8 @@ def command(
     values = wanted.config.options()
     require_outputs(outputs_of(values, "a search for capacity"), [config, *inputs_of(values)], force=force)
     from loadtrt.capacity.find import Finder
+
+    require_summary(wanted.config.github)
     from loadtrt.cli.delivery import say_verdict
     from loadtrt.cli.resuming import carry_out
     from loadtrt.report.plain import terminal_text
@@ -99,7 +102,10 @@ def command(
 
     make = partial(Finder, wanted)
     result = carry_out(wanted.config, CapacityResult, terminal_text, make, resume=resume, force=force)
-    return say_verdict(result, _exit_code(result), quiet=wanted.config.quiet)
+    code = say_verdict(result, _exit_code(result), quiet=wanted.config.quiet)
+    if wanted.config.github:
+        tell_result(result, code, wanted.config.json_file)
+    return code
 
 
 def _wanted(

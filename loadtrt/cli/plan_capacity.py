@@ -13,6 +13,7 @@ from loadtrt.asked.fields import option_name
 from loadtrt.asked.load import Rate, Stages
 from loadtrt.asked.reading import FIELDS, read_load
 from loadtrt.asked.trace_load import Trace
+from loadtrt.cli.github import require_summary, tell_result
 from loadtrt.cli.options import GroupedCommand, choice, extra, options, read_as, read_option
 from loadtrt.cli.outputs import Output, require_outputs
 from loadtrt.errors import EXIT_INTERRUPTED, EXIT_MISSED, EXIT_UNDECIDED, UsageError
@@ -149,6 +150,7 @@ def command(
     if not 0 <= seed < 1 << 63:
         raise UsageError("--seed is not from 0 to 2^63 - 1: write a smaller number")
     require_outputs([Output("--json", json_file, "a plan of a fleet")], [*files, given["trace"]], force=force)
+    require_summary(given["github"])
 
     from loadtrt.asked.objective import parse_objective
     from loadtrt.capacity.evidence import evidence_of
@@ -194,7 +196,10 @@ def command(
         if not given["quiet"]:
             show_beside(json_file, terminal_text(result))
     delivery.finish()
-    return say_verdict(result, _exit_code(result), quiet=bool(given["quiet"]))
+    code = say_verdict(result, _exit_code(result), quiet=bool(given["quiet"]))
+    if given["github"]:
+        tell_result(result, code, json_file)
+    return code
 
 
 def _exit_code(result: FleetResult) -> int:

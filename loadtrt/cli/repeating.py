@@ -96,6 +96,10 @@ def _repeated(config: RunConfig, times: int) -> int:
     keeper.finish(made)
     if not config.quiet:
         show_beside(config.json_file, terminal_text(made))
+    if config.github:
+        from loadtrt.cli.github import tell_result
+
+        tell_result(made, code if outcome == "failed" else exit_code(made), config.json_file)
     if keeper.failure is not None:
         raise UsageError(keeper.failure)
     return code if outcome == "failed" else exit_code(made)
@@ -107,7 +111,7 @@ def _start(config: RunConfig) -> tuple[int, RunResult | None]:
     asked, made = (os.memfd_create(name) for name in ("loadtrt-config", "loadtrt-run"))
     try:
         with open(asked, "wb", closefd=False) as file:
-            file.write(json.dumps({**config.options(), "json": f"/dev/fd/{made}"}).encode())
+            file.write(json.dumps({**config.options(), "json": f"/dev/fd/{made}", "github": False}).encode())
         command = [sys.executable, "-P", "-m", "loadtrt", "run", "--config", f"/dev/fd/{asked}"]
         process = subprocess.Popen(
             command,

@@ -62,6 +62,10 @@ def _run(config: RunConfig, late: list[RunResult], leave: Callable[[], None]) ->
         left_out = _deliver(result, maker.session, config, delivery)
         if result.failure is not None:
             say(result.failure)
+        if config.github:
+            from loadtrt.cli.github import tell_result
+
+            tell_result(result, exit_code(result), config.json_file)
         maker.linger(config, result)
         maker.close()
         if maker.session.fault is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loadtrt.capacity.grid import AXES
+from loadtrt.cli.github import require_summary, tell_result
 from loadtrt.cli.options import GroupedCommand, flag, options
 from loadtrt.cli.outputs import inputs_of, outputs_of, require_outputs
 from loadtrt.errors import EXIT_INTERRUPTED, EXIT_INVALID, EngineError, UsageError
@@ -53,6 +54,8 @@ def command(config: Path | None, all_points: bool, resume: bool, force: bool, **
     values = base.options()
     require_outputs(outputs_of(values, "a sweep"), [config, *inputs_of(values)], force=force)
     from loadtrt.capacity.sweeper import Sweeper
+
+    require_summary(base.github)
     from loadtrt.cli.delivery import say_verdict
     from loadtrt.cli.resuming import carry_out
     from loadtrt.report.plain import terminal_text
@@ -60,7 +63,10 @@ def command(config: Path | None, all_points: bool, resume: bool, force: bool, **
 
     make = partial(Sweeper, base, axes, all_points=all_points)
     result = carry_out(base, SweepResult, terminal_text, make, resume=resume, force=force)
-    return say_verdict(result, _exit_code(result), quiet=base.quiet)
+    code = say_verdict(result, _exit_code(result), quiet=base.quiet)
+    if base.github:
+        tell_result(result, code, base.json_file)
+    return code
 
 
 def _base_and_axes(file: Path | None, given: dict[str, Any]) -> tuple[RunConfig, dict[str, tuple[Any, ...]]]:
