@@ -56,7 +56,8 @@ def tell(subject: str, cases: Sequence[Case], document: Sequence[Section], json_
         with open(os.environ[SUMMARY], "ab") as file:
             taken = file.tell()
             text = summary(document, MOST_SUMMARY_BYTES - taken - 1)
-            file.write((("\n" if taken else "") + text).encode("utf-8", "replace"))
+            if text:
+                file.write((("\n" if taken else "") + text).encode("utf-8", "replace"))
     except OSError as error:
         say(f"the summary for GitHub was not written to {os.environ[SUMMARY]}: {reason(error)}")
         return

@@ -25,9 +25,11 @@ CHANCE = (
 TONES: dict[str, Tone] = {"regressed": "bad", "not regressed": "good", "worse": "bad", "better": "good"}
 
 
-def verdict_on(ratio: Ratio, comparison: Comparison | None = None) -> Badge:
+def verdict_on(ratio: Ratio, comparison: Comparison) -> Badge:
     """On the threshold of a number; where it has none, by its interval alone."""
-    for item in comparison.thresholds if comparison is not None and comparison.valid else ():
+    if not comparison.valid:
+        return Badge("not judged", "plain")
+    for item in comparison.thresholds:
         metric, _, allowed = item.threshold.partition(" ")
         if metric == ratio.name:
             return Badge(f"{item.verdict} ({allowed})", TONES.get(item.verdict, "open"))
@@ -40,13 +42,12 @@ def verdict_on(ratio: Ratio, comparison: Comparison | None = None) -> Badge:
     return Badge(word, TONES[word])
 
 
-def ratio_text(ratio: Ratio) -> str:
+def ratio_text(ratio: Ratio, comparison: Comparison) -> str:
     """A ratio with its interval and its verdict in one cell."""
     if ratio.ratio is None:
         return UNKNOWN
-    return f"{ratio.ratio:.3f}" + (
-        f" ({interval_text(ratio)}), {verdict_on(ratio).text}" if interval_text(ratio) else ""
-    )
+    interval = interval_text(ratio)
+    return f"{ratio.ratio:.3f}" + (f" ({interval}), {verdict_on(ratio, comparison).text}" if interval else "")
 
 
 def tile_of(label: str, ratio: Ratio) -> Tile:
@@ -74,12 +75,10 @@ def figures(numbers: Sequence[tuple[str, Ratio]], comparison: Comparison, sides:
         chart = ratios("B/A of each number", f"{plural(len(rows), 'ratio')} with 95 % intervals.", "B/A", rows)
         note = "with 95 % intervals" + ("; short line: what a threshold allows" if edges else "")
         yield Figure("B/A", chart, note)
-    curves = [(side.measured.name, side.measured.histograms["latency"]) for side in sides if side.settings is not None]
-    if len(curves) == len(sides) == 2 and all(histogram.count for _, histogram in curves):
-        chart = shares(
-            [(f"{'AB'[place]} {name}", histogram) for place, (name, histogram) in enumerate(curves)], (), "latency"
-        )
-        yield Figure("Latency by share of requests", chart)
+    known = [side.measured for side in sides if {"latency"} <= {*side.measured.metrics} & {*side.measured.histograms}]
+    curves = [(f"{letter} {run.name}", run.histograms["latency"]) for letter, run in zip("AB", known, strict=False)]
+    if len(sides) == len(known) == 2 and all(histogram.count for _, histogram in curves):
+        yield Figure("Latency by share of requests", shares(curves, (), "latency"))
 
 
 def interval_text(ratio: Ratio) -> str:

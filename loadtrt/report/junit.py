@@ -56,7 +56,8 @@ def _document(
     """measured_ns: time of the suite. All cases are judged from what was measured in it, so each has an equal share: CI
     adds them up."""
     kinds = Counter(case.wrong[0] for case in cases if case.wrong)
-    times = [place * measured_ns // len(cases) // MILLISECOND_NS for place in range(len(cases) + 1)]
+    measured_ms = round(measured_ns / MILLISECOND_NS)
+    times = [place * measured_ms // len(cases) for place in range(len(cases) + 1)]
     counts = {"tests": len(cases), "failures": kinds["failure"], "errors": kinds["error"], "skipped": kinds["skipped"]}
     whole = Element("testsuites")
     element = SubElement(

@@ -155,7 +155,7 @@ def _against_first(sides: Sequence[tuple[str, Sequence[Side]]]) -> Iterator[Sect
         return
     rows = []
     for other, _, comparison in compared:
-        known = {ratio.name: ratio_text(ratio) for ratio in comparison.ratios}
+        known = {ratio.name: ratio_text(ratio, comparison) for ratio in comparison.ratios}
         rows.append((Name(other), *(known.get(key, UNKNOWN) for key in _COMPARED)))
     header = ("", *("requests/s" if key in RATES else key.replace(".", " ") for key in _COMPARED))
     note = f"each result ÷ {name}, with the 95 % confidence interval. {CHANCE}"

@@ -83,8 +83,28 @@ def test_what_a_suite_says_of_its_run(ended: tuple[int, Path, RunResult]) -> Non
     assert suite.time == pytest.approx(result.phases.measure_ns / 1e9, abs=0.0006)
     assert suite.timestamp == result.started.removesuffix("+00:00")
     assert {case.classname for case in suite} == {"loadtrt.run.net_fp16_plan"}
+    times = [case.time for case in suite]
+    assert min(times) > 0
+    assert sum(times) == pytest.approx(suite.time, abs=1e-6)
     facts = suite.properties()  # type: ignore[no-untyped-call]  # junitparser is typed in part
     assert {each.name: each.value for each in facts}["run"] == result.run
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("simulated:service=1ms,cv=0.3", "simulated_service_1ms_cv_0_3"),
+        ("models/net.plan", "models_net_plan"),
+        ("C:\\net (1).plan", "C_net_1_plan"),
+        ("netz#2;größe", "netz_2_gr_e"),
+        ("\x00", "_"),
+    ],
+)
+def test_a_classname_is_packages_and_one_word(name: str, word: str, ended: tuple[int, Path, RunResult]) -> None:
+    """CI splits it at dots, and makes links and files of it."""
+    _, _, result = ended
+    (suite,) = JUnitXml.fromstring(run_junit(changed(result, engine=replace(result.model.engine, name=name))).encode())
+    assert {case.classname for case in suite} == {f"loadtrt.run.{word}"}
 
 
 def test_an_invalid_run_has_nothing_green(ended: tuple[int, Path, RunResult]) -> None:
@@ -164,6 +184,14 @@ def test_thresholds_of_a_comparison() -> None:
         "latency.p99 +50%": [],
         "latency.p50 +5%": [("Error", "undecided", "undecided, B/A unknown: b.json has 3 requests")],
     }
+
+
+def test_time_of_a_comparison() -> None:
+    """The time of measuring, an equal share for each test."""
+    (suite,) = JUnitXml.fromstring(comparison_junit(_comparison(), 21_000_000_000).encode())
+    assert suite.time == 21
+    assert [case.time for case in suite] == [5.25] * 4
+    assert {case.classname for case in suite} == {"loadtrt.compare.b1_json_b2_json"}
 
 
 def test_a_comparison_with_an_invalid_run_has_nothing_green() -> None:
