@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from loadtrt.errors import EXIT_INTERRUPTED, EXIT_INVALID, EXIT_MISSED, EXIT_UNDECIDED
+from loadtrt.report.comparison_verdicts import interval_text
 from loadtrt.report.plain import verdict_line
 from loadtrt.report.run_verdict import objective_text, scenario_lines, shortfalls
 from loadtrt.results.capacity_result import CapacityResult, SweepResult
@@ -109,9 +110,9 @@ def _scenario(result: ScenarioResult) -> Case:
 
 
 def _threshold(item: Judged, trusted: bool) -> Case:
-    ratio = item.ratio
+    ratio, interval = item.ratio, interval_text(item.ratio)
     text = f"{item.verdict}, B/A " + ("unknown" if ratio.ratio is None else f"{ratio.ratio:.3f}")
-    text += "" if ratio.low is None else f" ({ratio.low:.3f} .. {ratio.high:.3f})"
+    text += f" ({interval})" if interval else ""
     text += f": {item.reason}" if item.reason else ""
     return _judged(item.threshold, text, item.verdict, trusted)
 

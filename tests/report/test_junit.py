@@ -186,6 +186,17 @@ def test_thresholds_of_a_comparison() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "interval"), [(1.1, None, " (at least 1.100)"), (None, 1.3, " (at most 1.300)"), (None, None, "")]
+)
+def test_an_interval_with_one_end(low: float | None, high: float | None, interval: str) -> None:
+    """As of a queue, whose p99 has no upper end."""
+    ratio = Ratio(name="latency.p99", unit="ns", a=1e6, b=1.2e6, ratio=1.2, low=low, high=high)
+    judged = Judged(threshold="latency.p99 +5%", ratio=ratio, verdict="regressed")
+    cases = _read(comparison_junit(_comparison().model_copy(update={"thresholds": (judged,)})))
+    assert cases["latency.p99 +5%"] == [("Failure", "regressed", f"regressed, B/A 1.200{interval}")]
+
+
 def test_time_of_a_comparison() -> None:
     """The time of measuring, an equal share for each test."""
     (suite,) = JUnitXml.fromstring(comparison_junit(_comparison(), 21_000_000_000).encode())
