@@ -113,7 +113,7 @@ def command(
         raise UsageError("two outputs are the same: give each its own")
     require_summary(github)
     outputs = [Output("--json", json_file, "a comparison"), Output("--junit", junit, "XML")]
-    outputs += [Output("-o", page, wanted.content) for page, wanted in written.items()]
+    outputs += [Output("-o", page, format_.content) for page, format_ in written.items()]
     require_outputs(outputs, [*files[0], *files[1], layer_info_a, layer_info_b], force=force)
     infos = ((layer_info_a, "--layer-info-a"), (layer_info_b, "--layer-info-b"))
     sides = [_read_all(paths, *info) for paths, info in zip(files, infos, strict=True)]
@@ -138,8 +138,8 @@ def command(
         document += compared_profiles(compare_profiles(profiles[0], profiles[1]), name_a, name_b)
     if not document:
         raise UsageError(f"{name_a} is {_word(side_a)} and {name_b} is {_word(side_b)}: give two runs, or two profiles")
-    for page, wanted in written.items():
-        delivery.make(page, partial(wanted.document, f"loadtrt: {name_a} and {name_b}", document))
+    for page, format_ in written.items():
+        delivery.make(page, partial(format_.document, f"loadtrt: {name_a} and {name_b}", document))
     taken = "-" if "-" in pages else json_file
     show_beside(taken, plain(document))
     if github:

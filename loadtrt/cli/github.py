@@ -48,9 +48,9 @@ def tell_result(result: Result, code: int, json_file: str | None) -> None:
 def tell(subject: str, cases: Sequence[Case], document: Sequence[Section], json_file: str | None) -> None:
     """Write annotations to stdout, or to stderr where stdout is the file of --json, and append the document to the
     step's summary. A summary that cannot be written is said, and changes nothing else."""
-    from loadtrt.report.annotations import MOST_SUMMARY_BYTES, annotations, summary
+    from loadtrt.report.annotations import MOST_SUMMARY_BYTES, annotation_lines, summary
 
-    lines = "".join(f"{line}\n" for line in annotations(subject, cases))
+    lines = "".join(f"{line}\n" for line in annotation_lines(subject, cases))
     show(lines, sys.stderr if json_file == "-" else sys.stdout)
     try:
         with open(os.environ[SUMMARY], "ab") as file:

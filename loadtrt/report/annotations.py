@@ -25,7 +25,7 @@ _MOST_TITLE = 200
 _LEVELS = {"failure": "error", "error": "warning"}  # a case that was skipped is told by "valid"
 
 
-def annotations(subject: str, cases: Sequence[Case]) -> Iterator[str]:
+def annotation_lines(subject: str, cases: Sequence[Case]) -> Iterator[str]:
     """A line for each case that did not pass. subject: what was judged, such as "loadtrt run googlenet"."""
     for kind, level in _LEVELS.items():
         found = [(case.name, case.wrong) for case in cases if case.wrong is not None and case.wrong[0] == kind]

@@ -74,8 +74,8 @@ def _entry(before: str, number: Tracked, part: Part, labels: Mapping[str, str]) 
         "value": _rounded(number.value / size),
     }
     if number.low is not None or number.high is not None:
-        ends = (None if end is None else end / size for end in (number.low, number.high))
-        entry["range"] = f"95 %: {between(*ends, shown=lambda value: f'{_rounded(value):g}')}"
+        low, high = (None if end is None else end / size for end in (number.low, number.high))
+        entry["range"] = f"95 %: {between(low, high, '{:.6g}'.format)}"
     extra = [f"{part.engine.name} on {part.engine.device}, batch {part.engine.batch}"] if part.engine else []
     extra += [f"{key}={value}" for key, value in labels.items()]
     return {**entry, "extra": printable("; ".join(extra))}

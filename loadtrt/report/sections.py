@@ -52,7 +52,7 @@ def sections(loaded: Sequence[Loaded]) -> Iterator[Section]:
             several = len(result.models) > 1
             runs += [(f"{file}: {name}" if several else file, part) for name, part in models_of(result).items()]
         yield Section((f"{plural(len(runs), 'run')} side by side",), tuple(_side_by_side(runs)), level=1)
-    sides = [(names[item.file], runs) for item in loaded if (runs := _side(item, names[item.file]))]
+    sides = [(names[item.file], side) for item in loaded if (side := _side(item, names[item.file]))]
     if len(sides) > 1:
         yield from _against_first(sides)
     profiles = [(names[item.file], timed) for item in loaded if (timed := _profile(item.result)) is not None]

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from loadtrt.report.annotations import MOST_SUMMARY_BYTES, annotations, summary
+from loadtrt.report.annotations import MOST_SUMMARY_BYTES, annotation_lines, summary
 from loadtrt.report.document import Table, section, words
 from loadtrt.report.gates import Case, cases_of, subject_of
 from reported import altered, every_kind, measured
@@ -28,7 +28,7 @@ def _read(line: str) -> tuple[str, str, str]:
 @pytest.mark.parametrize("text", ["a, b: c", "100 %", "%0A", "%25", "a\r\nb::error::c", "::stop-commands::x", "", "ü✗"])
 def test_any_text_is_one_annotation(text: str) -> None:
     """Of one line, which is read back as it was."""
-    (line,) = annotations("loadtrt run x", [Case(text, wrong=("failure", "missed", text))])
+    (line,) = annotation_lines("loadtrt run x", [Case(text, wrong=("failure", "missed", text))])
     assert "\n" not in line
     assert "\r" not in line
     assert _read(line) == ("error", f"loadtrt run x: {text}: missed", text)
@@ -42,7 +42,7 @@ def test_levels() -> None:
         Case("c", wrong=("error", "undecided", "too few")),
         Case("d", wrong=("skipped", "invalid", "see valid")),
     ]
-    assert [_read(line) for line in annotations("run", cases)] == [
+    assert [_read(line) for line in annotation_lines("run", cases)] == [
         ("error", "run: b: missed", "too late"),
         ("warning", "run: c: undecided", "too few"),
     ]
@@ -51,7 +51,9 @@ def test_levels() -> None:
 @pytest.mark.parametrize("count", [9, 10, 11, 25])
 def test_the_tenth_annotation_stands_for_all_further_ones(count: int) -> None:
     """GitHub shows ten of a level in a step."""
-    lines = list(annotations("run", [Case(f"p{number}", wrong=("failure", "missed", "x")) for number in range(count)]))
+    lines = list(
+        annotation_lines("run", [Case(f"p{number}", wrong=("failure", "missed", "x")) for number in range(count)])
+    )
     assert len(lines) == min(count, 10)
     told = " ".join(lines)
     assert all(f"p{number}%3A" in told or f"p{number}:" in told for number in range(count))
@@ -87,14 +89,14 @@ def test_results_of_every_kind(kind: str) -> None:
     result = every_kind()[kind]
     assert subject_of(result).startswith("loadtrt ")
     if kind != "run":
-        assert list(annotations("x", cases_of(result, 0))) == []
-        (line,) = annotations("x", cases_of(result, 99))
+        assert list(annotation_lines("x", cases_of(result, 0))) == []
+        (line,) = annotation_lines("x", cases_of(result, 99))
         assert _read(line)[:2] == ("error", "x: verdict: missed")
-        (line,) = annotations("x", cases_of(result, 98))
+        (line,) = annotation_lines("x", cases_of(result, 98))
         assert _read(line)[0] == "warning"
 
 
 def test_a_run_that_failed() -> None:
     """Is an error, whatever its objectives were."""
     run = altered(measured(), outcome="failed", valid=False, failure="the device hangs")
-    assert [_read(line)[2] for line in annotations("x", cases_of(run, 3))] == ["the device hangs"]
+    assert [_read(line)[2] for line in annotation_lines("x", cases_of(run, 3))] == ["the device hangs"]

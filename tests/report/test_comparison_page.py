@@ -19,6 +19,8 @@ from reported import altered, measured, repeated, two_models
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from loadtrt.report.result_files import Result
+
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -116,7 +118,11 @@ def test_a_report_of_two_runs_compares_them() -> None:
 def test_a_report_of_more_compares_each_with_the_first() -> None:
     """In one table, with interval and verdict."""
     slow = ("--engine", "simulated:service=9ms,cv=0.1,clock=virtual", "--requests", "3000")
-    names = {"a.json": measured("--requests", "3000"), "b.json": measured(*slow), "c.json": repeated()}
+    names: dict[str, Result] = {
+        "a.json": measured("--requests", "3000"),
+        "b.json": measured(*slow),
+        "c.json": repeated(),
+    }
     text = markdown_text([Loaded(name, result) for name, result in names.items()])
     assert text.count("## Compared with a.json") == 1
     assert "## Comparison of runs" not in text

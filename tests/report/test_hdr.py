@@ -142,13 +142,13 @@ def test_seconds_that_do_not_add_up_to_the_run(result: RunResult, damage: str) -
     first, *others = result.model.intervals
     cells = dict(first.latency_counts)
     some = next(iter(cells))
-    update: dict[str, Any] = {
+    updates: dict[str, dict[str, Any]] = {
         "no counts": {"latency_counts": {}},
         "another count": {"latency_counts": cells | {some: cells[some] + 1}},
         "another maximum": {"latency_max_ns": 1},
         "a cell that is none": {"latency_counts": cells | {99_999: 1}},
-    }[damage]
-    broken = changed(result, intervals=(first.model_copy(update=update), *others))
+    }
+    broken = changed(result, intervals=(first.model_copy(update=updates[damage]), *others))
     lines = [line for line in hdr_log(broken).splitlines() if not line.startswith(("#", '"', "Tag="))]
     assert len(lines) == 1
     assert lines[0].startswith(f"0.000,{result.phases.measure_ns / 1e9:.3f},")
@@ -162,8 +162,14 @@ def test_seconds_that_do_not_add_up_to_the_run(result: RunResult, damage: str) -
 def test_any_seconds_are_shared_exactly(seconds: list[list[int]]) -> None:
     """Every second has its count in each cell and its greatest value, and all together are the run's histogram."""
     whole, parts = _histogram([value for second in seconds for value in second]), [_histogram(one) for one in seconds]
+    rest = dict.fromkeys(
+        name for name in Interval.model_fields if name.endswith(("mean_ns", "p50_ns", "p90_ns", "p99_ns"))
+    )
     intervals = [
-        Interval.model_construct(latency_counts=part.cells(), latency_max_ns=part.max, requests=part.count)
+        Interval.model_validate(
+            {"start_ns": 0, "failed": 0, "requests": part.count, "latency_max_ns": part.max, **rest}
+            | {"latency_counts": part.cells()}
+        )
         for part in parts
     ]
     shared = _parts(intervals, whole)
@@ -174,7 +180,7 @@ def test_any_seconds_are_shared_exactly(seconds: list[list[int]]) -> None:
     found = list(shared)
     assert [one.cells() for one in found] == [part.cells() for part in parts]
     assert [one.max for one in found] == [part.max for part in parts]
-    assert (sum(one.counts for one in found) == whole.counts).all()
+    assert (np.sum([one.counts for one in found], axis=0) == whole.counts).all()
     assert min(one.min for one in found if one.min is not None) == whole.min
     for one in found:
         if one.max is not None:
