@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from loadtrt.report.result_files import Result
 
 SUMMARY = "GITHUB_STEP_SUMMARY"
+_untold: set[str] = set()  # names the summary's file where --github was given and nothing was told yet
 GITHUB_HELP = str(FIELDS["github"].description)
 
 
 def require_summary(wanted: bool | None) -> None:
     """Raise UsageError, before anything is measured, where --github is `wanted` and there is no file for a summary."""
+    _untold.clear()
     if not wanted:
         return
     if not os.environ.get(SUMMARY):
@@ -33,6 +35,16 @@ def require_summary(wanted: bool | None) -> None:
             "that variable to a file"
         )
     require_writable(f"--github: ${SUMMARY}", os.environ[SUMMARY])
+    _untold.add(os.environ[SUMMARY])
+
+
+def tell_failure(sentence: str) -> None:
+    """Tell GitHub, on stderr, why a command with --github ended before it had a result."""
+    if _untold:
+        from loadtrt.report.annotations import command
+
+        _untold.clear()
+        show(f"{command('error', 'loadtrt', sentence)}\n", sys.stderr)
 
 
 def tell_result(result: Result, code: int, json_file: str | None) -> None:
@@ -50,6 +62,7 @@ def tell(subject: str, cases: Sequence[Case], document: Sequence[Section], json_
     step's summary. A summary that cannot be written is said, and changes nothing else."""
     from loadtrt.report.annotations import MOST_SUMMARY_BYTES, annotation_lines, summary
 
+    _untold.clear()
     lines = "".join(f"{line}\n" for line in annotation_lines(subject, cases))
     show(lines, sys.stderr if json_file == "-" else sys.stdout)
     try:

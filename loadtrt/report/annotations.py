@@ -31,13 +31,13 @@ def annotation_lines(subject: str, cases: Sequence[Case]) -> Iterator[str]:
         found = [(case.name, case.wrong) for case in cases if case.wrong is not None and case.wrong[0] == kind]
         alone = found if len(found) <= _MOST_SHOWN else found[: _MOST_SHOWN - 1]
         for name, (_, type_, message) in alone:
-            yield _command(level, f"{subject}: {name}: {type_}", message)
+            yield command(level, f"{subject}: {name}: {type_}", message)
         if others := found[len(alone) :]:
             names = "; ".join(f"{name}: {type_}" for name, (_, type_, _) in others)
-            yield _command(level, f"{subject}: {len(others)} more", names)
+            yield command(level, f"{subject}: {len(others)} more", names)
 
 
-def _command(level: str, title: str, message: str) -> str:
+def command(level: str, title: str, message: str) -> str:
     """A workflow command. %, CR and LF would end or change it; so would : and , within a property."""
     prop = _data(shortened(title, _MOST_TITLE)).replace(":", "%3A").replace(",", "%2C")
     return f"::{level} title={prop}::{_data(shortened(message, SENTENCE))}"

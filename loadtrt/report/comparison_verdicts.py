@@ -67,8 +67,7 @@ def figures(numbers: Sequence[tuple[str, Ratio]], comparison: Comparison, sides:
     for name, ratio in numbers:
         if not ratio.ratio:
             continue
-        verdict = verdict_on(ratio, comparison)
-        tone = verdict.tone if verdict.tone in ("good", "bad", "open") else "f1"
+        tone = verdict_on(ratio, comparison).tone
         edge = 1 + float(edges[ratio.name].rstrip("%")) / 100 if ratio.name in edges else None
         rows.append(Row(name, ratio.ratio, ratio.low, ratio.high, f"{ratio.ratio:.3f}", tone, edge))
     if rows:

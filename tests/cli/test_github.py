@@ -49,6 +49,18 @@ def test_a_run(summary: Path) -> None:
     assert "latency.p50" in text
 
 
+def test_a_run_that_never_was(summary: Path) -> None:
+    """Its error is an annotation, too, once."""
+    done = loadtrt("run", "--engine", "none.plan", "--github")
+    assert done.returncode == 2
+    sentence, line = done.stderr.splitlines()
+    assert sentence.startswith("loadtrt: ")
+    assert line == f"::error title=loadtrt::{sentence.removeprefix('loadtrt: ')}"
+    assert summary.read_text() == "what was there"
+    done = loadtrt("run", "--engine", "none.plan")
+    assert "::" not in done.stderr
+
+
 def test_a_run_whose_result_is_on_stdout(summary: Path) -> None:
     """Its annotations are on stderr: stdout is JSON."""
     done = loadtrt(*RUN, "--objective", "latency.p99 < 1ms", "--github", "--json", "-")

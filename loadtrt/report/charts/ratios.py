@@ -11,6 +11,8 @@ from loadtrt.report.charts.svg import cut, element, hint, label, log_ticks, shor
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from loadtrt.report.document import Tone
+
 _ROW, _BELOW = 20, 34  # px of a row, and of the axis
 _LEFT = 104.0
 _LEAST = 0.02  # half the axis at least, in the logarithm of the ratio
@@ -22,7 +24,7 @@ class Row(NamedTuple):
 
     low, high: its 95 % interval, as far as it is known.
     text: the ratio and what was found, in words.
-    class_: good, bad or plain.
+    tone: of the verdict.
     edge: the ratio that a threshold allows; None without one.
     """
 
@@ -31,7 +33,7 @@ class Row(NamedTuple):
     low: float | None
     high: float | None
     text: str
-    class_: str
+    tone: Tone
     edge: float | None = None
 
 
@@ -55,6 +57,7 @@ def ratios(title: str, description: str, axis: str, rows: Sequence[Row]) -> str:
         if row.edge:
             parts.append(element("path", d=f"M{short(px(row.edge))} {short(middle - 8)}v16", class_="rule bad"))
         low, high = px(row.low or math.exp(-half)), px(row.high or math.exp(half))
+        line, dot = ("s1", "f1") if row.tone == "plain" else (row.tone, row.tone)
         if row.low is not None or row.high is not None:
             ends = "".join(
                 f"M{short(place)} {short(middle - 3)}v6"
@@ -62,9 +65,9 @@ def ratios(title: str, description: str, axis: str, rows: Sequence[Row]) -> str:
                 if end is not None
             )
             path = f"M{short(low)} {short(middle)}H{short(high)}{ends}"
-            parts.append(element("path", d=path, class_=f"{row.class_} whisker"))
+            parts.append(element("path", d=path, class_=f"{line} whisker"))
         mark = hint(f"{row.name}: {row.text}")
-        parts.append(element("circle", mark, cx=px(row.ratio), cy=middle, r=3.5, class_=f"{row.class_} dot"))
+        parts.append(element("circle", mark, cx=px(row.ratio), cy=middle, r=3.5, class_=f"{dot} dot"))
         parts.append(label(cut(row.name, _LEFT - 12), _LEFT - 8, middle + 4, "tick", "end"))
         parts.append(label(row.text, WIDTH - right + 8, middle + 4, "value"))
     parts.append(label(axis, _LEFT + wide / 2, floor + 29, "title", "middle"))
