@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from loadtrt.records.histogram import Histogram
 from loadtrt.records.records import METRICS, Records
-from loadtrt.report.comparison_verdicts import CHANCE, TONES, figures, interval_text, tile_of, verdict_on
+from loadtrt.report.comparison_verdicts import CHANCE, TONES, figures, interval_text, tile_of, verdicts_of
 from loadtrt.report.document import Name, Notice, Section, Table, Tiles, known_columns, section, words
 from loadtrt.report.formatting import UNKNOWN, differences
 from loadtrt.report.settings import compared_settings
@@ -41,6 +41,7 @@ class Side:
     writer: who wrote the file; "" where its times do not say.
     notes: sentences without their subject.
     measure_ns: how long it measured.
+    offered: requests came at a rate, which throughput then is.
     """
 
     title: str
@@ -49,6 +50,7 @@ class Side:
     writer: Literal["loadtrt", "trtexec", ""]
     notes: Sequence[str]
     measure_ns: int = 0
+    offered: bool = False
 
 
 def side_of(name: str, run: RunResult | Records) -> Side:
@@ -78,11 +80,12 @@ def compared_runs(
     if verdicts and not comparison.valid:
         verdicts.append(Notice("bad", "INVALID: a run cannot be trusted, and neither can any verdict"))
     yield section("Thresholds", *verdicts, bare=True, conclusion=True)
-    rows = [_row(label, ratio, verdict_on(ratio, comparison)) for label, ratio in numbers]
+    verdicts_on = verdicts_of(comparison, [*a, *b])
+    rows = [_row(label, ratio, verdicts_on(ratio)) for label, ratio in numbers]
     kept, cells = known_columns(("", "A", "B", "B/A", "95 %", "verdict"), rows, ("95 %",), (UNKNOWN,))
     few = "–: unknown, or too few requests for this number" if any(UNKNOWN in row[:-1] for row in cells) else ""
     table = Table(kept, cells, last=1, note=few, detail=(len(kept) - 1,))
-    yield section("B against A", *figures(numbers, comparison, [*a, *b] if curves else []), table, bare=True)
+    yield section("B against A", *figures(numbers, comparison, [*a, *b], curves=curves), table, bare=True)
     notes = [*_notes(a, b), _of_intervals(comparison, several=len(a) + len(b) > 2)]
     yield section("Notes", *(words(note) for note in notes if note), words(CHANCE, only="page"), bare=True)
 
@@ -151,6 +154,7 @@ def _of_run(name: str, result: RunResult) -> Side:
         writer="loadtrt",
         notes=notes,
         measure_ns=result.phases.measure_ns,
+        offered=rates.offered_per_s is not None,
     )
 
 

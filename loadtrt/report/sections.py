@@ -10,7 +10,7 @@ from loadtrt.report.capacity_sections import capacity
 from loadtrt.report.charts.plot import SERIES
 from loadtrt.report.charts.shares import Bar, bars, shares
 from loadtrt.report.comparison_sections import compared_runs, side_of
-from loadtrt.report.comparison_verdicts import CHANCE, ratio_text
+from loadtrt.report.comparison_verdicts import CHANCE, ratio_text, verdicts_of
 from loadtrt.report.document import Figure, Name, Section, Table, section, words
 from loadtrt.report.fleet_sections import fleet
 from loadtrt.report.formatting import UNKNOWN, count_or
@@ -154,8 +154,9 @@ def _against_first(sides: Sequence[tuple[str, Sequence[Side]]]) -> Iterator[Sect
         yield from compared_runs(first, others[0][1], compared[0][2], curves=False)
         return
     rows = []
-    for other, _, comparison in compared:
-        known = {ratio.name: ratio_text(ratio, comparison) for ratio in comparison.ratios}
+    for other, runs, comparison in compared:
+        verdict_of = verdicts_of(comparison, [*first, *runs])
+        known = {ratio.name: ratio_text(ratio, verdict_of(ratio)) for ratio in comparison.ratios}
         rows.append((Name(other), *(known.get(key, UNKNOWN) for key in _COMPARED)))
     header = ("", *("requests/s" if key in RATES else key.replace(".", " ") for key in _COMPARED))
     note = f"each result ÷ {name}, with the 95 % confidence interval. {CHANCE}"

@@ -96,15 +96,15 @@ def _comparison(*thresholds: Judged, valid: bool = True) -> Comparison:
 def test_a_verdict_without_a_threshold(name: str, low: float | None, high: float | None, verdict: str) -> None:
     """Is by which side of 1 the interval lies, and which is the better one."""
     ratio = Ratio(name=name, unit="ns", a=1.0, b=1.0, ratio=1.0, low=low, high=high)
-    assert verdict_on(ratio, _comparison()).text == verdict
+    assert verdict_on(_comparison(), ratio).text == verdict
 
 
 def test_a_threshold_decides_first_and_no_invalid_run_is_judged() -> None:
     """10 % more may be allowed."""
     ratio = Ratio(name="latency.p99", unit="ns", a=1.0, b=1.1, ratio=1.1, low=1.05, high=1.15)
     allowed = Judged(threshold="latency.p99 +20%", ratio=ratio, verdict="not regressed")
-    assert verdict_on(ratio, _comparison(allowed)).text == "not regressed (+20%)"
-    assert verdict_on(ratio, _comparison(allowed, valid=False)).text == "not judged"
+    assert verdict_on(_comparison(allowed), ratio).text == "not regressed (+20%)"
+    assert verdict_on(_comparison(allowed, valid=False), ratio).text == "not judged"
 
 
 def test_a_report_of_two_runs_compares_them() -> None:
@@ -129,6 +129,16 @@ def test_a_report_of_more_compares_each_with_the_first() -> None:
     (row,) = (line for line in text.splitlines() if line.startswith("| `b.json` |") and ", worse" in line)
     assert row.count(", worse") == 2
     assert "| `c.json` |" in text
+
+
+def test_throughput_at_a_rate_is_the_load() -> None:
+    """More or fewer requests that came say nothing of the engine."""
+    rates = [measured("--rate", rate, "--duration", "20s") for rate in ("100/s", "200/s")]
+    text = markdown_text([Loaded("a.json", rates[0]), Loaded("b.json", rates[1])])
+    (row,) = (line for line in text.splitlines() if line.startswith("| requests/s |"))
+    assert row.endswith("| **the load** |")
+    text = markdown_text([Loaded(f"{name}.json", run) for name, run in zip("abc", (*rates, rates[1]), strict=True)])
+    assert text.count(", the load |") == 2
 
 
 def test_what_cannot_be_compared_is_not() -> None:
