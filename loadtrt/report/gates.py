@@ -8,13 +8,14 @@ annotations (annotations.py) are made of these cases.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from loadtrt.errors import EXIT_INTERRUPTED, EXIT_INVALID, EXIT_MISSED, EXIT_UNDECIDED
 from loadtrt.report.comparison_verdicts import interval_text
 from loadtrt.report.plain import verdict_line
 from loadtrt.report.run_verdict import objective_text, scenario_lines, shortfalls
+from loadtrt.report.settings import models_of
 from loadtrt.results.capacity_result import CapacityResult, SweepResult
 from loadtrt.results.fleet_result import FleetResult
 from loadtrt.results.repeat_result import RepeatResult
@@ -75,7 +76,16 @@ def subject_of(result: Result) -> str:
 
 
 def run_cases(run: RunResult) -> list[Case]:
-    """Whether a run is valid, its objectives, and its scenario."""
+    """The cases of all models of a run."""
+    models = models_of(run)
+    before = {name: f"{name}: " if len(models) > 1 else "" for name in models}
+    return [
+        replace(case, name=f"{before[name]}{case.name}") for name, part in models.items() for case in model_cases(part)
+    ]
+
+
+def model_cases(run: RunResult) -> list[Case]:
+    """Whether a run of one model is valid, its objectives, and its scenario."""
     problems = "; ".join(f"{problem.evidence} → {problem.remedy}" for problem in run.model.problems)
     wrong: Wrong | None = None
     if run.outcome == "failed":

@@ -10,7 +10,8 @@ from collections import Counter
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from loadtrt.report.gates import comparison_cases, run_cases
+from loadtrt.report.gates import comparison_cases, model_cases
+from loadtrt.report.settings import models_of
 from loadtrt.units import MILLISECOND_NS
 
 if TYPE_CHECKING:
@@ -25,21 +26,27 @@ _MOST_WORD = 100
 
 
 def run_junit(run: RunResult) -> str:
-    """A run's objectives, and whether it is valid."""
+    """A run's objectives, and whether it is valid: a suite for each of its models."""
+    models = models_of(run)
+    return _document([_run_suite(name, part, len(models)) for name, part in models.items()])
+
+
+def _run_suite(name: str, run: RunResult, models: int) -> Element:
+    """name: of the model. models: of the run, who have equal shares of its time."""
+    engine = run.model.engine.name
     facts = {
         "run": run.run,
-        "engine": run.model.engine.name,
+        "engine": engine,
         "device": run.model.engine.device,
         "batch": str(run.model.engine.batch),
         "contexts": str(run.config.model.contexts),
         "requests": str(run.model.ok),
     }
-    suite = {
-        "name": f"loadtrt run {run.model.engine.name}",
-        "timestamp": run.started.partition("+")[0],
-    }
-    classname = f"loadtrt.run.{_one_word(run.model.engine.name)}"
-    return _document(suite, classname, run_cases(run), facts, run.phases.measure_ns)
+    of_model, classname = "", f"loadtrt.run.{_one_word(engine)}"
+    if models > 1:
+        of_model, classname = f"{name}: ", f"{classname}.{_one_word(name)}"
+    suite = {"name": f"loadtrt run {of_model}{engine}", "timestamp": run.started.partition("+")[0]}
+    return _suite(suite, classname, model_cases(run), facts, run.phases.measure_ns // models)
 
 
 def comparison_junit(comparison: Comparison, measured_ns: int = 0) -> str:
@@ -47,24 +54,27 @@ def comparison_junit(comparison: Comparison, measured_ns: int = 0) -> str:
     facts = {"A": ", ".join(comparison.a), "B": ", ".join(comparison.b)}
     suite = {"name": f"loadtrt compare {facts['A']} / {facts['B']}"}
     classname = f"loadtrt.compare.{_one_word(facts['B'])}"
-    return _document(suite, classname, list(comparison_cases(comparison)), facts, measured_ns)
+    return _document([_suite(suite, classname, list(comparison_cases(comparison)), facts, measured_ns)])
 
 
-def _document(
+def _document(suites: Sequence[Element]) -> str:
+    whole = Element("testsuites")
+    whole.extend(suites)
+    indent(whole)
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{tostring(whole, encoding="unicode")}\n'
+
+
+def _suite(
     suite: Mapping[str, str], classname: str, cases: Sequence[Case], facts: Mapping[str, str], measured_ns: int
-) -> str:
+) -> Element:
     """measured_ns: time of the suite. All cases are judged from what was measured in it, so each has an equal share: CI
     adds them up."""
     kinds = Counter(case.wrong[0] for case in cases if case.wrong)
     measured_ms = round(measured_ns / MILLISECOND_NS)
     times = [place * measured_ms // len(cases) for place in range(len(cases) + 1)]
     counts = {"tests": len(cases), "failures": kinds["failure"], "errors": kinds["error"], "skipped": kinds["skipped"]}
-    whole = Element("testsuites")
-    element = SubElement(
-        whole,
-        "testsuite",
-        _clean({**suite, "time": _seconds(times[-1]), **{key: str(count) for key, count in counts.items()}}),
-    )
+    numbers = {"time": _seconds(measured_ms), **{key: str(count) for key, count in counts.items()}}
+    element = Element("testsuite", _clean({**suite, **numbers}))
     properties = SubElement(element, "properties")
     for key, value in facts.items():
         SubElement(properties, "property", _clean({"name": key, "value": value}))
@@ -76,8 +86,7 @@ def _document(
             SubElement(inside, kind, _clean({"type": type_, "message": message})).text = _printable(message)
         elif case.output:
             SubElement(inside, "system-out").text = _printable(case.output)
-    indent(whole)
-    return f'<?xml version="1.0" encoding="UTF-8"?>\n{tostring(whole, encoding="unicode")}\n'
+    return element
 
 
 def _seconds(ms: int) -> str:

@@ -14,9 +14,11 @@ from junitparser import JUnitXml
 
 from loadtrt.cli.main import cli
 from loadtrt.errors import UsageError
+from loadtrt.report.gates import run_cases
 from loadtrt.report.junit import comparison_junit, run_junit
 from loadtrt.results.run_result import Problem, RunResult, ScenarioResult
 from loadtrt.stats.regression import Comparison, Judged, Ratio
+from reported import two_models
 from runs_by_hand import changed
 
 if TYPE_CHECKING:
@@ -146,6 +148,17 @@ def test_files_from_before_verdicts(ended: tuple[int, Path, RunResult]) -> None:
     shares = tuple(share.model_copy(update={"verdict": None, "reason": None}) for share in result.model.objectives)
     kinds = _kinds(run_junit(changed(result, objectives=shares)))
     assert kinds == {"valid": [], MET: ["Error"], UNDECIDED: ["Error"], MISSED: ["Error"]}
+
+
+def test_models_of_a_run_are_suites() -> None:
+    """Each with its own validity and objectives, and an equal share of the time."""
+    result = two_models()
+    first, second = JUnitXml.fromstring(run_junit(result).encode())
+    assert [suite.name.partition(": ")[0] for suite in (first, second)] == ["loadtrt run a", "loadtrt run b"]
+    assert [case.name for case in second] == ["valid", "latency.p50 < 1ms"]
+    assert {case.classname.rpartition(".")[2] for case in first} == {"a"}
+    assert first.time + second.time == pytest.approx(result.phases.measure_ns / 1e9, abs=0.002)
+    assert [case.name for case in run_cases(result)][2:] == ["b: valid", "b: latency.p50 < 1ms"]
 
 
 @pytest.mark.parametrize("name", ['<a> & "b"', "a\x00b\x1b\x0bc", "a\ud800b", "größe\U0001f600"])
