@@ -51,7 +51,8 @@ def _json(loaded: Sequence[Loaded], *, bigger: bool) -> str:
             entries += [_entry(before, number, part, labels) for number in _chosen(part, bigger=bigger)]
     if not entries:
         kind = "rates" if bigger else "times"
-        raise UsageError(f"{loaded[0].file} has no {kind} that are known: measure more requests")
+        more = "measure more requests, or leave this output out"
+        raise UsageError(f"{' and '.join(item.file for item in loaded)}: no {kind} are known: {more}")
     return json.dumps(entries, indent=1, ensure_ascii=False) + "\n"
 
 

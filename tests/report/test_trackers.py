@@ -121,3 +121,9 @@ def test_a_history_takes_no_invalid_run() -> None:
     for write in (smaller_json, bigger_json):
         with pytest.raises(UsageError, match="cannot be trusted: INVALID: it was late"):
             write([loaded(invalid)])
+
+
+def test_a_direction_without_a_number() -> None:
+    """One sentence, which says so."""
+    with pytest.raises(UsageError, match="no times are known: measure more requests, or leave this output out"):
+        smaller_json([Loaded("few.json", altered(measured("--requests", "20"), metrics={}))])
