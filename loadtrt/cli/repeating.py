@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import loadtrt
 from loadtrt.asked.fields import option_name
 from loadtrt.cli.delivery import show_beside
-from loadtrt.cli.resuming import Keeper
 from loadtrt.cli.voice import Voice
 from loadtrt.errors import EXIT_INTERRUPTED, EngineError, UsageError
 from loadtrt.files import locked
@@ -25,6 +24,7 @@ from loadtrt.report.plain import terminal_text
 from loadtrt.results.repeat_result import RepeatResult
 from loadtrt.results.run_result import RunResult
 from loadtrt.signals import SIGNALS
+from loadtrt.sizing.keeping import Keeper
 from loadtrt.stats.starts import spreads
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from loadtrt.records.histogram import Histogram
@@ -86,8 +86,20 @@ def compared_runs(
     few = "–: unknown, or too few requests for this number" if any(UNKNOWN in row[:-1] for row in cells) else ""
     table = Table(kept, cells, last=1, note=few, detail=(len(kept) - 1,))
     yield section("B against A", *figures(numbers, comparison, [*a, *b], curves=curves), table, bare=True)
-    notes = [*_notes(a, b), _of_intervals(comparison, several=len(a) + len(b) > 2)]
+    notes = [*_notes(a, b), _of_intervals(comparison, several=len(comparison.a) + len(comparison.b) > 2)]
     yield section("Notes", *(words(note) for note in notes if note), words(CHANCE, only="page"), bare=True)
+
+
+def compared_before(comparison: Comparison) -> Iterator[Section]:
+    """The same of a comparison that was read: of the runs it has the names alone."""
+    first, *others = compared_runs((), (), comparison)
+    names = [
+        words(f"{letter}  ", Name(name))
+        for letter, files in (("A", comparison.a), ("B", comparison.b))
+        for name in files
+    ]
+    yield replace(first, blocks=(*names, *first.blocks))
+    yield from others
 
 
 def _of_times(name: str, times: Records) -> Side:

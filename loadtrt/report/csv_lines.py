@@ -94,12 +94,13 @@ def csv_text(loaded: Sequence[Loaded]) -> str:
     writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
     for item in loaded:
-        for line in _lines(item):
+        for line in lines_of(item):
             writer.writerow({name: _cell(value) for name, value in line.items()})
     return text.getvalue()
 
 
-def _lines(item: Loaded) -> Iterator[dict[str, Any]]:
+def lines_of(item: Loaded) -> Iterator[dict[str, Any]]:
+    """The cells by column of each run, point and trial. Raises UsageError for a result that has none."""
     match item.result:
         case RunResult(models=models) as run:
             for number, (name, single) in enumerate(models_of(run).items(), 1):

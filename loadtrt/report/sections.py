@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from loadtrt.report.capacity_sections import capacity
 from loadtrt.report.charts.plot import SERIES
 from loadtrt.report.charts.shares import Bar, bars, shares
-from loadtrt.report.comparison_sections import compared_runs, side_of
+from loadtrt.report.comparison_sections import compared_before, compared_runs, side_of
 from loadtrt.report.comparison_verdicts import CHANCE, ratio_text, verdicts_of
 from loadtrt.report.document import Figure, Name, Section, Table, section, words
 from loadtrt.report.fleet_sections import fleet
@@ -28,7 +28,7 @@ from loadtrt.results.repeat_result import RepeatResult
 from loadtrt.results.run_result import RunResult
 from loadtrt.stats.measured import RATES
 from loadtrt.stats.profiles import LayerComparison, compare_profiles
-from loadtrt.stats.regression import compare
+from loadtrt.stats.regression import Comparison, compare
 from loadtrt.units import plural
 
 if TYPE_CHECKING:
@@ -87,6 +87,8 @@ def sections_of(result: Result, file: str, key: str) -> Iterator[Section]:
             engines = (result.a.engine, result.b.engine)
             name_a, name_b = (engine.name if engine else letter for engine, letter in zip(engines, "AB", strict=True))
             yield from compared_profiles(result, name_a, name_b, top=PAGE_ROWS)
+        case Comparison():
+            yield from compared_before(result)
 
 
 def _starts(result: RepeatResult, file: str, key: str) -> Iterator[Section]:

@@ -9,15 +9,16 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from loadtrt.asked.fields import option_name
 from loadtrt.errors import UsageError
+from loadtrt.printing import bounded_repr
 from loadtrt.report.run_verdict import why_unrated
 from loadtrt.units import format_count, parse_rate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from loadtrt.results.capacity_result import SweepPoint
 
@@ -39,6 +40,7 @@ AXES = {  # option: placeholder of its values in --help
     "burstiness": "1,4",
     "rate": "100/s..1000/s:5",
 }
+Axis: TypeAlias = "str | float | Sequence[str | float]"  # as it is written; bool and int are floats to type checkers
 _MOST_VALUES = 1000
 MOST_POINTS = 10_000
 GAIN = 0.05
@@ -46,21 +48,28 @@ FURTHER = 2  # points without such a gain after which the axis ends
 GAINING = ("contexts", "buffers")  # axes along which throughput saturates
 
 
-def parse_axis(name: str, text: str | tuple[str, ...]) -> tuple[Any, ...]:
-    """The distinct values of an axis in the order in which they are written: a text for all of them, or one for each.
-    Raises UsageError."""
-    if isinstance(text, tuple):
-        return tuple(dict.fromkeys(text))
-    option, read = option_name(name), _READ.get(name, _counts)
-    values: dict[Any, None] = {}
-    for part in text.split(","):
+def parse_axis(name: str, written: Axis) -> tuple[Any, ...]:
+    """The distinct values of an axis in the order in which they are written: of a text of all of them; of a value; of
+    several texts and values. Raises UsageError."""
+    option, values = option_name(name), dict[Any, None]()
+    for item in written if isinstance(written, list | tuple) else (written,):
+        if not isinstance(item, str | int | float):
+            raise UsageError(f"{option}: {bounded_repr(item)} is not a value: write for example {AXES[name]}")
         try:
-            values |= dict.fromkeys(read(part.strip()))
+            values |= dict.fromkeys(_values(name, item) if isinstance(item, str) else (item,))
         except UsageError as error:
-            raise UsageError(f"{option} {text}: {error}") from None
+            raise UsageError(f"{option} {item}: {error}") from None
     if len(values) > _MOST_VALUES:
-        raise UsageError(f"{option} {text}: {len(values)} values are too many: give {_MOST_VALUES} at most")
+        raise UsageError(f"{option}: {len(values)} values are too many: give {_MOST_VALUES} at most")
     return tuple(values)
+
+
+def _values(name: str, text: str) -> Iterator[Any]:
+    if name == "batcher":  # which has commas itself
+        yield text
+        return
+    for part in text.split(","):
+        yield from _READ.get(name, _counts)(part.strip())
 
 
 def _counts(text: str) -> tuple[int, ...]:

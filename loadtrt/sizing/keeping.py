@@ -1,28 +1,24 @@
-"""Commands that make many runs: they keep the result after each run, and continue an unfinished one."""
+"""Sweeps and searches make many runs: they keep the result after each, and continue an unfinished one."""
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
-from loadtrt.cli.delivery import json_of, leave, show_beside
-from loadtrt.cli.voice import Voice
 from loadtrt.errors import UsageError
 from loadtrt.files import locked, takes_once, write_file
-from loadtrt.signals import SIGNALS
 from loadtrt.units import plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pydantic import BaseModel
-
     from loadtrt.asked.config import RunConfig
-    from loadtrt.capacity.rig import Rig
+    from loadtrt.results import Result
     from loadtrt.runs.watched import Talks
+    from loadtrt.signals import Signals
+    from loadtrt.sizing.rig import Rig
 
-_Result = TypeVar("_Result", bound="BaseModel")
+_Result = TypeVar("_Result", bound="Result")
 
 
 class Many(Protocol[_Result]):
@@ -42,52 +38,57 @@ class Many(Protocol[_Result]):
 def carry_out(
     config: RunConfig,
     schema: type[_Result],
-    text: Callable[[_Result], str],
     work_on: Callable[[Rig, Talks, Keeper], Many[_Result]],
+    talks: Talks,
+    signals: Signals,
     *,
     resume: bool,
     force: bool,
+    show: Callable[[_Result], object] = lambda _: None,
+    insist: Callable[[str], None] = lambda _: None,
+    leave: Callable[[Callable[[], None]], None] = lambda _: None,
 ) -> _Result:
-    """Make all runs, and keep and show the result, whatever ends them.
+    """Make all runs, and keep the result, whatever ends them.
 
-    config: its json_file and quiet are used.
+    config: its json_file and trt_log are used.
     schema: type of the result.
-    text: the result as text for the terminal.
     work_on: makes the sweep or search on a rig.
+    talks, signals: as for `Maker`.
     resume: whether to continue the result in the file.
     force: whether to begin anew over what the file holds.
+    show: gets what was measured, once, when the runs are over.
+    insist: takes TensorRT's log, where trt_log is "-".
+    leave: called where an engine hangs, with a function that keeps and shows what was measured.
 
     Raises the error that ended the runs, and UsageError if the result could not be written.
     """
-    from loadtrt.capacity.rig import Rig
     from loadtrt.engines.tensorrt_log import logging_to
+    from loadtrt.sizing.rig import Rig
 
     with locked("--json", config.json_file):
         target = config.json_file
         before = unfinished(target, schema, resume=resume, force=force)
-        voice = Voice(quiet=config.quiet)
-        keeper = Keeper(target, voice.say)
+        keeper = Keeper(target, talks.say)
         many: Many[_Result] | None = None
 
         def deliver() -> None:
             nonlocal many
             finished, many = many, None  # once
-            voice.end_line()
+            talks.end_line()
             if finished is not None and finished.measured:
                 keeper.finish(finished.result)
-                if not config.quiet:
-                    show_beside(target, text(finished.result))
+                show(finished.result)
 
-        with logging_to(config.trt_log, voice.insist), Rig(voice, partial(leave, deliver), SIGNALS) as rig:
-            many = work = work_on(rig, voice, keeper)
+        with logging_to(config.trt_log, insist), Rig(talks, lambda: leave(deliver), signals) as rig:
+            many = work = work_on(rig, talks, keeper)
             if before is not None:
                 try:
                     runs = work.resume(before)
                 except UsageError as error:
                     raise UsageError(f"{target} cannot be continued: {error}") from None
-                voice.say(f"continuing after {plural(runs, 'run')} of {target}")
+                talks.say(f"continuing after {plural(runs, 'run')} of {target}")
             elif resume:
-                voice.say(f"{target} has nothing to resume: starting from the beginning")
+                talks.say(f"{target} has nothing to resume: starting from the beginning")
             try:
                 work.make()
             finally:
@@ -95,7 +96,7 @@ def carry_out(
         if keeper.failure is not None:
             raise UsageError(keeper.failure)
         if not work.measured:
-            SIGNALS.check()
+            signals.check()
         return work.result
 
 
@@ -131,20 +132,20 @@ class Keeper:
         self._target, self._say = target, say
         self.failure: str | None = None
 
-    def __call__(self, result: BaseModel) -> None:
+    def __call__(self, result: Result) -> None:
         """Write the result so far; not to stdout or a pipe, which get it once, at the end."""
         if not takes_once(self._target):
             self._write(result, last=False)
 
-    def finish(self, result: BaseModel) -> None:
+    def finish(self, result: Result) -> None:
         """Write the result, elsewhere if it cannot be written to its file."""
         self._write(result, last=True)
 
-    def _write(self, result: BaseModel, *, last: bool) -> None:
+    def _write(self, result: Result, *, last: bool) -> None:
         if self._target is None:
             return
         try:
-            write_file(self._target, json_of(result), measured=last)
+            write_file(self._target, result.to_json(), measured=last)
             self.failure = None
         except UsageError as error:
             if self.failure is None and not last:

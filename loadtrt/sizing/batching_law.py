@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from loadtrt.capacity.batching import Server
-from loadtrt.capacity.measured_law import closed_flow, pooled
 from loadtrt.errors import UsageError
 from loadtrt.records.histogram import Histogram
+from loadtrt.sizing.batching import Server
+from loadtrt.sizing.measured_law import closed_flow, pooled
 from loadtrt.units import format_duration
 
 if TYPE_CHECKING:
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
     from loadtrt.asked.model import Model
     from loadtrt.asked.objective import Objective
-    from loadtrt.capacity.measured_law import MeasuredLaw
     from loadtrt.load.request_sizes import Batching
     from loadtrt.results.flow import Flow
     from loadtrt.results.run_result import RunResult
+    from loadtrt.sizing.measured_law import MeasuredLaw
 
 _APART = 1000  # draws of one size from those of the next
 

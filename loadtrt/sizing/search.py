@@ -1,12 +1,12 @@
 """The search for capacity: which run comes next, and what all runs show. Without an engine, a clock or a file.
 
 **Search.** The first run is at the capacity that the ladder predicts. Each next one is at the median of the lowest
-threshold that all runs together show (capacity/threshold.py), between the rates at which nothing was bad and those at
+threshold that all runs together show (sizing/threshold.py), between the rates at which nothing was bad and those at
 which far too much was, so that the search does not stay where it learns nothing. It ends when half the 95 % confidence
 interval is at most `precision` of the estimate, or after SEARCH_PART of the time.
 
 **Confirm.** A run at the threshold itself meets and misses equally often, and decides nothing. So a confirming run has
-a seed of its own and a rate below the estimate, the one with the largest expected gain (capacity/worth.py) in the time
+a seed of its own and a rate below the estimate, the one with the largest expected gain (sizing/worth.py) in the time
 left. It lasts CHUNK_PART of the time at most; its evidence counts at lower rates, too. Another follows until the
 confirmed rate is within the precision of the estimate, or ENOUGH of it after ENOUGH_PART of the time, or no gain is
 expected; MOST_CONFIRMS in all. Where nothing can be confirmed, trials go on.
@@ -24,17 +24,17 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from loadtrt.capacity.outcomes import Outcome, Step, boundary_of, bracket, pooled, verdict_of
-from loadtrt.capacity.threshold import Estimate, Seen, estimate
-from loadtrt.capacity.worth import Worth, expected_size
 from loadtrt.records.records import METRICS
+from loadtrt.sizing.outcomes import Outcome, Step, boundary_of, bracket, pooled, verdict_of
+from loadtrt.sizing.threshold import Estimate, Seen, estimate
+from loadtrt.sizing.worth import Worth, expected_size
 from loadtrt.stats.verdict import LEAST_MET, surely_missed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from loadtrt.asked.objective import Objective
-    from loadtrt.capacity.outcomes import Kind, Share
+    from loadtrt.sizing.outcomes import Kind, Share
 
 SEARCH_PART, ENOUGH_PART, CONFIRM_PART = 0.1, 0.5, 0.96  # of the time, after which searching and confirming end
 TRIAL_PART, QUICK_TRIAL_PART = 0.06, 0.25  # of the time: the longest trial, and where none is confirmed

@@ -11,12 +11,12 @@ import numpy as np
 
 from loadtrt.asked.load import Rate
 from loadtrt.asked.load_options import at_rate
-from loadtrt.capacity.batch_simulation import bad_share, serve
-from loadtrt.capacity.batching import server_of
-from loadtrt.capacity.station import latencies, work_of
 from loadtrt.records.histogram import Histogram, bounds_of
 from loadtrt.results.capacity_result import Scaling, rung_of
 from loadtrt.runs.narrowed import Part
+from loadtrt.sizing.batch_simulation import bad_share, serve
+from loadtrt.sizing.batching import server_of
+from loadtrt.sizing.station import latencies, work_of
 from loadtrt.stats.sample_size import kish_size
 from loadtrt.units import SECOND_NS, format_duration
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from loadtrt.asked.config import RunConfig
     from loadtrt.asked.model import Model
     from loadtrt.asked.objective import Objective
-    from loadtrt.capacity.batching import Server
-    from loadtrt.capacity.station import Station
     from loadtrt.load.request_sizes import Batching
     from loadtrt.results.capacity_result import Trial
     from loadtrt.results.run_result import RunResult
+    from loadtrt.sizing.batching import Server
+    from loadtrt.sizing.station import Station
 
 _REQUESTS, _REQUESTS_FIFO = 80_000, 800_000  # requests of a simulation: of several contexts, of one
 _REQUESTS_BATCHED = 20_000
@@ -139,7 +139,7 @@ def predicted_per_s(
     ladder: Sequence[Trial], config: RunConfig, objectives: Sequence[Objective]
 ) -> tuple[float | None, float]:
     """(rate, spread): the highest rate, in requests per second, at which a simulation of the queue that the ladder
-    measured (capacity/station.py, capacity/batching.py) meets the objectives on latency; and the standard deviation of
+    measured (sizing/station.py, sizing/batching.py) meets the objectives on latency; and the standard deviation of
     its logarithm by the sampling error of the work, from bootstrap samples of it, which lack what did not come.
 
     X(N) is the ladder's throughput, work is that of its rungs with one request in flight, and lanes, queue and arrivals

@@ -8,27 +8,27 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import loadtrt
-from loadtrt.capacity.batching_law import require_time_to_batch
-from loadtrt.capacity.demand import fewest_for
-from loadtrt.capacity.fleet_check import compare, direct_of, doubt_of, other_arrivals
-from loadtrt.capacity.fleet_cost import autoscaling, cost_per_million, joules_per_inference
-from loadtrt.capacity.fleet_prediction import predict
-from loadtrt.capacity.measured_law import alone_above, heavy_tail
-from loadtrt.capacity.predictable import require_predictable
 from loadtrt.errors import UsageError
 from loadtrt.results.fleet_result import ROUTINGS, Choice, Comparison, FleetResult, Prediction
+from loadtrt.sizing.batching_law import require_time_to_batch
+from loadtrt.sizing.demand import fewest_for
+from loadtrt.sizing.fleet_check import compare, direct_of, doubt_of, other_arrivals
+from loadtrt.sizing.fleet_cost import autoscaling, cost_per_million, joules_per_inference
+from loadtrt.sizing.fleet_prediction import predict
+from loadtrt.sizing.measured_law import alone_above, heavy_tail
+from loadtrt.sizing.predictable import require_predictable
 from loadtrt.units import SECOND_NS, format_count, format_duration, plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from loadtrt.asked.objective import Objective, Verdict
-    from loadtrt.capacity.batching import Server
-    from loadtrt.capacity.demand import Demand
-    from loadtrt.capacity.evidence import Evidence
-    from loadtrt.capacity.station import Station
     from loadtrt.results.fleet_result import Direct, Routing, Ties
     from loadtrt.results.run_result import ObjectiveShare
+    from loadtrt.sizing.batching import Server
+    from loadtrt.sizing.demand import Demand
+    from loadtrt.sizing.evidence import Evidence
+    from loadtrt.sizing.station import Station
 
 _FINE = 200  # GPUs above which the answer is within 0.5 %
 _MOST_GPUS = 2000

@@ -1,7 +1,7 @@
 """A server that forms batches of single requests, or bounds its queue: the model of one GPU, from closed loops.
 
 Requests wait in one queue, where a batcher forms batches of them, for the next free buffer set. Batcher and
-lanes are those of a run (load/request_sizes.py, lanes/queue.py). The GPU is that of capacity/station.py, with an X(n)
+lanes are those of a run (load/request_sizes.py, lanes/queue.py). The GPU is that of sizing/station.py, with an X(n)
 and a law of work of their own for each size b of a batch: with m busy lanes and n batches in flight a lane does
 X_b(n)/m batches' worth of work a second, b the size of its own batch. X_b(n) and the work come of closed loops of
 batches of that size. A closed loop of n batches of one size serves X_b(n) by construction; lanes that compute batches
@@ -13,19 +13,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from loadtrt.capacity.station import interpolated, station, work_of
 from loadtrt.load.request_sizes import parse_batching
 from loadtrt.records.histogram import Histogram
+from loadtrt.sizing.station import interpolated, station, work_of
 from loadtrt.units import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from loadtrt.asked.model import Model
-    from loadtrt.capacity.station import Floats, Station
     from loadtrt.load.request_sizes import Batching
     from loadtrt.results.capacity_result import Candidate
     from loadtrt.results.run_result import RunResult
+    from loadtrt.sizing.station import Floats, Station
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,23 +6,25 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import loadtrt
-from loadtrt.asked.reading import varied
-from loadtrt.capacity.grid import knee_of, pareto_of, points_of, spent_axis, unusable
-from loadtrt.capacity.rig import MACHINE, changed, require_same
+from loadtrt.asked.reading import load_config, varied
 from loadtrt.environment import environment
-from loadtrt.errors import UsageError
+from loadtrt.errors import EngineError, UsageError
 from loadtrt.printing import command_line
 from loadtrt.report.settings import axes_text
 from loadtrt.results.capacity_result import SkippedPoint, SweepPoint, SweepResult
+from loadtrt.sizing.grid import AXES, knee_of, pareto_of, parse_axis, points_of, spent_axis, unusable
+from loadtrt.sizing.rig import MACHINE, changed, require_same
 from loadtrt.units import format_count, format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from loadtrt.asked.config import RunConfig
-    from loadtrt.capacity.rig import Rig
     from loadtrt.results.engine_info import EngineInfo
+    from loadtrt.results.run_result import RunResult
     from loadtrt.runs.watched import Talks
+    from loadtrt.sizing.rig import Rig
 
 _ENDED = "the sweep ended before this point"
 
@@ -149,6 +151,31 @@ class Sweeper:
             }
         )
         self._keep(self.result)
+
+
+def require_measured(result: SweepResult) -> list[RunResult]:
+    """The runs of a sweep that was not interrupted. Raises EngineError where no point was measured."""
+    measured = [point.run for point in result.points if point.run is not None and point.failure is None]
+    if not measured and result.outcome != "interrupted":
+        raise EngineError(result.points[0].failure or "no point was measured")
+    return measured
+
+
+def base_and_axes(file: Path | RunConfig | None, given: dict[str, Any]) -> tuple[RunConfig, dict[str, tuple[Any, ...]]]:
+    """The configuration that all points share, and the values of each axis.
+
+    file: as for `load_config`.
+    given: options by key, of axes with several values; None for one that is not given.
+
+    Raises UsageError.
+    """
+    axes = {name: parse_axis(name, given[name]) for name in given if name in AXES and given[name] is not None}
+    if not axes:
+        raise UsageError("a sweep needs an axis: give several values, such as --contexts 1,2,4 or --batch 1,4,16")
+    over_file = [name for name in ("rate", "burstiness", "batch", "batcher", "max_queue") if name in axes]
+    common = {name: value for name, value in given.items() if name not in AXES}
+    first = {name: axes[name][0] for name in over_file}
+    return load_config(file, common | first, without={"profile"}, base=True), axes
 
 
 def _asked(result: SweepResult) -> dict[str, Any]:

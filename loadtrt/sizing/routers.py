@@ -1,5 +1,5 @@
 """Routers that know how many requests each GPU of a fleet has outstanding. The others need no simulation of the whole
-fleet: with random and with round-robin routing all GPUs are alike (capacity/demand.py).
+fleet: with random and with round-robin routing all GPUs are alike (sizing/demand.py).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from loadtrt.capacity.station import Gpu, Router
     from loadtrt.results.fleet_result import Routing, Ties
+    from loadtrt.sizing.station import Gpu, Router
 
 _BLOCK = 1 << 12
 

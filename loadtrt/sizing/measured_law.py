@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from loadtrt.capacity.station import Station, interpolated, station, work_of
 from loadtrt.records.histogram import Histogram
 from loadtrt.results.flow import Flow
+from loadtrt.sizing.station import Station, interpolated, station, work_of
 from loadtrt.stats.flow_law import throughputs
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from loadtrt.capacity.batching import Server
+    from loadtrt.sizing.batching import Server
 
     Floats = npt.NDArray[np.float64]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from loadtrt.capacity.scaling import half_width
+from loadtrt.sizing.scaling import half_width
 from loadtrt.stats.verdict import LEAST_MET, TAIL
 from loadtrt.units import SECOND_NS, exact_duration, format_count, format_duration
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from loadtrt.asked.objective import Objective
-    from loadtrt.capacity.outcomes import Share
     from loadtrt.results.capacity_result import Trial
+    from loadtrt.sizing.outcomes import Share
 
 _SATURATED = 0.99  # predicted rate over the highest throughput, from which the queue is not what limits the rate
 # Of the time: a trial lasts 6 % of it, and 5 % above the throughput the last request waits for 5 % of that.

@@ -1,4 +1,4 @@
-"""The simulation of servers that form batches, or bound their queue (capacity/batching.py), event by event."""
+"""The simulation of servers that form batches, or bound their queue (sizing/batching.py), event by event."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from loadtrt.capacity.batching import Server
+    from loadtrt.sizing.batching import Server
 
     Instants = npt.NDArray[np.int64]
 
@@ -151,7 +151,7 @@ def serve(
 
     due: due instants in ns, int64 [n], ascending.
     ranks: in (0, 1), float64 [n]: the k-th batch has the work of that quantile of the law of its size.
-    router: makes the router of the fleet (capacity/routers.py); None for a single GPU.
+    router: makes the router of the fleet (sizing/routers.py); None for a single GPU.
 
     Exact except for the rounding of instants to ns.
     """

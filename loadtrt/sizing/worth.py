@@ -12,8 +12,8 @@ from loadtrt.stats.verdict import LEAST_MET, discounted, share_interval
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from loadtrt.capacity.outcomes import Share
-    from loadtrt.capacity.threshold import Estimate
+    from loadtrt.sizing.outcomes import Share
+    from loadtrt.sizing.threshold import Estimate
 
 _SURE = 0.9  # share of the expected effective sample size that a run is counted on to have
 _LUCK = 0.6  # standard deviations of good luck that a refuting run must stand for a decision

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loadtrt.capacity.averaging import averaged
-from loadtrt.capacity.batching import of_delay, server_of
-from loadtrt.capacity.conclusion import conclusion, confirming_run
-from loadtrt.capacity.early_answers import least_requests, throughput_limits, too_short
-from loadtrt.capacity.outcomes import Outcome, Share, Step, interval_of, pooled
-from loadtrt.capacity.scaling import Rung, contradiction, fit, half_width, predicted_per_s, rungs
 from loadtrt.results.capacity_result import Candidate, ObjectiveCapacity, inferences_of, last_rungs, rung_of
+from loadtrt.sizing.averaging import averaged
+from loadtrt.sizing.batching import of_delay, server_of
+from loadtrt.sizing.conclusion import conclusion, confirming_run
+from loadtrt.sizing.early_answers import least_requests, throughput_limits, too_short
+from loadtrt.sizing.outcomes import Outcome, Share, Step, interval_of, pooled
+from loadtrt.sizing.scaling import Rung, contradiction, fit, half_width, predicted_per_s, rungs
 from loadtrt.stats.verdict import share_interval, surely_missed, verdict_on
 from loadtrt.units import SECOND_NS
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
     from loadtrt.asked.config import RunConfig
     from loadtrt.asked.objective import Objective
-    from loadtrt.capacity.search import Search
-    from loadtrt.capacity.station import Station
     from loadtrt.records.records import Records
     from loadtrt.results.capacity_result import CandidateAnswer, Scaling, Trial
     from loadtrt.results.engine_info import EngineInfo, MemoryBill
     from loadtrt.results.run_result import ObjectiveShare, RunResult
     from loadtrt.runs.narrowed import Part
+    from loadtrt.sizing.search import Search
+    from loadtrt.sizing.station import Station
 
 _FIRST = 0.7  # share of the highest throughput at which the search begins, without a prediction
 _RUNG_S, _RUNG_REQUESTS = 2.0, 200  # a closed loop lasts so long, and until it has served so many
@@ -183,7 +183,7 @@ class Work:
         return int(np.random.SeedSequence([self.config.model.seed, 1 + runs]).generate_state(1)[0])
 
     def averaged(self, run: RunResult, records: Records) -> RunResult:
-        """An open loop with the shares of bad requests averaged over arrivals (capacity/averaging.py), where that can
+        """An open loop with the shares of bad requests averaged over arrivals (sizing/averaging.py), where that can
         be. records: all requests of the run."""
         model = run.config.model
         if self._station is None or model.batcher or model.max_queue is not None or run.outcome != "completed":

@@ -7,7 +7,6 @@ highest throughput is below the capacity of another cannot win, and is left out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +15,15 @@ from loadtrt.asked.load import Rate
 from loadtrt.asked.load_options import at_rate
 from loadtrt.asked.model import LoadOptions
 from loadtrt.asked.reading import varied
-from loadtrt.capacity.candidate import Work
-from loadtrt.capacity.outcomes import failure_of, host_bound
-from loadtrt.capacity.rig import MACHINE, changed, require_same
-from loadtrt.capacity.search import Search
 from loadtrt.environment import environment
-from loadtrt.errors import UsageError
+from loadtrt.errors import EngineError, UsageError
 from loadtrt.lanes.ending import DRAIN_NS
 from loadtrt.printing import command_line
 from loadtrt.results.capacity_result import CapacityResult, Trial, name_of
+from loadtrt.sizing.candidate import Work
+from loadtrt.sizing.outcomes import failure_of, host_bound
+from loadtrt.sizing.rig import MACHINE, changed, require_same
+from loadtrt.sizing.search import Search
 from loadtrt.units import SECOND_NS, exact_duration, format_count, format_duration
 
 if TYPE_CHECKING:
@@ -32,54 +31,21 @@ if TYPE_CHECKING:
 
     from loadtrt.asked.config import RunConfig
     from loadtrt.asked.load import Load
-    from loadtrt.capacity.outcomes import Share, Step
-    from loadtrt.capacity.rig import Rig
     from loadtrt.results.capacity_result import Candidate
     from loadtrt.results.engine_info import EngineInfo
     from loadtrt.results.run_result import RunResult
     from loadtrt.runs.narrowed import Part
     from loadtrt.runs.watched import Talks
+    from loadtrt.sizing.outcomes import Share, Step
+    from loadtrt.sizing.rig import Rig
+    from loadtrt.sizing.wanted import Wanted
 
-TIME_NS = 600 * SECOND_NS
-QUICK_NS = 30 * SECOND_NS  # with --quick
-PRECISION = 0.03
 CLOSE = 0.8
 MOST_SEARCHED = 3
 _SHORTEST_PART = 1 / 120  # of the time: the shortest trial
 _FEW = 10  # trials
 _FEWEST = 30  # requests of a trial
 _ABORT_PART = 5  # length of a confirming run over the time after which it may end as missed
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What to find.
-
-    config: the configuration that all trials share.
-    load: the options of the arrivals by key, without the rate.
-    contexts, batches: the candidates; a batch of None is the engine's own.
-    precision: of the search (capacity/search.py).
-    time_ns: duration of all runs of a candidate together.
-    quick: whether the capacity is only estimated.
-    shared: whether to search although others use the cores or the GPU.
-    """
-
-    config: RunConfig
-    load: dict[str, Any]
-    contexts: tuple[int, ...]
-    batches: tuple[int | None, ...]
-    precision: float = PRECISION
-    time_ns: int = TIME_NS
-    quick: bool = False
-    shared: bool = False
-
-    def configs(self) -> list[RunConfig]:
-        """The configuration of each candidate, batch by batch, at any rate. Raises UsageError."""
-        return [
-            varied(self.config, contexts=contexts, batch=batch, rate="1/s", **self.load)
-            for batch in self.batches
-            for contexts in self.contexts
-        ]
 
 
 class Finder:
@@ -295,6 +261,13 @@ class Finder:
     def _update(self, **changes: Any) -> None:
         self.result = self.result.model_copy(update={"candidates": self._candidates(), **changes})
         self._keep(self.result)
+
+
+def require_answer(result: CapacityResult) -> None:
+    """Raise EngineError where a search that was not interrupted has no answer, as engines failed."""
+    failures = [candidate.failure for candidate in result.candidates if candidate.failure]
+    if failures and result.outcome != "interrupted" and not any(candidate.answer for candidate in result.candidates):
+        raise EngineError(failures[0])
 
 
 def whole_periods(duration_ns: int, load: Load) -> int:

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from loadtrt.capacity.demand import fewest_for
 from loadtrt.results.fleet_result import Autoscaling
+from loadtrt.sizing.demand import fewest_for
 
 if TYPE_CHECKING:
-    from loadtrt.capacity.demand import Demand
     from loadtrt.results.fleet_result import Gpu
+    from loadtrt.sizing.demand import Demand
 
 
 def cost_per_million(demand: Demand, batch: int, gpu_price: float | None, gpus: float) -> float | None:

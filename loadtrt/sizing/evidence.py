@@ -7,23 +7,23 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from loadtrt.capacity.batching_law import server_law
-from loadtrt.capacity.measured_law import closed_flow, pooled
 from loadtrt.errors import UsageError
 from loadtrt.records.histogram import Histogram
 from loadtrt.results.capacity_result import CapacityResult, SweepResult
 from loadtrt.results.fleet_result import Gpu, Speed
+from loadtrt.sizing.batching_law import server_law
+from loadtrt.sizing.measured_law import closed_flow, pooled
 from loadtrt.units import SECOND_NS, plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from loadtrt.asked.objective import Objective
-    from loadtrt.capacity.measured_law import Law, MeasuredLaw
     from loadtrt.results.capacity_result import Candidate, Trial
     from loadtrt.results.engine_info import EngineInfo
     from loadtrt.results.flow import Flow
     from loadtrt.results.run_result import RunResult
+    from loadtrt.sizing.measured_law import Law, MeasuredLaw
 
 _CROWDED = 0.97  # share of the highest throughput below which a drop is not noise
 

@@ -1,6 +1,6 @@
 """Latencies of a fleet, simulated until the verdict on its objectives is sure, or up to a limit.
 
-Two things are uncertain: the simulation is finite, and the law of the GPU is measured (capacity/measured_law.py). Each
+Two things are uncertain: the simulation is finite, and the law of the GPU is measured (sizing/measured_law.py). Each
 stream of random numbers s is simulated twice, with two draws of the law whose errors have opposite signs. With q the
 quantile of one replication, u_s the mean and d_s half the difference of both ln q, over S streams
 
@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from loadtrt.asked.objective import overall
-from loadtrt.capacity.batch_simulation import serve
-from loadtrt.capacity.demand import POOLED
-from loadtrt.capacity.routers import router_of
-from loadtrt.capacity.station import Station, completions
 from loadtrt.results.fleet_result import Prediction
 from loadtrt.results.run_result import ObjectiveShare
+from loadtrt.sizing.batch_simulation import serve
+from loadtrt.sizing.demand import POOLED
+from loadtrt.sizing.routers import router_of
+from loadtrt.sizing.station import Station, completions
 from loadtrt.stats.verdict import share_interval
 from loadtrt.units import NEVER, SECOND_NS
 
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from loadtrt.asked.objective import Objective, Verdict
-    from loadtrt.capacity.batching import Server
-    from loadtrt.capacity.demand import Demand
-    from loadtrt.capacity.measured_law import Law
-    from loadtrt.capacity.station import Floats
     from loadtrt.results.fleet_result import Routing, Ties
+    from loadtrt.sizing.batching import Server
+    from loadtrt.sizing.demand import Demand
+    from loadtrt.sizing.measured_law import Law
+    from loadtrt.sizing.station import Floats
 
 _ARRIVALS, _WORK, _ROUTES = 2000, 2001, 2002  # streams of random numbers, apart from all others of a seed
 _COUNTED = 10_000  # requests of a replication whose latencies count

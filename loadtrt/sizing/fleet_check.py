@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING
 
 from loadtrt.asked.load import Rate
 from loadtrt.asked.objective import Objective, quantile_name
-from loadtrt.capacity.demand import fewest_for, steady_demand
-from loadtrt.capacity.fleet_prediction import lead_of, predict
-from loadtrt.capacity.station import Station
 from loadtrt.load.arrivals import Gamma
 from loadtrt.records.histogram import Histogram
 from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.results.fleet_result import Comparison, Direct
+from loadtrt.sizing.demand import fewest_for, steady_demand
+from loadtrt.sizing.fleet_prediction import lead_of, predict
+from loadtrt.sizing.station import Station
 from loadtrt.stats.sample_size import least_samples
 from loadtrt.units import SECOND_NS, plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from loadtrt.capacity.demand import Demand
-    from loadtrt.capacity.evidence import Evidence
     from loadtrt.results.run_result import RunResult
+    from loadtrt.sizing.demand import Demand
+    from loadtrt.sizing.evidence import Evidence
 
 _CHECKED = 0.03  # precision of quantiles that are compared with measured ones
 _LOOKS = (4, 8)  # streams of such a simulation

@@ -2,7 +2,7 @@
 
 A request is late because of when requests arrived and of how long each of them took. The second is the engine's. The
 first is loadtrt's own random draw, so that its part of the noise can be computed and taken out. The requests of the run
-are served again in simulation (capacity/station.py), each with the work that it took and in the same order, under K
+are served again in simulation (sizing/station.py), each with the work that it took and in the same order, under K
 other draws of the same arrivals:
 
     z_i = b_i − b_i^(0) + (Σ_k b_i^(k))/K        p̄ = mean of z
@@ -32,8 +32,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from loadtrt.asked.load import Rate
-from loadtrt.capacity.station import latencies
 from loadtrt.records.records import METRICS, OK
+from loadtrt.sizing.station import latencies
 from loadtrt.stats.sample_size import kish_size
 from loadtrt.stats.verdict import BLOCKS, discounted
 from loadtrt.units import SECOND_NS
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 
     from loadtrt.asked.load import Load
     from loadtrt.asked.objective import Objective
-    from loadtrt.capacity.station import Floats, Station
     from loadtrt.records.records import Records
+    from loadtrt.sizing.station import Floats, Station
 
 _DRAWS = range(4, 65)  # draws of the arrivals: as many as _SIMULATED allows
 _SIMULATED, _SIMULATED_FIFO = 600_000, 6_000_000  # requests, over all draws: of several contexts, of one

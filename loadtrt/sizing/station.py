@@ -163,7 +163,7 @@ class Gpu:
 
 
 class Router(Protocol):
-    """Sends requests to the GPUs of a fleet (capacity/routers.py)."""
+    """Sends requests to the GPUs of a fleet (sizing/routers.py)."""
 
     def send(self) -> Gpu:
         """The GPU that the next request goes to, whose `outstanding` grows."""

@@ -6,9 +6,9 @@ import math
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from loadtrt.asked.objective import overall
-from loadtrt.capacity.threshold import log_odds
 from loadtrt.findings.validity import STARVED_LIMIT, busy_of, lateness_limit_ns, typical_ns
 from loadtrt.records.records import METRICS
+from loadtrt.sizing.threshold import log_odds
 from loadtrt.stats.binomial import at_least, at_most
 from loadtrt.stats.verdict import LEAST_MET, share_interval, verdict_on
 from loadtrt.units import format_duration
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from loadtrt.asked.objective import Objective, Verdict
-    from loadtrt.capacity.threshold import Estimate
     from loadtrt.results.run_result import RunResult
+    from loadtrt.sizing.threshold import Estimate
 
 _SURELY = 1e-4  # probability of a run under the law below which the two contradict each other
 FAR = 10.0  # factor on the allowed share of bad requests beyond which a run is far from the boundary
@@ -104,7 +104,7 @@ def interval_of(
 
 def _contradicts(law: Estimate, rate: float, share: Share) -> bool:
     """Whether a run is surely off the law, however its line may bend (two of the standard deviations that
-    capacity/threshold.py assumes)."""
+    sizing/threshold.py assumes)."""
     distance = rate / law.rate - 1
     bend = 2 * law.slope * min(2 * distance**2, 0.5 * abs(distance))
     line = log_odds(min(max(law.share_at(rate), 1e-12), 1 - 1e-12))
