@@ -1,4 +1,4 @@
-"""The example pipelines of configs/ci: every line of loadtrt in them runs, in their order, on a simulated engine.
+"""The example pipelines of docs/ci: every line of loadtrt in them runs, in their order, on a simulated engine.
 
 That the files fit the schemas of GitHub and GitLab was checked with check-jsonschema 0.39, which has both.
 """
@@ -22,7 +22,7 @@ ENGINE = "simulated:service=1ms,cv=0.3,clock=virtual"
 
 
 def _read(name: str) -> dict[Any, Any]:
-    loaded: dict[Any, Any] = yaml.safe_load((ROOT / "configs" / "ci" / name).read_text())
+    loaded: dict[Any, Any] = yaml.safe_load((ROOT / "docs" / "ci" / name).read_text())
     return loaded
 
 
