@@ -12,7 +12,7 @@ from loadtrt.cli.outputs import Output, require_outputs
 from loadtrt.errors import UsageError
 from loadtrt.report import FORMATS, chosen_format
 
-_FORMATS = "\n".join(f"{known.suffixes[0]:<15}{known.name:<24}{known.summary}" for known in FORMATS)
+_FORMATS = "\n".join(f"{known.suffixes[0]:<15}{known.name:<25}{known.summary}" for known in FORMATS)
 
 
 @click.command(
@@ -25,6 +25,7 @@ _FORMATS = "\n".join(f"{known.suffixes[0]:<15}{known.name:<24}{known.summary}" f
     "-o", "--output", "outputs", multiple=True, metavar="FILE|-", help="File to write; - is stdout (repeatable)."
 )
 @click.option(
+    "-f",
     "--format",
     "format_",
     type=click.Choice([known.name for known in FORMATS]),

@@ -49,6 +49,12 @@ def test_a_page_and_markdown(runs: Path, tmp_path: Path) -> None:
     assert row.endswith("| ❌ **worse** |")
 
 
+def test_a_format_by_its_short_option(runs: Path) -> None:
+    """As -f flat."""
+    done = loadtrt("report", runs / "a.json", "-f", "flat", "-o", "-")
+    assert done.stdout.startswith('{\n "valid": 1,')
+
+
 def test_markdown_on_stdout(runs: Path) -> None:
     """The text for the terminal is on stderr then."""
     done = loadtrt("compare", runs / "a.json", runs / "b.json", "-o", "-")
