@@ -158,6 +158,7 @@ def test_seconds_that_do_not_add_up_to_the_run(result: RunResult, damage: str) -
 @settings(max_examples=20)
 @given(st.lists(st.lists(st.integers(0, 50_000), max_size=40), min_size=1, max_size=6))
 @example([[1000], [], [1001, 1001, 1000]])
+@example([[1000] * 10, [1020] * 10])  # of one cell
 @example([[0], [0, 0, 1], [1]])
 def test_any_seconds_are_shared_exactly(seconds: list[list[int]]) -> None:
     """Every second has its count in each cell and its greatest value, and all together are the run's histogram."""
