@@ -80,7 +80,9 @@ def test_a_summary_is_as_long_as_there_is_room() -> None:
 def test_no_room_is_overrun(room: int) -> None:
     """In bytes, of which a character may have several."""
     document = [section(f"größe {number}", words("✗" * 20 * number)) for number in range(40)]
-    assert len(summary(document, room).encode()) <= room
+    text = summary(document, room)
+    assert len(text.encode()) <= room
+    assert ("größe 3" in text) == (room > 1000)
 
 
 @pytest.mark.parametrize("kind", ["run", "repeat", "sweep", "capacity", "fleet"])
