@@ -14,10 +14,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _GIVE_UP = 3  # interrupts after which whatever hangs is left behind
+_START_S = 5.0  # a thread that has not begun by then was never started
+# A signal that comes just before a lock is waited for is seen once that wait is over (CPython's lock has no look of its
+# own then). Each look takes the interpreter's lock for a moment, which a run that measures would rather have.
+_LOOK_S = 1.0
 
 
 class Call(Generic[T]):
-    """Work in a thread of its own, which one of the two methods starts and waits for.
+    """Work in a thread of its own, which one of the two methods starts and waits for, once.
 
     What interrupts the wait asks the work to stop (Signals.ask): the first time to finish what is in flight and to
     return what was measured, the second time to give that up and raise; the third time the wait itself ends.
@@ -25,21 +29,24 @@ class Call(Generic[T]):
 
     def __init__(self, work: Callable[[Signals], T]) -> None:
         self._work, self._signals = work, Signals()
-        self._entered, self._over = threading.Event(), threading.Event()
+        self._entered, self._over, self._left = threading.Event(), threading.Event(), False
         self._results: list[T] = []
         self._failures: list[BaseException] = []
         self._interrupts = 0
 
     def result(self) -> T:
         """Wait for the work. Raises what it raised, and KeyboardInterrupt after a second Ctrl-C."""
-        self._start(self._over.set)
-        while (
-            not self._over.is_set()
-        ):  # not Thread.join, which takes a thread for ended once interrupted (CPython 3.11)
+        thread: threading.Thread | None = None
+        while not self._over.is_set():
             try:
-                self._over.wait()
+                if thread is None:
+                    thread = self._thread(self._over.set)
+                    thread.start()
+                # Not Thread.join, which takes a thread for ended once it is interrupted (CPython 3.11).
+                while not self._over.wait(_LOOK_S):
+                    pass
             except KeyboardInterrupt:
-                if self._interrupted():
+                if thread is None or self._interrupted():
                     raise
         if self._interrupts > 1 and not self._failures:
             raise KeyboardInterrupt
@@ -55,7 +62,7 @@ class Call(Generic[T]):
             with suppress(RuntimeError):  # the loop has closed, as after a third interrupt
                 loop.call_soon_threadsafe(over.set_result, None)
 
-        self._start(end)
+        self._thread(end).start()
         while not over.done():
             try:
                 await asyncio.shield(over)
@@ -67,26 +74,27 @@ class Call(Generic[T]):
             raise asyncio.CancelledError
         return self._outcome()
 
-    def _start(self, over: Callable[[], object]) -> None:
+    def _thread(self, over: Callable[[], object]) -> threading.Thread:
         def work() -> None:
             try:
                 with self._signals:  # in which the work's own ones change nothing
                     self._entered.set()
-                    self._results.append(self._work(self._signals))
+                    if not self._left:
+                        self._results.append(self._work(self._signals))
             except BaseException as error:  # the waiting side raises it
                 self._failures.append(error)
             finally:
-                self._entered.set()
                 over()
 
-        threading.Thread(target=work, name="loadtrt-run", daemon=True).start()
+        return threading.Thread(target=work, name="loadtrt-run", daemon=True)
 
     def _interrupted(self) -> bool:
         """Ask the work to stop; whether the wait is to end, too."""
-        self._entered.wait()  # what is asked before is forgotten
-        self._signals.ask()
         self._interrupts += 1
-        return self._interrupts >= _GIVE_UP
+        # Signals forget what is asked before they are entered.
+        self._left = not self._entered.wait(_START_S) or self._interrupts >= _GIVE_UP
+        self._signals.ask()
+        return self._left
 
     def _outcome(self) -> T:
         if self._failures:

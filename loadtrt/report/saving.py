@@ -22,7 +22,7 @@ def save(result: results.Result, path: str | os.PathLike[str], *, force: bool) -
     target = os.fspath(path)
     wanted = format_of(target)
     if wanted is not None:
-        text = wanted.text([Loaded("the result", cast("Result", result))])
+        text = wanted.text([Loaded(type(result).__name__, cast("Result", result))])
     elif target.lower().endswith(".json"):
         text = result.to_json()
     else:

@@ -59,6 +59,8 @@ def parse_axis(name: str, written: Axis) -> tuple[Any, ...]:
             values |= dict.fromkeys(_values(name, item) if isinstance(item, str) else (item,))
         except UsageError as error:
             raise UsageError(f"{option} {item}: {error}") from None
+    if not values:
+        raise UsageError(f"{option} has no values: write for example {AXES[name]}")
     if len(values) > _MOST_VALUES:
         raise UsageError(f"{option}: {len(values)} values are too many: give {_MOST_VALUES} at most")
     return tuple(values)
