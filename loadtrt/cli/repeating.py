@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import loadtrt
 from loadtrt.asked.fields import option_name
 from loadtrt.cli.delivery import show_beside
+from loadtrt.cli.github import require_summary, tell_result
 from loadtrt.cli.voice import Voice
 from loadtrt.errors import EXIT_INTERRUPTED, EngineError, UsageError
 from loadtrt.files import locked
@@ -53,6 +54,7 @@ def repeated(config: RunConfig, times: int) -> int:
     completed is kept in the file of --json after each start. A signal is passed on to the start that goes on, and no
     further one is made.
     """
+    require_summary(config.github)
     with locked("--json", config.json_file):
         return _repeated(config, times)
 
@@ -97,8 +99,6 @@ def _repeated(config: RunConfig, times: int) -> int:
     if not config.quiet:
         show_beside(config.json_file, terminal_text(made))
     if config.github:
-        from loadtrt.cli.github import tell_result
-
         tell_result(made, code if outcome == "failed" else exit_code(made), config.json_file)
     if keeper.failure is not None:
         raise UsageError(keeper.failure)

@@ -8,7 +8,6 @@ import click
 
 from loadtrt.asked.fields import option_name
 from loadtrt.asked.load_options import OPTIONS as LOAD_OPTIONS
-from loadtrt.cli.github import require_summary
 from loadtrt.cli.options import GroupedCommand, extra, flag, options
 from loadtrt.cli.outputs import inputs_of, outputs_of, require_outputs
 from loadtrt.errors import UsageError
@@ -48,7 +47,6 @@ def command(config: Path | None, latency: bool, repeat: int | None, force: bool,
     values = checked.options()
     result = "a run" if repeat is None else "starts of a run"
     require_outputs(outputs_of(values, result), [config, *inputs_of(values)], force=force)
-    require_summary(checked.github)
     if repeat is not None:
         from loadtrt.cli.repeating import repeated, require_repeatable
 
