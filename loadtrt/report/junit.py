@@ -42,10 +42,12 @@ def _run_suite(name: str, run: RunResult, models: int) -> Element:
         "contexts": str(run.config.model.contexts),
         "requests": str(run.model.ok),
     }
-    of_model, classname = "", f"loadtrt.run.{_one_word(engine)}"
-    if models > 1:
-        of_model, classname = f"{name}: ", f"{classname}.{_one_word(name)}"
-    suite = {"name": f"loadtrt run {of_model}{engine}", "timestamp": run.started.partition("+")[0]}
+    several = models > 1
+    suite = {
+        "name": f"loadtrt run {name} {engine}" if several else f"loadtrt run {engine}",
+        "timestamp": run.started.partition("+")[0],
+    }
+    classname = f"loadtrt.run.{_one_word(name if several else engine)}"
     return _suite(suite, classname, model_cases(run), facts, run.phases.measure_ns // models)
 
 
