@@ -15,9 +15,9 @@ import trio.testing
 from hypothesis import HealthCheck, settings
 
 from fake_tensorrt import World
-from loadtrt.capacity.rig import Rig
 from loadtrt.cuda.runtime import has_gpu
 from loadtrt.engines.open import open_engine
+from loadtrt.sizing.rig import Rig
 from rigs import Heard
 from tensorrt_bench import FLAVOURS, Bench
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import ModuleType
 
-_SERVING = re.compile(r"^from loadtrt\.(lanes|capacity)\b", re.MULTILINE)
+_SERVING = re.compile(r"^from loadtrt\.(lanes|sizing)\b", re.MULTILINE)
 _ENGINES = ("onnxruntime", "tensorrt", "tensorrt_rtx", "tensorrt_dispatch", "tensorrt_lean")
 
 # Hypothesis: no limit of time, and the same examples in every run, so that a change fails for what it changes alone.

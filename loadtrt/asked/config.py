@@ -86,6 +86,9 @@ class RunConfig(Strict):
         None, "Write validity and objectives as JUnit XML, one test each.", metavar="FILE", writes="XML"
     )
     quiet: bool = _results(False, "Print no progress and no summary.", commands=f"{ENGINES} {PLANS}")
+    github: bool = _results(
+        False, "Write annotations and the step's summary, in GitHub Actions.", commands=f"{SEARCHES} {PLANS}"
+    )
 
     trt_log: FileName | None = _watching(
         None,

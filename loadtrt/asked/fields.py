@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
@@ -13,10 +13,23 @@ from loadtrt.errors import UsageError
 from loadtrt.printing import bounded_repr, shortened
 from loadtrt.units import exact_duration, parse_address, parse_duration, parse_rate, parse_share
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
 
 def option_name(key: str) -> str:
     """ "--max-queue" of "max_queue"."""
     return f"--{key.replace('_', '-')}"
+
+
+def read_option(option: str, text: Any, parse: Callable[[Any], T]) -> T:
+    """What `parse` makes of the text of an option. Raises UsageError, which names it."""
+    try:
+        return parse(text)
+    except UsageError as error:
+        raise UsageError(f"{option}: {error}") from None
 
 
 def _shape(value: object) -> object:

@@ -124,4 +124,6 @@ def _was_interrupted(error: BaseException | None) -> bool:
 
 def _say(sentence: str, code: int) -> int:
     say(sentence)
+    if (github := sys.modules.get("loadtrt.cli.github")) is not None:
+        github.tell_failure(sentence)
     return code

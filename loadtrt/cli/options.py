@@ -10,7 +10,7 @@ import click
 from pydantic import BeforeValidator
 
 from loadtrt.asked.declaring import GROUPS
-from loadtrt.asked.fields import option_name
+from loadtrt.asked.fields import option_name, read_option
 from loadtrt.asked.reading import FIELDS, SHOWN, keys_for, keys_of
 from loadtrt.cli.words import SEVERAL
 from loadtrt.errors import UsageError
@@ -203,14 +203,6 @@ def read_as(parse: Callable[[str], T]) -> Callable[[click.Context, click.Paramet
         return None if text is None else read_option(parameter.opts[0], text, parse)
 
     return read
-
-
-def read_option(option: str, text: str, parse: Callable[[str], T]) -> T:
-    """What `parse` makes of the text of an option. Raises UsageError, which names it."""
-    try:
-        return parse(text)
-    except UsageError as error:
-        raise UsageError(f"{option}: {error}") from None
 
 
 def many(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...] | None:

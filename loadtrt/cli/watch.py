@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from loadtrt.cli.options import read_option
+from loadtrt.asked.fields import read_option
 from loadtrt.cli.voice import restore
 from loadtrt.errors import LoadtrtError, UsageError
 from loadtrt.printing import shortened

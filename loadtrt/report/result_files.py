@@ -20,6 +20,7 @@ from loadtrt.results.profile_result import ProfileResult
 from loadtrt.results.repeat_result import RepeatResult
 from loadtrt.results.run_result import RunResult
 from loadtrt.stats.profiles import LayerComparison
+from loadtrt.stats.regression import Comparison
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +47,7 @@ class Kind(StrEnum):
 
 
 Result: TypeAlias = (
-    RunResult | RepeatResult | SweepResult | CapacityResult | FleetResult | ProfileResult | LayerComparison
+    RunResult | RepeatResult | SweepResult | CapacityResult | FleetResult | ProfileResult | LayerComparison | Comparison
 )
 SCHEMAS: dict[Kind, type[Result]] = {
     Kind.RUN: RunResult,
@@ -56,9 +57,9 @@ SCHEMAS: dict[Kind, type[Result]] = {
     Kind.FLEET: FleetResult,
     Kind.PROFILE: ProfileResult,
     Kind.COMPARISON: LayerComparison,
+    Kind.RUN_COMPARISON: Comparison,
 }
 _VERSIONS = {schema.model_fields["schema_version"].default: kind for kind, schema in SCHEMAS.items()}
-_VERSIONS["loadtrt.comparison/1"] = Kind.RUN_COMPARISON  # which is only written
 
 
 @dataclass(frozen=True, slots=True)

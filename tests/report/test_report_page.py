@@ -339,7 +339,8 @@ def test_several_runs_stand_side_by_side_first() -> None:
     links = [found.get("href", "")[1:] for found in root.iter("a")]
     assert set(links) <= set(ids)
     (contents,) = root.iter("nav")
-    _, first, second = (" ".join(item.itertext()).split() for item in contents.iter("li"))
+    _, compared, first, second = (" ".join(item.itertext()).split() for item in contents.iter("li"))
+    assert compared == ["Comparison", "of", "runs"]
     assert (first[-1], second[-1]) == ("a.json", "b.json")  # runs of one engine are told from each other
 
 
