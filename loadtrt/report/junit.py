@@ -66,6 +66,8 @@ def run_junit(run: RunResult) -> str:
         "batch": str(run.model.engine.batch),
         "contexts": str(run.config.model.contexts),
         "requests": str(run.model.ok),
+        **({"revision": str(run.environment["revision"])} if "revision" in run.environment else {}),
+        **run.config.labels,
     }
     suite = {
         "name": f"loadtrt run {run.model.engine.name}",
