@@ -97,9 +97,10 @@ def test_every_family_is_exported_when_all_is_known() -> None:
         own = {"histogram": {"le"}, "summary": {"quantile"}}.get(family.kind, set())
         for sample in metric.samples:
             assert sample.name.startswith(family.name)
-            assert sample.labels.keys() >= {*table.RUN_LABELS, *family.labels}
+            places = set(table.GPU_LABELS) if family.name.startswith("loadtrt_gpu_") else set()
+            assert sample.labels.keys() >= {*table.RUN_LABELS, *family.labels, *places}
             if family.kind != "info":
-                assert sample.labels.keys() <= {*table.RUN_LABELS, *family.labels, *own}
+                assert sample.labels.keys() <= {*table.RUN_LABELS, *family.labels, *own, *places}
 
 
 def test_what_is_not_known_has_no_series() -> None:
