@@ -7,7 +7,6 @@ import socket
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
-from http.client import HTTPException
 from threading import Lock
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -94,18 +93,18 @@ class Pusher:
             tries.made += 1
             try:
                 _PUSHES[place.kind](place.url, seen, self._headers)
-            except (OSError, HTTPException, ValueError) as error:  # ValueError: of a URL, or an answer that is no HTTP
+            except Exception as error:  # told at the end: scrapes and the drawing go on
                 tries.failed += 1
                 tries.why = _why(error, place.url)
 
 
-def _to_pushgateway(url: str, seen: Sequence[Observation], headers: dict[str, str]) -> None:
+def _to_pushgateway(url: str, seen: Sequence[Observation], own: dict[str, str]) -> None:
     """As the group of job="loadtrt" and the user's labels, in place of what that group had."""
 
     def handler(
-        url: str, method: str, timeout: float | None, own: Sequence[tuple[str, str]], data: bytes
+        url: str, method: str, timeout: float | None, headers: Sequence[tuple[str, str]], data: bytes
     ) -> Callable[[], None]:
-        return lambda: _send(url, data, {**dict(own), **headers}, method, timeout or _TIMEOUT_S)
+        return lambda: _send(url, data, {**dict(headers), **own}, method, timeout or _TIMEOUT_S)
 
     push_to_gateway(url, _JOB, Collected(together(seen)), dict(seen[-1].facts.labels), _TIMEOUT_S, handler)
 
