@@ -40,9 +40,11 @@ def parse_push(text: str) -> PushUrl:
             f"{HEADERS}, such as 'Authorization=Basic …'"
         )
     path = parts.path.rstrip("/")
-    named = match[1] and next(kind for kind in get_args(Kind) if kind == match[1].lower())
-    ends = {kind for kind, end in _PATHS.items() if path == end or (end and path.endswith(end))}
-    kind = named or next(iter(ends), None)
+    if match[1]:
+        kinds = [kind for kind in _PATHS if kind == match[1].lower()]
+    else:
+        kinds = [kind for kind, end in _PATHS.items() if path == end or (end and path.endswith(end))]
+    kind = next(iter(kinds), None)
     if kind is None:
         raise UsageError(
             f"'{shortened(text)}' does not say what is there: write pushgateway+, remote-write+ or otlp+ before it"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
@@ -36,7 +36,7 @@ _UNITS = {
 def to_export_request(seen: Observation) -> bytes:
     """ExportMetricsServiceRequest. The user's labels are attributes of every point: attributes of the resource would be
     on `target_info` alone in Prometheus."""
-    at = {"time_unix_nano": seen.now_ns, "start_time_unix_nano": seen.snapshot.started_ns}
+    at: dict[str, Any] = {"time_unix_nano": seen.now_ns, "start_time_unix_nano": seen.snapshot.started_ns}
     labels = seen.facts.labels
     service = {
         "service.name": "loadtrt",
@@ -51,7 +51,7 @@ def to_export_request(seen: Observation) -> bytes:
     return ExportMetricsServiceRequest(resource_metrics=[whole]).SerializeToString()
 
 
-def _metric(metric: Metric, labels: Mapping[str, str], at: Mapping[str, int]) -> proto.Metric:
+def _metric(metric: Metric, labels: Mapping[str, str], at: Mapping[str, Any]) -> proto.Metric:
     name = f"{metric.name}_info" if metric.type == "info" else metric.name  # Prometheus adds _total by itself
     whole = proto.Metric(name=name, description=metric.documentation, unit=_UNITS.get(metric.unit, ""))
     if metric.type in ("histogram", "summary"):
@@ -85,7 +85,7 @@ def _metric(metric: Metric, labels: Mapping[str, str], at: Mapping[str, int]) ->
 
 
 def _histogram(
-    name: str, samples: Sequence[Sample], attributes: list[KeyValue], at: Mapping[str, int]
+    name: str, samples: Sequence[Sample], attributes: list[KeyValue], at: Mapping[str, Any]
 ) -> proto.HistogramDataPoint:
     """Counts of each bucket, where Prometheus has those up to each bound."""
     reached = {it.labels["le"]: int(it.value) for it in samples if it.name == f"{name}_bucket"}

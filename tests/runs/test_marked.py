@@ -11,7 +11,6 @@ import pytest
 
 from callback_device import CallbackDevice
 from command_line import loadtrt
-from loadtrt.engines.engine import Spins
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.lanes.scheduler import Load, Stop, drive
 from loadtrt.loop.compiled import is_compiled
@@ -93,7 +92,6 @@ def test_turns_have_ranges_where_python_does_not_submit(
     whole.parts, whole.batches = ((),), (1,)
     marks = Marks()
     engine: Any = Marked(whole, [{}], marks)
-    assert isinstance(engine, Spins)
     assert (engine.spins() is None) == (whole.spins() is None) == (way == "waits")
     recorder = Recorder(2, engine.now_ns(), keep=4096)
     recorder.begin(engine.now_ns())
