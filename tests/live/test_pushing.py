@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import gzip
 import math
-import socket
 import subprocess
 import sys
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from exported import FACTS, recorded, some_requests, view
+from listening import listening, silent
 from loadtrt.errors import UsageError
 from loadtrt.live import pusher as pushing
 from loadtrt.live.metrics import families
@@ -39,31 +36,6 @@ def _loadtrt(command: str, *arguments: str, folder: Path) -> str:
     )
     assert done.returncode in (0, 97), done.stderr  # a busy machine makes no valid run
     return done.stderr
-
-
-@contextmanager
-def _listening(status: int = 200, said: bytes = b"") -> Iterator[tuple[str, list[tuple[str, dict[str, str], bytes]]]]:
-    """A server that answers so; gives its "http://127.0.0.1:PORT", and (method and path, headers, body) of requests."""
-    got: list[tuple[str, dict[str, str], bytes]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            got.append((f"{self.command} {self.path}", dict(self.headers), body))
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(said)))
-            self.end_headers()
-            self.wfile.write(said)
-
-        do_PUT = do_POST  # noqa: N815  # the name it has there
-
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-            """Nothing on stderr."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}", got
-        server.shutdown()
 
 
 def _seen() -> Any:
@@ -128,7 +100,7 @@ def test_prometheus_takes_remote_write(tmp_path: Path) -> None:
 
 def test_a_run_that_goes_on_is_seen_by_remote_write() -> None:
     """Places that keep a history get metrics again and again, a Pushgateway only at the end."""
-    with _listening() as (url, got):
+    with listening() as (url, got):
         pusher = Pusher([url, f"remote-write+{url}"])
         assert pusher.continues
         pusher.push(_seen())
@@ -140,7 +112,7 @@ def test_a_run_that_goes_on_is_seen_by_remote_write() -> None:
 
 def test_a_reader_of_otlp_gets_the_page() -> None:
     """Numbers, buckets, quantiles and labels are those of the page, read by OpenTelemetry's own messages."""
-    with _listening() as (url, got):
+    with listening() as (url, got):
         assert Pusher([f"otlp+{url}"]).finish(_seen(), push=True) == []
     ((what, headers, body),) = got
     assert what == "POST /v1/metrics"
@@ -191,31 +163,24 @@ def test_what_does_not_arrive_is_told_and_costs_nothing(path: str, tmp_path: Pat
 
 def test_a_place_that_refuses_says_why() -> None:
     """The first line of its answer."""
-    with _listening(400, b"out of bounds\nand more") as (url, _):
+    with listening(400, b"out of bounds\nand more") as (url, _):
         (said,) = Pusher([f"{url}/api/v1/write"]).finish(_seen(), push=True)
     assert said == f"metrics were not pushed to {url}/api/v1/write: it answered 400 out of bounds; the result has all"
 
 
 def test_a_place_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pushing, "_TIMEOUT_S", 0.01)
-    with running_silence() as url:
+    with silent() as url:
         (said,) = Pusher([f"{url}/api/v1/write"]).finish(_seen(), push=True)
     assert said.endswith("no answer within 0.01 s; the result has all")
 
 
-@contextmanager
-def running_silence() -> Iterator[str]:
-    """A server that takes connections and never answers."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield f"http://127.0.0.1:{server.getsockname()[1]}"
-
-
 def test_pushes_that_failed_on_the_way_are_counted() -> None:
     """The last one arrived, and a history has a gap."""
-    with _listening(503) as (url, _):
+    with listening(503) as (url, _):
         pusher = Pusher([f"{url}/api/v1/write"])
         pusher.push(_seen())
-    with _listening() as (other, _):
+    with listening() as (other, _):
         pusher._places = [place._replace(url=f"{other}/api/v1/write") for place in pusher._places]
         (said,) = pusher.finish(_seen(), push=True)
     assert said.startswith("1 of 2 pushes failed to ")
@@ -224,7 +189,7 @@ def test_pushes_that_failed_on_the_way_are_counted() -> None:
 
 def test_in_a_hurry_nothing_is_pushed() -> None:
     """As after the second Ctrl-C."""
-    with _listening() as (url, got):
+    with listening() as (url, got):
         assert Pusher([url]).finish(_seen(), push=False) == []
     assert got == []
 
@@ -232,7 +197,7 @@ def test_in_a_hurry_nothing_is_pushed() -> None:
 def test_headers_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are secret, and so no option."""
     monkeypatch.setenv("LOADTRT_PUSH_HEADERS", "Authorization=Basic dTpw==, X-Scope-OrgID=a%20b")
-    with _listening() as (url, got):
+    with listening() as (url, got):
         assert Pusher([url, f"{url}/api/v1/write", f"{url}/v1/metrics"]).finish(_seen(), push=True) == []
     assert len(got) == 3
     for _, headers, _ in got:
