@@ -35,13 +35,13 @@ def _series() -> list[dict[str, str]]:
         for metric in families(view(recorded(some_requests(10))[0])):
             for sample in metric.samples:
                 labels = {**sample.labels, "run": run, "job": "loadtrt", "instance": "gpu-7:18410"}
-                text = ",".join(f"{name}={json.dumps(value)}" for name, value in labels.items())
-                series.append({"series": f"{sample.name}{{{text}}}", "values": f"{sample.value:.6f}+0x2"})
-    for labels, watts in DCGM:
+                named = ",".join(f"{name}={json.dumps(value)}" for name, value in labels.items())
+                series.append({"series": f"{sample.name}{{{named}}}", "values": f"{sample.value:.6f}+0x2"})
+    for gpu, watts in DCGM:
         at = 'instance="gpu-7:9400",job="dcgm"'
         series += [
-            {"series": f"DCGM_FI_DEV_POWER_USAGE{{{labels},{at}}}", "values": f"{watts}+0x2"},
-            {"series": f"DCGM_FI_PROF_PIPE_TENSOR_ACTIVE{{{labels},{at}}}", "values": "0.25+0x2"},
+            {"series": f"DCGM_FI_DEV_POWER_USAGE{{{gpu},{at}}}", "values": f"{watts}+0x2"},
+            {"series": f"DCGM_FI_PROF_PIPE_TENSOR_ACTIVE{{{gpu},{at}}}", "values": "0.25+0x2"},
         ]
     return series
 
