@@ -89,7 +89,7 @@ class RunConfig(Strict):
     labels: Labels = _results(
         {},
         "Label results and metrics (repeatable), such as build=17; in a file a mapping of names to values.",
-        commands=ENGINES,
+        commands=SEARCHES,
         metavar="KEY=VALUE",
         alias="label",
     )

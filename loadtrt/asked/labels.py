@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, WithJsonSchema
 
 from loadtrt.errors import UsageError
 from loadtrt.printing import bounded_repr
@@ -56,4 +56,5 @@ def _labels(given: object) -> object:
         raise ValueError(str(error)) from None
 
 
-Labels = Annotated[dict[str, str], BeforeValidator(_labels)]
+_IN_FILES = {"type": "object", "additionalProperties": {"type": ["string", "integer"]}}
+Labels = Annotated[dict[str, str], BeforeValidator(_labels), WithJsonSchema(_IN_FILES)]

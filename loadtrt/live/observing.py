@@ -126,6 +126,7 @@ class Observing:
         self._drawing: Drawing | None = None
         self._draws = False
         self._pusher: Pusher | None = None
+        self._pushing = Lock()
         self._linger_ns = 0
         self._final: Observation | None = None  # of the run that has ended last
         self._ended_runs: list[Observation] = []  # before the one that is observed, and still on the page
@@ -179,8 +180,9 @@ class Observing:
     def _finish(self, push: bool) -> list[str]:
         if self._run is None:
             return []
-        self._final = seen = self._run.observation()
-        return [] if self._pusher is None else self._pusher.finish(seen, push=push)
+        with self._pushing:
+            self._final = seen = self._run.observation()
+            return [] if self._pusher is None else self._pusher.finish(seen, push=push)
 
     def _before(self) -> list[Observation]:
         """Runs that have ended a moment ago: scrapes must see their last numbers, though others have begun."""
@@ -198,9 +200,10 @@ class Observing:
 
     def _push_each(self, pusher: Pusher, every_s: float) -> None:
         while not self._ended.wait(every_s):
-            run = self._run
-            if run is not None and self._final is None:
-                pusher.push(run.observation())
+            with self._pushing:  # what is pushed later must be seen later: histories take nothing older
+                run = self._run
+                if run is not None and self._final is None:
+                    pusher.push(run.observation())
 
     def _latest(self, start_ns: int, end_ns: int) -> GpuReading | None:
         reading = None if self._sampler is None else self._sampler.latest

@@ -7,7 +7,6 @@ import socket
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
-from threading import Lock
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -45,13 +44,12 @@ class _Tries:
 
 
 class Pusher:
-    """Pushes to all places of --push. No failure ends a run. Safe to use from any thread."""
+    """Pushes to all places of --push. No failure ends a run."""
 
     def __init__(self, urls: Sequence[str]) -> None:
         """Import what is needed. Raises UsageError where that is not installed."""
         self._places = [parse_push(url) for url in urls]
         self._headers = push_headers()
-        self._in_order = Lock()
         self._tries = [_Tries() for _ in urls]
         self._ended: list[Observation] = []
         if any(place.kind == "otlp" for place in self._places):
@@ -89,13 +87,12 @@ class Pusher:
         return sentences
 
     def _try(self, place: PushUrl, tries: _Tries, seen: Sequence[Observation]) -> None:
-        with self._in_order:
-            tries.made += 1
-            try:
-                _PUSHES[place.kind](place.url, seen, self._headers)
-            except Exception as error:  # told at the end: scrapes and the drawing go on
-                tries.failed += 1
-                tries.why = _why(error, place.url)
+        tries.made += 1
+        try:
+            _PUSHES[place.kind](place.url, seen, self._headers)
+        except Exception as error:  # told at the end: scrapes and the drawing go on
+            tries.failed += 1
+            tries.why = _why(error, place.url)
 
 
 def _to_pushgateway(url: str, seen: Sequence[Observation], own: dict[str, str]) -> None:

@@ -98,6 +98,7 @@ class Watched:
         self._talks = talks
         self._draws = draws and config.live and talks.on_terminal
         self._is_open = self._has_begun = False
+        self._told: set[str] = set()
         wishes = Wishes(config.metrics, config.metrics_native, self._draws, config.push, config.metrics_linger)
         may_use_gpu = not config.model.engine.startswith("simulated:") and any(_DEVICES.glob("nvidia[0-9]*"))
         observes = wishes.follows or (config.telemetry and may_use_gpu)
@@ -155,7 +156,9 @@ class Watched:
         if observer is not None and self.watch.board is not None:
             observer.board.enter("done")
             for sentence in observer.finish(push=push):
-                self._talks.insist(sentence)
+                if sentence not in self._told:  # of many runs, once
+                    self._told.add(sentence)
+                    self._talks.insist(sentence)
 
     def linger(self, config: RunConfig, outcome: str, sleep: Callable[[float], None]) -> None:
         """Serve metrics for `--metrics-linger` after the last run. sleep: takes seconds."""
