@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DOWNLOADS := $(VENV)/.downloads
 
-.PHONY: run test quick check bench docs downloads clean
+.PHONY: run test quick check bench docs site downloads clean
 run: $(READY)
 	$(BIN)/loadtrt run --config configs/googlenet.yaml
 
@@ -33,6 +33,10 @@ bench: $(READY)
 docs: $(READY)
 	$(BIN)/python -m loadtrt.cli.options > docs/options.md
 
+site: $(READY)  # the documentation as a site in site/; fails where a link leads nowhere
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "loadtrt needs CPython 3.11 or newer; this is " + sys.version.split()[0] + ": call make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
@@ -40,4 +44,4 @@ $(READY): pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) dist build site .pytest_cache .mypy_cache .ruff_cache .hypothesis
