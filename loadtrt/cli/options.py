@@ -182,14 +182,15 @@ def _default(key: str) -> str:
 
 def _named(_: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str] | None:
     """{"data": "16x3x224x224"} of ("data:16x3x224x224",). Names may hold colons: the last one counts. Shapes of
-    several tensors may stand in one option, with commas, as trtexec takes them."""
+    several tensors may stand in one option, with commas, as trtexec takes them. Labels are NAME=VALUE."""
     key = str(parameter.name)
+    sign = "=" if key == "label" else ":"
     parts = [part for value in values for part in (value.split(",") if key == "shapes" else (value,))]
     named = {}
     for part in parts:
-        name, colon, rest = part.rpartition(":")
-        if not colon or not name:
-            raise click.UsageError(f"{option_name(key)} wants NAME:VALUE, not '{part}'")
+        name, found, rest = part.partition(sign) if key == "label" else part.rpartition(sign)
+        if not found or not name:
+            raise click.UsageError(f"{option_name(key)} wants NAME{sign}VALUE, not '{part}'")
         if name in named:
             raise click.UsageError(f"{option_name(key)} is given twice for {shortened(name)}: leave one out")
         named[name] = rest

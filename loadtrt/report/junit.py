@@ -41,6 +41,8 @@ def _run_suite(name: str, run: RunResult, models: int) -> Element:
         "batch": str(run.model.engine.batch),
         "contexts": str(run.config.model.contexts),
         "requests": str(run.model.ok),
+        **({"revision": str(run.environment["revision"])} if "revision" in run.environment else {}),
+        **run.config.labels,
     }
     several = models > 1
     suite = {
