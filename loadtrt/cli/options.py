@@ -113,7 +113,9 @@ def options(
                 text = helps.get(key) or _help(key, axes.get(key))
                 function = _option(key, text, axes.get(key), choices.get(key))(function)
         if "engine" in taken:
-            function = click.argument("engines", metavar="[ENGINE]", nargs=-1, shell_complete=complete_files)(_with_positional(command, function))
+            function = click.argument("engines", metavar="[ENGINE]", nargs=-1, shell_complete=complete_files)(
+                _with_positional(command, function)
+            )
         if not file:
             return function
         text = "YAML file of these options, or a run.json; options of the command line win."
