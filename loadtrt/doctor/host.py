@@ -247,8 +247,8 @@ def tensorrt() -> list[Check]:
         return [*here, *broken, *([info("not installed", ", ".join(absent))] if absent else [])]
     nothing = f"none that loads (looked for {', '.join(item.name for item in modules)})"
     remedy = (
-        "pip install 'loadtrt[tensorrt]', whose libraries come from NVIDIA's own index, or lean, dispatch or rtx, which "
-        "PyPI has; 'loadtrt inspect PLAN' prints the line for the version that built a plan"
+        "pip install 'loadtrt[tensorrt]', whose libraries come from NVIDIA's own index, or lean, dispatch or rtx, "
+        "which PyPI has; 'loadtrt inspect PLAN' prints the line for the version that built a plan"
     )
     return [*broken, warn("modules", nothing, remedy) if gpus else info("modules", nothing)]
 
