@@ -38,7 +38,7 @@ bench: $(DEVELOPED)
 docs: $(READY)
 	$(BIN)/python -m loadtrt.cli.options > docs/options.md
 
-site: $(READY)  # the documentation as a site in site/; fails where a link leads nowhere
+site: $(DEVELOPED)  # the documentation as a site in site/; fails where a link leads nowhere
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
