@@ -129,6 +129,20 @@ def test_onnxruntime_is_imported_in_one_place() -> None:
     assert (wrong, named) == ([], ["environment.py"])
 
 
+def test_caffe_is_imported_when_it_is_asked_for() -> None:
+    """Outside of its room by cli/build.py alone, and there within a function: no other command loads it."""
+    importing = {
+        module
+        for module, imports in _imports(type_checking=True).items()
+        for name in imports
+        if f"{name}.".startswith("loadtrt.caffe.") and _room(module) != "caffe"
+    }
+    assert importing == {"cli.build"}
+    tree = ast.parse((PACKAGE / "cli" / "build.py").read_text())
+    at_once = [node for node in tree.body if not isinstance(node, ast.FunctionDef)]
+    assert not [name for node in at_once for name in _imported(ast.Module([node], []), True) if "caffe" in name]
+
+
 def test_numba_is_imported_in_one_place() -> None:
     """By loop/compiled.py, where machine code is made."""
     importing = {

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 from loadtrt.asked.objective import Objective, parse_objective, with_bounds
+from loadtrt.asked.push_urls import each_once
 from loadtrt.errors import UsageError
 from loadtrt.printing import bounded_repr, shortened
 from loadtrt.units import exact_duration, parse_address, parse_duration, parse_rate, parse_share
@@ -98,7 +99,7 @@ def _text(value: object) -> str:
 
 
 def _address(value: object) -> object:
-    """ ":9400" of 9400, as YAML has it; where the text is no address, it is told."""
+    """ ":18410" of 18410, as YAML has it; where the text is no address, it is told."""
     text = f":{value}" if isinstance(value, int) and not isinstance(value, bool) else value
     if isinstance(text, str):
         parse_address(text)
@@ -176,6 +177,9 @@ TEXT_OR_LIST = WithJsonSchema(_ONE_OR_MANY)
 FileName = Annotated[str, AfterValidator(_file_name)]
 Source = Annotated[str, AfterValidator(_without_nul)]  # a file, or what is written in its place
 Sources = Annotated[tuple[Source, ...], BeforeValidator(_one_or_many), WithJsonSchema(_ONE_OR_MANY)]
+PushUrls = Annotated[
+    tuple[str, ...], BeforeValidator(_one_or_many), AfterValidator(_told(each_once)), WithJsonSchema(_ONE_OR_MANY)
+]
 ObjectiveText = Annotated[
     Objective,
     _from_text(lambda value: parse_objective(value) if isinstance(value, str) else value),

@@ -145,6 +145,8 @@ def _config_of(
     _require_known(run, FIELDS, source)
     given = {key: value for key, value in options.items() if value is not None}
     _require_known(given, FIELDS, "the options")
+    if given.get("label") and isinstance(run.get("label"), dict):  # a build's beside those that a team always has
+        given["label"] = run["label"] | given["label"]
     if len(models) > 1 and not several:
         raise UsageError(_ONE_MODEL.format(", ".join(models)))
     if len(models) > 1:

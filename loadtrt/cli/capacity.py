@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from loadtrt.cli.github import require_summary, tell_result
 from loadtrt.cli.options import GroupedCommand, extra, flag, options, read_as
 from loadtrt.cli.outputs import inputs_of, outputs_of, require_outputs
 from loadtrt.errors import EXIT_INTERRUPTED, EXIT_INVALID, EXIT_MISSED, EXIT_UNDECIDED
@@ -88,9 +89,13 @@ def command(
     wanted.configs()  # raises an error now, before any run
     values = wanted.config.options()
     require_outputs(outputs_of(values, "a search for capacity"), [config, *inputs_of(values)], force=force)
+    require_summary(wanted.config.github)
     make = partial(Finder, wanted)
     result = carried_out(wanted.config, CapacityResult, make, resume=resume, force=force)
-    return say_verdict(result, _exit_code(result), quiet=wanted.config.quiet)
+    code = say_verdict(result, _exit_code(result), quiet=wanted.config.quiet)
+    if wanted.config.github:
+        tell_result(result, code, wanted.config.json_file)
+    return code
 
 
 def _exit_code(result: CapacityResult) -> int:

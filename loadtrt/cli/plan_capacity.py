@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from loadtrt.cli.github import require_summary, tell_result
 from loadtrt.cli.options import GroupedCommand, choice, extra, options
 from loadtrt.cli.outputs import Output, require_outputs
 from loadtrt.errors import EXIT_INTERRUPTED, EXIT_MISSED, EXIT_UNDECIDED
@@ -81,6 +82,7 @@ def command(files: tuple[Path, ...], force: bool, **given: Any) -> int:
     json_file, quiet = given["json"], bool(given["quiet"])
     plan = plan_of(given)
     require_outputs([Output("--json", json_file, "a plan of a fleet")], [*files, given["trace"]], force=force)
+    require_summary(given["github"])
 
     from loadtrt.cli.delivery import Delivery, say_verdict, show_beside
     from loadtrt.cli.voice import Voice
@@ -94,7 +96,10 @@ def command(files: tuple[Path, ...], force: bool, **given: Any) -> int:
         if not quiet:
             show_beside(json_file, terminal_text(result))
     delivery.finish()
-    return say_verdict(result, _exit_code(result), quiet=quiet)
+    code = say_verdict(result, _exit_code(result), quiet=quiet)
+    if given["github"]:
+        tell_result(result, code, json_file)
+    return code
 
 
 def _exit_code(result: FleetResult) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from loadtrt.cli.github import require_summary, tell_result
 from loadtrt.cli.options import GroupedCommand, flag, options
 from loadtrt.cli.outputs import inputs_of, outputs_of, require_outputs
 from loadtrt.errors import EXIT_INTERRUPTED, EXIT_INVALID
@@ -55,9 +56,13 @@ def command(config: Path | None, all_points: bool, resume: bool, force: bool, **
     base, axes = base_and_axes(config, given)
     values = base.options()
     require_outputs(outputs_of(values, "a sweep"), [config, *inputs_of(values)], force=force)
+    require_summary(base.github)
     make = partial(Sweeper, base, axes, all_points=all_points)
     result = carried_out(base, SweepResult, make, resume=resume, force=force)
-    return say_verdict(result, _exit_code(result), quiet=base.quiet)
+    code = say_verdict(result, _exit_code(result), quiet=base.quiet)
+    if base.github:
+        tell_result(result, code, base.json_file)
+    return code
 
 
 def _exit_code(result: SweepResult) -> int:

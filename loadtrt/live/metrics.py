@@ -65,6 +65,18 @@ class Observation:
     observer_cpu_s: float | None = None
 
 
+def together(observations: Iterable[Observation], native: bool = False) -> list[Metric]:
+    """The families of several runs, each family once."""
+    whole: dict[str, Metric] = {}
+    for seen in observations:
+        for metric in families(seen, native):
+            if metric.name in whole:
+                whole[metric.name].samples += metric.samples
+            else:
+                whole[metric.name] = metric
+    return list(whole.values())
+
+
 def families(seen: Observation, native: bool = False) -> Iterator[Metric]:
     """The families of FAMILIES, in that order, without those that have no value now. native: the histograms of METRICS
     have native buckets besides the classic ones."""
@@ -82,18 +94,20 @@ def families(seen: Observation, native: bool = False) -> Iterator[Metric]:
     yield _histogram(table.LOAD_RATIO, run, _RATIO_BOUNDS, ratios, snapshot.ratio_sum)
     for family, points in (*_requests(seen), *_state(seen), *_laws(seen), *_objectives(seen)):
         yield from _plain(family, run, points)
-    labels = {table.label_name(name): value for name, value in facts.information.items()}
+    gpu = table.gpu_labels(facts.uuid, facts.host)
+    labels = {table.label_name(name): value for name, value in {**facts.labels, **facts.information}.items()}
     duration = exact_duration(facts.duration_ns) if facts.duration_ns else ""
     size = {
         "batch": str(facts.batch),
         "duration": duration,
         "requests": "" if facts.requests is None else str(facts.requests),
+        **({"point": facts.point.text} if facts.point else {}),
     }
-    yield _info(table.RUN_INFO, {**labels, **size, **run})
+    yield _info(table.RUN_INFO, {**labels, **size, **run, **gpu})
     yield _info(table.BUILD_INFO, {**run, "version": loadtrt.__version__})
     if seen.gpu is not None:
         for family, points in _gpu(seen.gpu):
-            yield from _plain(family, run, points)
+            yield from _plain(family, {**run, **gpu}, points)
 
 
 def _requests(seen: Observation) -> Iterator[tuple[Family, Points]]:
@@ -129,6 +143,9 @@ def _state(seen: Observation) -> Iterator[tuple[Family, Points]]:
     ):
         yield family, [((), value)]
     yield table.PHASE, [((phase,), float(phase == snapshot.phase)) for phase in PHASES]
+    if facts.point is not None:
+        states = {"done": facts.point.done, "now": 1, "left": facts.point.left}
+        yield table.POINTS, [((state,), count) for state, count in states.items()]
     yield table.START, [((), snapshot.started_ns / SECOND_NS if snapshot.started_ns else None)]
     age_ns = seen.now_ns - snapshot.written_ns if snapshot.written_ns else None
     yield table.SNAPSHOT_AGE, [((), None if age_ns is None else max(age_ns, 0) / SECOND_NS)]

@@ -14,7 +14,7 @@ import anyio
 from loadtrt.asked.reading import keys_of
 from loadtrt.engines.engine import Submits
 from loadtrt.engines.open import open_engine
-from loadtrt.environment import available_bytes, busy_host, core_times, environment
+from loadtrt.environment import busy_host, core_times, environment
 from loadtrt.errors import EngineError, LoadtrtError, shortage_of
 from loadtrt.lanes.input_sets import inputs_for
 from loadtrt.lanes.scheduler import Stop
@@ -22,20 +22,22 @@ from loadtrt.lanes.session import Session, run_session
 from loadtrt.printing import command_line
 from loadtrt.records.records import FAILED, OK
 from loadtrt.runs.narrowed import Narrowed, Part
+from loadtrt.runs.room import require_files, require_host_room
 from loadtrt.runs.watched import Silence, Watched
 from loadtrt.signals import Signals
-from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_bytes
+from loadtrt.units import MILLISECOND_NS, SECOND_NS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping
 
     from loadtrt.asked.config import RunConfig
     from loadtrt.asked.model import Model
     from loadtrt.engines.engine import Engine
     from loadtrt.engines.reference import Reference
     from loadtrt.lanes.session import OnTick
+    from loadtrt.live.observer import Point
     from loadtrt.load.inputs import InputSets
-    from loadtrt.load.tensors import Arrays
+    from loadtrt.results.capacity_result import CapacityResult, SweepResult
     from loadtrt.results.engine_info import MemoryBill
     from loadtrt.results.precisions import Deviation
     from loadtrt.results.run_result import RunResult
@@ -45,7 +47,6 @@ if TYPE_CHECKING:
 _OF_ENGINE = keys_of("Engine", "Lanes", "Requests") - {"seed", "verify"}
 _WARM_NS = 200 * MILLISECOND_NS  # warm-up of an engine that ran a moment ago, whose GPU has not lowered its clocks
 _EMPTY_PATIENCE_NS, _CLOSE_PATIENCE_S = 10 * SECOND_NS, 10.0
-_FILES = 12  # of an event loop, an engine and an observer
 
 
 @dataclass(slots=True)
@@ -101,36 +102,11 @@ def open_model(model: Model, options: dict[str, Any], talks: Talks, also: Collec
     try:
         inputs = inputs_for(engine, model)
         bill = engine.memory(inputs.sets)
-        _require_host_room(bill, inputs.sets)
+        require_host_room(bill, inputs.sets)
         return Opened(engine, options, inputs, bill, perf_counter_ns() - began)
     except BaseException:
         engine.close()
         raise
-
-
-def _require_files() -> None:
-    """Raise EngineError where an event loop, an engine and an observer would soon find that no more files may be open.
-    An event loop that is half made writes a traceback."""
-    opened: list[int] = []
-    try:
-        while len(opened) < _FILES:
-            opened.append(os.open(os.devnull, os.O_RDONLY))
-    except OSError as error:
-        raise EngineError(shortage_of(error) or str(error)) from None
-    finally:
-        for file in opened:
-            os.close(file)
-
-
-def _require_host_room(bill: MemoryBill, inputs: Sequence[Arrays]) -> None:
-    """Raise EngineError where lanes need more host memory than is left beside the inputs."""
-    needed = bill.host_bytes - sum(array.nbytes for arrays in inputs for array in arrays.values())
-    free = available_bytes()
-    if free is not None and needed > free:
-        raise EngineError(
-            f"the lanes need {format_bytes(needed)} of host memory and {format_bytes(free)} is free: use fewer "
-            "--contexts, --buffers or --input-sets, or a smaller --batch"
-        )
 
 
 class Maker:
@@ -153,7 +129,7 @@ class Maker:
 
         signals: those of the command line; None: of this maker alone.
         many: several runs follow one another on an engine. It is allocated when it is opened and emptied after each
-            run, and there are neither metrics nor a live view.
+            run, and there is no live view.
         leave: called where an engine that hangs is not closed after 10 s; the engine is left behind.
         """
         self.talks = talks or Silence()
@@ -190,11 +166,12 @@ class Maker:
         if self._opened is not None and options == self._opened.options and not self._opened.broken:
             return
         self._close_engine()
-        _require_files()
+        require_files()
         try:
             with self.signals.interruptible():
                 if self._watched is None:
-                    self._watched = Watched(config, self.talks, shows=not self._many)
+                    self._watched = Watched(config, self.talks, draws=not self._many)
+                self._watched.loading()
                 self.talks.status(f"loading {config.model.engine}")
                 also = config.given("profile", "export_layer_info", "trt_log")
                 self._opened = opened = open_model(config.model, options, self.talks, also)
@@ -220,6 +197,7 @@ class Maker:
         on_tick: OnTick | None = None,
         part: tuple[int, int] | Part | None = None,
         start_at: int | None = None,
+        point: Point | None = None,
     ) -> RunResult:
         """Make a run on the engine that is open, and sum it up.
 
@@ -230,6 +208,7 @@ class Maker:
         on_tick: as for `run_session`.
         part: the part of the engine to run on, of a configuration of that size; None: all of it.
         start_at: when to begin to measure, Unix time in ns; all else is done before. None: at once.
+        point: the run's place among those of a sweep or a search.
         """
         opened, watched, engine, inputs = self.opened, self._watched, self.opened.engine, self.opened.inputs.sets
         assert watched is not None  # noqa: S101  # open() was called
@@ -250,7 +229,8 @@ class Maker:
         self.session = session = Session(
             deviation=opened.deviation, origins=opened.inputs.origins, notes=opened.inputs.notes
         )
-        watched.begin(name, config, engine, len(inputs))
+        engine, on_tick = watched.marked(engine, on_tick, inputs)
+        watched.begin(name, config, engine, len(inputs), point)
         watch = watched.watch
         self.stop = stop = Stop()
         same = engine.batches[0] == opened.engine.batches[0]  # else the first input set is another
@@ -288,6 +268,8 @@ class Maker:
         busy = busy_host(before)
         around = watch.clocks.environment() | ({"busy_host": busy} if busy else {})
         telemetry = watched.end(session)
+        if self._many:
+            watched.finish(push=not self.signals.hurried())
         with self.signals.computing():
             from loadtrt.lanes.outcome import result_of  # what it needs is not loaded before measuring
 
@@ -305,10 +287,12 @@ class Maker:
                 sharing=watch.sharing,
             )
 
-    def linger(self, config: RunConfig, result: RunResult) -> None:
-        """Serve metrics after the run, so that its last numbers are scraped; a signal ends it."""
+    def linger(self, config: RunConfig, result: RunResult | SweepResult | CapacityResult) -> None:
+        """Push metrics, and serve them after the last run, so that its last numbers are scraped; a signal ends it."""
         if self._watched is not None:
-            self._watched.linger(config, result, self.signals.sleep)
+            if not self._many:
+                self._watched.finish(push=not self.signals.hurried())
+            self._watched.linger(config, result.outcome, self.signals.sleep)
 
     def close(self) -> None:
         """Close the engine and end the observer. Safe to call twice."""

@@ -186,6 +186,9 @@ class Finder:
     def _make(self, work: Work, config: RunConfig, what: str, part: Part | None = None, **fields: Any) -> None:
         """Make a run, record it in the search, print it and keep the result."""
         what = f"{_name(work)}: {what}"
+        others = [other for other in self._works if other is not work]
+        done = sum(bool(other.answer or other.dropped or other.failure) for other in others)
+        self._rig.progress = done, len(others) - done
         run = self._rig.run(config, what, part, number=len(work.trials), looks=not self._wanted.shared)
         if self._rig.others is not None:
             remedy = "end them, or add --shared-host to find the capacity of what they leave"

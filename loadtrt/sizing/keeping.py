@@ -93,6 +93,7 @@ def carry_out(
                 work.make()
             finally:
                 deliver()
+            rig.linger(config, work.result)
         if keeper.failure is not None:
             raise UsageError(keeper.failure)
         if not work.measured:

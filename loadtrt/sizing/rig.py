@@ -8,6 +8,7 @@ from loadtrt.asked.reading import OUTPUT_KEYS
 from loadtrt.engines.simulated import SimulatedEngine
 from loadtrt.environment import busy_host, core_times
 from loadtrt.errors import EngineError, LoadtrtError, UsageError
+from loadtrt.live.observer import Point
 from loadtrt.results.capacity_result import trimmed
 from loadtrt.runs.maker import Maker
 from loadtrt.units import SECOND_NS, format_duration
@@ -63,6 +64,7 @@ def require_same(before: Iterable[EngineInfo], now: EngineInfo) -> None:
 class Rig:
     """A maker of many runs, which keeps an engine open while only the load changes. Use it in a `with`.
 
+    progress: points, or candidates, that are done, and those that are left after this one.
     others: evidence that others used the cores or the GPU during the last run; None without, or where nobody looked.
     """
 
@@ -71,6 +73,7 @@ class Rig:
         self._talks = talks
         self._maker = Maker(talks, signals=signals, many=True, leave=leave)
         self._makes_sense = False
+        self.progress = (0, 0)
         self.others: str | None = None
         self._since: CoreTimes | None = None  # when it was last known whether others used the cores
 
@@ -123,6 +126,7 @@ class Rig:
         *,
         number: int = 0,
         looks: bool = False,
+        point: str = "",
     ) -> RunResult:
         """Make a run on the engine that is open, trimmed.
 
@@ -132,10 +136,12 @@ class Rig:
             they are the same whatever was run before, and where a result is continued.
         looks: whether to look for others that use the cores or the GPU, which end a closed loop within ten seconds. For
             a simulated engine nobody looks: its times are its own.
+        point: the settings, for metrics; "": `what`.
         """
         self.others, self._since = None, self._since or core_times()
         looks = looks and self.engine.kind != "simulated"
-        result = self._maker.run(config, self._ticking(what, config, number, looks=looks), part)
+        tick, place = self._ticking(what, config, number, looks=looks), Point(point or what, *self.progress)
+        result = self._maker.run(config, tick, part, point=place)
         if self._maker.session.fault is not None:
             raise self._maker.session.fault
         if looks:
@@ -143,6 +149,10 @@ class Rig:
             shared = (problem.evidence for problem in result.model.problems if problem.kind == "gpu-shared")
             self.others = self.others or next(shared, None)
         return trimmed(result)
+
+    def linger(self, config: RunConfig, result: Any) -> None:
+        """All runs are over, with this result: serve metrics of the last one for a while, as `Maker.linger` does."""
+        self._maker.linger(config, result)
 
     def _look(self) -> None:
         """Look whether others have used the cores since this was last known."""

@@ -118,7 +118,8 @@ class Sweeper:
             return SweepPoint(settings=settings, run=None, failure=failure)
         require_same(self._before, self._rig.engine)
         try:
-            run = self._rig.run(config, what, number=place)
+            self._rig.progress = len(self._points), len(self._grid) - len(self._points) - len(self._skipped) - 1
+            run = self._rig.run(config, what, number=place, point=axes_text(settings))
         except UsageError as error:  # a load that cannot be drawn
             return SweepPoint(settings=settings, run=None, failure=str(error))
         rate, latency = run.model.throughput.inferences_per_s, run.model.metrics["latency"].percentiles_ns["p99"]
