@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _GIVE_UP = 3  # interrupts after which whatever hangs is left behind
 _START_S = 5.0  # a thread that has not begun by then was never started
-# A signal that comes just before a lock is waited for is seen once that wait is over (CPython's lock has no look of its
-# own then). Each look takes the interpreter's lock for a moment, which a run that measures would rather have.
+# A signal that another thread takes, or that comes just before a wait, is seen by the main thread once that wait is
+# over. Each look takes the interpreter's lock for a moment, which a run that measures would rather have.
 _LOOK_S = 1.0
 
 
@@ -65,7 +65,7 @@ class Call(Generic[T]):
         self._thread(end).start()
         while not over.done():
             try:
-                await asyncio.shield(over)
+                await asyncio.wait([over], timeout=_LOOK_S)  # which leaves it alone when it is cancelled
             except asyncio.CancelledError:
                 if self._interrupted():
                     raise

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from loadtrt.asked.config import RunConfig
 from loadtrt.asked.faults import joined
-from loadtrt.asked.reading import keys_for
+from loadtrt.asked.reading import SHOWN, keys_for
 from loadtrt.errors import UsageError, nearest
 from loadtrt.printing import bounded_repr, shortened
 
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     FileName: TypeAlias = str | os.PathLike[str]
     Configuration: TypeAlias = RunConfig | FileName
 
-# What a command writes beside its result, which Python has in hand.
-_FILES = ("json", "junit", "export_times", "export_profile", "export_layer_info", "export_output", "trt_log")
+# What a command writes or prints beside its result, which Python has in hand.
+_WRITTEN = [key for key, shown in SHOWN.items() if shown.writes]
+_PRINTED = ("github",)
 
 
 def options_of(
@@ -35,12 +36,13 @@ def options_of(
     known, function = [*keys_for(command), *also], f"loadtrt.{command.replace('-', '_')}"
     unknown = [name for name in given if name not in known]
     if unknown:
-        names = f"the options are {', '.join(sorted(set(known) - set(_FILES)))}"
+        names = f"the options are {', '.join(sorted({*known} - ({*_WRITTEN, *_PRINTED} - {*writes})))}"
         faults = [f"unknown option '{shortened(name)}': {nearest(name, known, names)}" for name in unknown]
         raise UsageError(f"{function}: {joined(faults, len(faults))}")
-    for name in _FILES:
-        if name not in writes and given.get(name) is not None:
-            raise UsageError(f"{function} does not write this file: leave {name} out, and write the result itself")
+    for name in (*_WRITTEN, *_PRINTED):
+        if name not in writes and given.get(name):
+            what = "prints nothing" if name in _PRINTED else "does not write this file"
+            raise UsageError(f"{function} {what}: leave {name} out, and write the result itself")
     return {name: plain(value) for name, value in given.items() if value is not None}
 
 
@@ -58,7 +60,8 @@ def file_of(config: Configuration | None) -> Path | RunConfig | None:
 
 def without_files(config: RunConfig) -> RunConfig:
     """The configuration without files to write, which a file of options may name."""
-    return config.model_copy(update=dict.fromkeys(["json_file", *_FILES[1:]]))
+    fields = type(config).model_fields.items()
+    return config.model_copy(update={name: None for name, field in fields if (field.alias or name) in _WRITTEN})
 
 
 def sources_of(given: Sequence[Any], example: str) -> list[Path | Result]:

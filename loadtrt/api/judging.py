@@ -41,7 +41,7 @@ def planning(given_sources: Sequence[Any], given: dict[str, Any]) -> Call[FleetR
     names = [str(source) if isinstance(source, Path) else type(source).__name__ for source in sources]
 
     def work(signals: Signals) -> FleetResult:
-        return plan.make(sources, Silence(), signals, names=names, curve=True)
+        return plan.make(sources, Silence(), signals, names=names, curve=False)
 
     return Call(work)
 

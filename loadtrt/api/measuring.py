@@ -31,7 +31,7 @@ def running(config: Configuration | None, start_at: int | None, given: dict[str,
     """See `loadtrt.run`."""
     if start_at is not None and (not isinstance(start_at, int) or start_at < _LEAST_NS):
         raise UsageError(f"start_at {start_at!r} is not Unix time in ns: write for example time.time_ns() + 2 * 10**9")
-    options, file = options_of("run", given), file_of(config)
+    options, file = options_of("run", given, ("models",)), file_of(config)
     made = file if isinstance(file, RunConfig) and not options else load_config(file, options, several=True)
     return Call(partial(_run, without_files(require_one_model(made)), start_at))
 

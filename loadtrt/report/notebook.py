@@ -75,7 +75,7 @@ def _table(table: Table) -> Iterator[str]:
     sides = ["left" if table.left(place) else "right" for place in kept]
     if table.folded:
         yield f"<details><summary>{_text(table.folded)}</summary>"
-    yield '<table style="border-collapse:collapse;margin:.4em 0;font-size:1em"><tr>'
+    yield '<table style="border-collapse:collapse;margin:.4em 0;font-size:1em;color:inherit"><tr>'
     for place, side in zip(kept, sides, strict=True):
         yield f'<th style="{_CELL}{side}">{_text(table.header[place])}</th>'
     for row in table.rows:

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 import loadtrt
+from interrupting import interrupting, measuring
 from loadtrt.api.calling import Call
-from loadtrt.runs.maker import Maker
 from loadtrt.signals import Signals
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 
 VIRTUAL: dict[str, Any] = {"engine": "simulated:service=5ms,clock=virtual", "warmup": 0}
 LONG: dict[str, Any] = {"engine": "simulated:service=1ms", "warmup": 0, "duration": "10h"}
@@ -38,45 +32,11 @@ class Worked:
         return "what was measured"
 
 
-def _interrupting(began: threading.Event, times: int, seen: Callable[[], int]) -> threading.Thread:
-    """Sends this process Ctrl-C so many times, each once the one before was seen."""
-
-    def interrupt() -> None:
-        began.wait()
-        for number in range(times):
-            while seen() < number:
-                time.sleep(0.01)
-            os.kill(os.getpid(), signal.SIGINT)
-
-    thread = threading.Thread(target=interrupt)
-    thread.start()
-    return thread
-
-
-@pytest.fixture
-def measuring(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """Set once a run measures."""
-    began = threading.Event()
-    make = Maker.run
-
-    def watched(self: Maker, config: Any, on_tick: Any = None, *given: Any, **more: Any) -> Any:
-        def tick(phase: Any, *told: Any) -> None:
-            if phase == "measure" and told[2]:  # completed requests
-                began.set()
-            if on_tick is not None:
-                on_tick(phase, *told)
-
-        return make(self, config, tick, *given, **more)
-
-    monkeypatch.setattr(Maker, "run", watched)
-    return began
-
-
 def test_ctrl_c_gives_back_what_was_measured() -> None:
     """The first one asks the work to stop, and it returns."""
     work = Worked()
     call = Call(work)
-    thread = _interrupting(work.began, 1, lambda: call._interrupts)
+    thread = interrupting(work.began, 1, lambda: call._interrupts)
     assert call.result() == "what was measured"
     thread.join()
 
@@ -85,7 +45,7 @@ def test_the_second_ctrl_c_is_raised() -> None:
     """Once the work has given up what was in flight."""
     work = Worked(asks=2)
     call = Call(work)
-    thread = _interrupting(work.began, 2, lambda: call._interrupts)
+    thread = interrupting(work.began, 2, lambda: call._interrupts)
     with pytest.raises(KeyboardInterrupt):
         call.result()
     thread.join()
@@ -100,7 +60,7 @@ def test_the_third_ctrl_c_leaves_what_hangs_behind() -> None:
         ended.wait()
 
     call = Call(hangs)
-    thread = _interrupting(work.began, 3, lambda: call._interrupts)
+    thread = interrupting(work.began, 3, lambda: call._interrupts)
     with pytest.raises(KeyboardInterrupt):
         call.result()
     assert not ended.is_set()
@@ -118,7 +78,7 @@ def test_no_interrupt_is_lost_however_early_it_comes() -> None:
             return work(signals)
 
         call = Call(begins)
-        thread = _interrupting(started, 1, lambda: 0)
+        thread = interrupting(started)
         assert call.result() == "what was measured"
         thread.join()
 
@@ -243,9 +203,9 @@ def test_a_keyboard_interrupt_of_the_work_does_not_end_the_loop() -> None:
 # --- the functions themselves
 
 
-def test_ctrl_c_ends_a_run(measuring: threading.Event) -> None:
+def test_ctrl_c_ends_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """And the run is whole: all that was sent was served."""
-    thread = _interrupting(measuring, 1, lambda: 0)
+    thread = interrupting(measuring(monkeypatch))
     result = loadtrt.run(**LONG)
     thread.join()
     assert result.outcome == "interrupted"
@@ -253,9 +213,9 @@ def test_ctrl_c_ends_a_run(measuring: threading.Event) -> None:
     assert len(result.to_pandas("records")) == result.model.ok
 
 
-def test_ctrl_c_ends_a_sweep(measuring: threading.Event) -> None:
+def test_ctrl_c_ends_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the points that were measured, and the others named."""
-    thread = _interrupting(measuring, 1, lambda: 0)
+    thread = interrupting(measuring(monkeypatch))
     result = loadtrt.sweep(**LONG, contexts=[1, 2])
     thread.join()
     assert result.outcome == "interrupted"
@@ -263,14 +223,16 @@ def test_ctrl_c_ends_a_sweep(measuring: threading.Event) -> None:
     assert len(result.skipped) == 1
 
 
-def test_a_cancelled_search_has_its_trials(measuring: threading.Event) -> None:
+def test_a_cancelled_search_has_its_trials(monkeypatch: pytest.MonkeyPatch) -> None:
     """On an event loop, as in a notebook."""
+
+    began = measuring(monkeypatch)
 
     async def cell() -> loadtrt.CapacityResult:
         task = asyncio.create_task(
             loadtrt.capacity_async(engine=LONG["engine"], warmup=0, objective="latency.p99 < 50ms", time="1h")
         )
-        await asyncio.to_thread(measuring.wait)
+        await asyncio.to_thread(began.wait)
         task.cancel()
         return await task
 

@@ -138,6 +138,7 @@ FAULTS: dict[str, tuple[Callable[[], object], str]] = {
     "run, config": (lambda: loadtrt.run(3), "3 is neither a RunConfig nor the name of a file"),  # type: ignore[arg-type]
     "run, file": (lambda: loadtrt.run("gone.yaml"), "gone.yaml"),
     "run, writes": (lambda: loadtrt.run(**VIRTUAL, junit="a.xml"), "leave junit out"),
+    "run, prints": (lambda: loadtrt.run(**VIRTUAL, github=True), "prints nothing: leave github out"),
     "run, sweep's": (lambda: loadtrt.run(**VIRTUAL, resume=True), "unknown option 'resume'"),
     "sweep, name": (lambda: loadtrt.sweep(**VIRTUAL, context=[1]), "did you mean 'contexts'?"),
     "sweep, no axis": (lambda: loadtrt.sweep(**VIRTUAL), "a sweep needs an axis"),
