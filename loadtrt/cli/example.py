@@ -32,10 +32,10 @@ def command(name: str | None, output: Path | None, force: bool) -> None:
         for each, text in texts.items():
             show_line(f"{each:<{max(map(len, texts))}}  {text.partition(chr(10))[0].removeprefix('# ')}")
         return
-    text = texts.get(name.removesuffix(_SUFFIX))
-    if text is None:
+    if name.removesuffix(_SUFFIX) not in texts:
         hint = nearest(name.removesuffix(_SUFFIX), texts, f"the examples are {', '.join(texts)}")
         raise UsageError(f"there is no example '{name}': {hint}")
+    text = texts[name.removesuffix(_SUFFIX)]
     file = output or Path(f"{name.removesuffix(_SUFFIX)}{_SUFFIX}")
     if str(file) == "-":
         write_file("-", text)

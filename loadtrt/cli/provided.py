@@ -74,8 +74,8 @@ def _files(place: Path) -> Iterator[Path]:
 
 
 def _held(file: Path) -> str | None:
-    """What a file holds, as text; None where there is none."""
+    """What a regular file holds, as text; None where there is none."""
     try:
-        return file.read_bytes().decode(errors="replace") if file.exists() else None
+        return file.read_bytes().decode(errors="replace") if file.is_file() else None
     except (OSError, ValueError) as error:
         raise UsageError(f"the file {file} cannot be written: {reason(error)}") from None

@@ -86,7 +86,7 @@ def test_other_files_are_kept(tmp_path: Path, arguments: tuple[str, ...]) -> Non
     ("made", "sentence"),
     [
         ("dashboards", "the folder dashboards cannot be made: File exists"),
-        ("compose.yaml/", "the file compose.yaml cannot be written: Is a directory"),
+        ("compose.yaml/", "the file compose.yaml is a folder: name a file in it"),
     ],
 )
 def test_what_stands_in_the_way_is_one_sentence(tmp_path: Path, made: str, sentence: str) -> None:

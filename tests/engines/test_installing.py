@@ -71,6 +71,14 @@ def test_what_is_on_no_index_has_no_line(version: tuple[int, ...], *, rtx: bool)
     assert "pip install" not in installing.to_install(_header(version, rtx=rtx))
 
 
+def test_the_lines_of_the_documentation_are_these() -> None:
+    """One for each kind of plan."""
+    page = (ROOT / "docs" / "install.md").read_text()
+    plain = [_header(version) for version in ((11, 4, 0), (10, 16, 1), (10, 3, 0), (8, 6, 1))]
+    for header in (*plain, _header((10, 16, 1), host_code=True), _header((1, 7, 1), rtx=True)):
+        assert installing.pip_line(header).line in page
+
+
 def test_inspect_prints_the_line(tmp_path: Path) -> None:
     """As it is pasted: quoted for a shell, on a line of its own."""
     (tmp_path / "a.plan").write_bytes(plan_bytes((11, 4, 0, 106)))

@@ -222,14 +222,17 @@ def test_a_sweep_serves_metrics(tmp_path: Path) -> None:
         running_prometheus(tmp_path / "prometheus", [f"127.0.0.1:{port}"], every="200ms") as prometheus,
         subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process,
     ):
-        prometheus.wait_for('count(loadtrt_phase{phase="done"} == 1)', lambda count: count == 3)
-        found = {labels["point"]: labels for labels, _ in prometheus.query("loadtrt_run_info")}
-        served = {
-            labels["run"]: value
-            for labels, value in prometheus.query('sum by (run) (loadtrt_requests_total{outcome="ok"})')
-        }
-        progress = {(labels["run"], labels["state"]): value for labels, value in prometheus.query("loadtrt_points")}
-        process.terminate()
+        try:
+            prometheus.wait_for('count(loadtrt_phase{phase="done"} == 1)', lambda count: count == 3)
+            found = {labels["point"]: labels for labels, _ in prometheus.query("loadtrt_run_info")}
+            of_runs = {
+                name: {labels["run"]: value for labels, value in prometheus.query(f"sum by (run) ({name})")}
+                for name in ("loadtrt_requests_total", "loadtrt_latency_seconds_sum", "loadtrt_latency_seconds_count")
+            }
+            points = prometheus.query("loadtrt_points")
+            progress = {(labels["run"], labels["state"]): value for labels, value in points}
+        finally:
+            process.terminate()
         _, said = process.communicate()
     runs = [point.run for point in SweepResult.model_validate_json((tmp_path / "sweep.json").read_text()).points]
     assert said.count("metrics at http") == 1
@@ -238,5 +241,9 @@ def test_a_sweep_serves_metrics(tmp_path: Path) -> None:
         assert run is not None
         labels = found[f"contexts {place + 1}"]
         assert (labels["run"], labels["team"]) == (run.run, "search")
-        assert served[run.run] == run.model.ok
+        requests, total, count = (values[run.run] for values in of_runs.values())
+        assert requests == count == run.model.ok
+        assert total / count == pytest.approx(
+            (run.model.metrics["latency"].mean_ns or 0) / 1e9
+        )  # of its own rows alone
         assert [progress[run.run, state] for state in ("done", "now", "left")] == [place, 1, 2 - place]
