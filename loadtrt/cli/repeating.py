@@ -36,7 +36,16 @@ if TYPE_CHECKING:
 _LOOK_S = 0.05
 _MOST_SEED = (1 << 63) - 1
 # Of one run alone, or a pass after it.
-_SINGLE = ("profile", "junit", "export_times", "export_profile", "export_layer_info", "export_output", "trt_log")
+_SINGLE = (
+    "profile",
+    "junit",
+    "export_times",
+    "export_profile",
+    "export_layer_info",
+    "export_output",
+    "trt_log",
+    "worker",
+)
 
 
 def require_repeatable(config: RunConfig, times: int) -> None:

@@ -104,6 +104,9 @@ def load_text(result: RunResult) -> str:
         texts = [model.load.text, lanes]
     kinds = _sizes(model)
     texts += [*(kinds or [batch_text(engine)]), *_room(model)]
+    if result.config.worker is not None:
+        routing = "" if model.load.closed else f", {result.config.routing}"
+        texts.append(f"worker {result.config.worker} of this load{routing}")
     names = {"service": "service of the largest batch"} if kinds else {}
     texts += [f"{names.get(key, key)} {value}" for key, value in engine.mode.items()]
     return " · ".join(texts)

@@ -148,7 +148,7 @@ class Maker:
                         model,
                         {other: (config.models[other], opened.engine) for other, opened in self.models.items()},
                     )
-                    self.models[name] = open_model(model, options[name], self.talks, also)
+                    self.models[name] = open_model(config.drawing(model), options[name], self.talks, also)
                 place_together({name: opened.engine for name, opened in self.models.items()})
                 for opened in self.models.values() if len(self.models) > 1 else ():
                     opened.bill = opened.engine.memory(opened.inputs.sets)  # beside the weights of the others
