@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from loadtrt.asked.fields import option_name
+from loadtrt.errors import UsageError
 from loadtrt.load.arrivals import (
     PROCESSES,
     Process,
@@ -22,7 +23,6 @@ from loadtrt.load.arrivals import (
     require_room,
     steady,
 )
-from loadtrt.errors import UsageError
 from loadtrt.units import SECOND_NS, format_count
 
 if TYPE_CHECKING:

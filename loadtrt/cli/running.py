@@ -26,8 +26,11 @@ if TYPE_CHECKING:
     from loadtrt.results.run_result import RunResult
 
 
-def run(config: RunConfig) -> int:
+def run(config: RunConfig, start_at: int | None = None, remark: str = "") -> int:
     """Make the run of `config`, write and show its result, and return the exit code.
+
+    start_at: when to begin to measure, Unix time in ns; None: at once.
+    remark: what to say first.
 
     The result is written before the engine is closed, and before it is shown: neither a device that hangs nor a reader
     of stdout that has gone costs a result. An exception that is not a LoadtrtError is raised after that.
@@ -42,13 +45,15 @@ def run(config: RunConfig) -> int:
     require_summary(config.github)
     with locked("--json", config.json_file):
         try:
-            return _run(config, late, partial(leave, write_late))
+            return _run(config, start_at, remark, late, partial(leave, write_late))
         finally:
             write_late()
 
 
-def _run(config: RunConfig, late: list[RunResult], leave: Callable[[], None]) -> int:
+def _run(config: RunConfig, start_at: int | None, remark: str, late: list[RunResult], leave: Callable[[], None]) -> int:
     voice, delivery = Voice(quiet=config.quiet), Delivery()
+    if remark:
+        voice.say(remark)
     with logging_to(config.trt_log, voice.insist), Maker(voice, signals=SIGNALS, leave=leave) as maker:
         maker.open(config)
         for name, opened in maker.models.items():
@@ -56,7 +61,7 @@ def _run(config: RunConfig, late: list[RunResult], leave: Callable[[], None]) ->
             voice.say(f"{whose}loaded {info.name}: {', '.join(map(str, info.tensors))}")
             voice.say(f"{whose}{memory_text(opened.bill)}")
         maker.require_room(": use fewer --contexts or --buffers, or a smaller --batch")
-        result = maker.run(config, voice.progress(config))
+        result = maker.run(config, voice.progress(config), start_at=start_at)
         voice.end_line()
         if takes_once(config.json_file) and config.profile and result.outcome == "completed":
             late.append(result)

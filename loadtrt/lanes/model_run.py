@@ -44,7 +44,7 @@ class Session:
     ended_early: why measuring ended before its time, though nothing went wrong.
     began_at: when measuring began, Unix time in ns.
     began_error_ns: the greatest error of `began_at`.
-    late_start_ns: how long after the instant that was asked for measuring began.
+    late_start_ns: how long after the instant that was asked for measuring began; None where none was.
     origins, notes: where the values of each input come from, and what the user should read about them.
     pace_ns: the longest time without a completion that a completion has ended, where that was over a second, else 0;
         None while nothing was completed.
@@ -67,7 +67,7 @@ class Session:
     ended_early: str | None = None
     began_at: int | None = None
     began_error_ns: int = 0
-    late_start_ns: int = 0
+    late_start_ns: int | None = None
     input_sets: int = 1
     origins: Mapping[str, InputOrigin] = field(default_factory=dict)
     notes: tuple[str, ...] = ()

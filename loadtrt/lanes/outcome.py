@@ -99,11 +99,11 @@ def result_of(
         *(Problem(kind="outputs-differ", evidence=fault[0], remedy=fault[1]) for fault in faults if fault),
         *problems_of(counts, terms),
     ]
-    if session.late_start_ns > LATE_START_NS:
+    if (session.late_start_ns or 0) > LATE_START_NS:
         problems.append(
             Problem(
                 kind="late-start",
-                evidence=f"measuring began {format_duration(session.late_start_ns)} after the instant asked for",
+                evidence=f"measuring began {format_duration(session.late_start_ns or 0)} after the instant asked for",
                 remedy="a later start instant: opening, verification and warm-up come before it",
             )
         )
@@ -158,6 +158,7 @@ def result_of(
         started=started,
         began=_with_ns(session.began_at),
         began_error_ns=session.began_error_ns,
+        late_start_ns=session.late_start_ns,
         command=tuple(command),
         config=config,
         environment=environment,

@@ -144,7 +144,7 @@ async def _measure(
         for run, drive in zip(runs, drives, strict=True):
             session = run.session
             session.began_at, session.began_error_ns = began + clock.offset_ns, clock.error_ns
-            session.late_start_ns = 0 if start_at is None else max(session.began_at - start_at, 0)
+            session.late_start_ns = None if start_at is None else max(session.began_at - start_at, 0)
             drive.on_tick = watching(config, stop, run, sessions, run.ticker("measure", began), began)
         await drive_all(drives, began)
         for run, drive in zip(runs, drives, strict=True):

@@ -1,5 +1,5 @@
-"""One load for the workers of a fleet. Each worker draws the whole schedule, by the fleet's seed, and takes the requests
-that are dealt to it: together they are the schedule, whatever the number of workers.
+"""One load for the workers of a fleet. Each worker draws the whole schedule, by the fleet's seed, and takes the
+requests that are dealt to it: together they are the schedule, whatever the number of workers.
 
 Requests that are dealt at random come to a worker as a thinned process: of gaps with the coefficient of variation c,
 those at one of N workers have √(1 + (c² − 1)/N), so that Poisson arrivals stay Poisson. Dealt out in turn they have

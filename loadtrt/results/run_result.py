@@ -273,7 +273,9 @@ class RunResult(Result):
     run: an id that no other run has, as its metrics bear it.
     started: when the command began, ISO 8601, UTC.
     began: when measuring began, ISO 8601 with ns, UTC; "" where it never did.
-    began_error_ns: the greatest error of `began`, ns.
+    began_error_ns: the greatest error of `began` as a reading of the host's clock, ns; how far that clock may be off is
+        `clock_error_ns` of the environment.
+    late_start_ns: how long after the instant of --start-at measuring began; None where none was asked for.
     config: the configuration, which can be run again.
     environment: machine, versions and the GPU's state around the run.
     outcome: completed, interrupted (Ctrl-C), or failed (see `failure`).
@@ -291,6 +293,7 @@ class RunResult(Result):
     started: str
     began: str = ""
     began_error_ns: Count = 0
+    late_start_ns: Count | None = None
     command: tuple[str, ...]
     config: RunConfig
     environment: dict[str, Any]
