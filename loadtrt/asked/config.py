@@ -232,8 +232,8 @@ class RunConfig(Strict):
         """Refuse options that are of a run of one process."""
         for name in self.given(*_OF_ONE_PROCESS):
             raise ValueError(
-                f"{option_name(name)} would end each worker by numbers of its own: leave it out, or make the run in one "
-                "process"
+                f"{option_name(name)} would end each worker by numbers of its own: leave it out, or make the run in "
+                "one process"
             )
         if any(model.scenario is not None for model in self.models.values()):
             raise ValueError("MLPerf's scenarios are of one process: leave --scenario out")

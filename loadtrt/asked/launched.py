@@ -1,4 +1,4 @@
-"""Which worker of a fleet this process is, and when it begins to measure: as options say, or as what started it says."""
+"""Which worker of a fleet this process is, and when it begins to measure: as options or as launchers say."""
 
 from __future__ import annotations
 

@@ -137,8 +137,9 @@ def result_of(
         intervals=mark_throttled(intervals, telemetry),
         histograms={name: histogram.to_dict() for name, histogram in recorder.histograms.items()},
         objectives=tuple(
-            _judged(place, objective, recorder, model, throughput, telemetry)
+            _of_fleet(share) if config.worker is not None else share
             for place, objective in enumerate(model.objectives)
+            for share in [_judged(place, objective, recorder, model, throughput, telemetry)]
         ),
         mix=tuple(mix_of(recorder.records, parts, session.input_sets, model.load.steady)) if parts else (),
         batches=batches_of(recorder.records, sizes) if sizes else None,
@@ -310,6 +311,13 @@ def _judged(
         )
     histogram = recorder.histograms[METRICS[objective.metric].name]
     return judge(objective, recorder.records, histogram, good, int(recorder.by_status.sum()), KEEP)
+
+
+def _of_fleet(share: ObjectiveShare) -> ObjectiveShare:
+    """What one worker can say of an objective of the fleet: of a rate or of power no verdict, as all add up."""
+    if share.objective.of_requests or share.objective.kind == "energy":
+        return share
+    return share.model_copy(update={"verdict": None, "reason": "it is of all workers together"})
 
 
 def _throughput(recorder: Recorder, config: RunConfig) -> Throughput:

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from loadtrt.report.document import Block, Cell, Tone, Words
-    from loadtrt.results.breakdown import MetricSummary
+    from loadtrt.results.breakdown import MetricSummary, ScenarioResult
     from loadtrt.results.capacity_result import CapacityResult, SweepResult
     from loadtrt.results.repeat_result import RepeatResult
-    from loadtrt.results.run_result import ObjectiveShare, RunResult, ScenarioResult
+    from loadtrt.results.run_result import ObjectiveShare, RunResult
 
 _PERCENTILES = ("p50", "p99", "p99.9")
 NUMBERS = ("requests/s", "inferences/s", *_PERCENTILES, "mean")
@@ -66,7 +66,8 @@ def time_of(metrics: Mapping[str, MetricSummary], name: str, metric: str = "late
 
 def badges(result: RunResult) -> tuple[Badge, ...]:
     """The badges of a run."""
-    return badges_of(result, shortfalls(result))
+    lost = [f"{len(result.workers)} of {len(result.workers) + len(result.lost)} workers"] if result.lost else []
+    return badges_of(result, [*lost, *shortfalls(result)])
 
 
 def badges_of(result: RunResult | RepeatResult, lost: Iterable[str]) -> tuple[Badge, ...]:

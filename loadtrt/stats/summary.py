@@ -18,11 +18,12 @@ from loadtrt.results.breakdown import (
     Batches,
     Cohort,
     ConfidenceInterval,
+    Lane,
     MetricSummary,
     MixPart,
+    Overlap,
     Sample,
 )
-from loadtrt.results.run_result import Lane, Overlap
 from loadtrt.stats.intervals import mean_interval, quantile_interval
 from loadtrt.stats.sample_size import least_samples
 
