@@ -1,4 +1,4 @@
-"""The workers of a fleet: each one's numbers beside its GPU's clocks, the slowest and the fastest, and what they lack."""
+"""The workers of a fleet: the numbers of each beside its GPU's clocks, and the slowest and the fastest of them."""
 
 from __future__ import annotations
 
@@ -114,13 +114,15 @@ def _table(result: RunResult) -> Table:
             rows.append((run.worker, *((Name(name),) if several else ()), *where, state_badge(single), *shown, *gpu))
     for item in result.lost:
         last = UNKNOWN if item.completed is None else f"{item.completed} by then"
-        filled = ("", "", outcome_badge("lost"), UNKNOWN, last, *[UNKNOWN] * 4)
+        filled = ("", "", outcome_badge("lost"), UNKNOWN, last, *[UNKNOWN] * 5)
         rows.append((str(item.worker), *(("",) if several else ()), *filled))
     numbers = ("began after", "requests", "requests/s", "latency p50", "latency p99", "SM clock", "slowed down")
     header = ("worker", *(("model",) if several else ()), "host", "device", "", *numbers)
     if not any(run.telemetry is not None for run in result.workers):
         header, rows = header[:-2], [row[:-2] for row in rows]
-    return Table(header, tuple(rows), words=5 if several else 4)
+    one_host = len({run.environment.get("host") for run in result.workers}) == 1
+    left_out = (*((header.index("host"),) if one_host else ()), header.index("began after"))
+    return Table(header, tuple(rows), words=5 if several else 4, detail=left_out)
 
 
 def _device(run: RunResult, model: ModelResult) -> str:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from loadtrt.asked.reading import OUTPUT_KEYS
 from loadtrt.errors import UsageError
@@ -67,8 +67,8 @@ def _require_one_fleet(named: Mapping[str, RunResult]) -> None:
     for name, run in others:
         for key, (a, b) in _different(_shared(one), _shared(run)).items():
             raise UsageError(
-                f"{name} is of another load than {first}: {key.replace('_', '-')} is {shortened(b, 60)} there, and "
-                f"{shortened(a, 60)} here; merge workers of one run"
+                f"{name} is of another load than {first}: its {key.replace('_', '-')} is {shortened(b, 60)}, and not "
+                f"{shortened(a, 60)}; merge workers of one run"
             )
         if run.worker in seen:
             raise UsageError(f"{seen[run.worker]} and {name} are both of worker {run.worker}: give one of them")
@@ -82,13 +82,13 @@ def _shared(run: RunResult) -> dict[str, str]:
         whose = f"{name}: " if len(run.config.models) > 1 else ""
         asked = run.config.alone(name).options()
         options |= {f"{whose}{key}": value for key, value in asked.items() if key not in _OF_A_WORKER}
-        if not run.models[name].engine.sha256:  # else it is known by its content, wherever it lies
+        if run.models[name].engine.kind == "simulated":  # others are known by their content, wherever they lie
             options[f"{whose}engine"] = model.engine
     return {key: str(value) for key, value in options.items()}
 
 
-def _different(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    return {key: (a.get(key), b.get(key)) for key in {**a, **b} if a.get(key) != b.get(key)}
+def _different(a: Mapping[str, str], b: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    return {key: (a.get(key, "not set"), b.get(key, "not set")) for key in {**a, **b} if a.get(key) != b.get(key)}
 
 
 def versions_of(run: RunResult) -> dict[str, str]:
