@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from loadtrt.errors import EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Awaitable, Callable, Iterator
     from types import FrameType
 
@@ -222,6 +223,20 @@ class Signals:
 
 
 SIGNALS = Signals()  # of the command line
+
+
+def pass_on(process: subprocess.Popen[Any]) -> None:
+    """Send a signal that came here to a process that is ended as this one is. SIGTERM, which ends one that Python has
+    not started in yet without a word; SIGINT where it would be ignored, as by nohup."""
+    ignored = signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    process.send_signal(signal.SIGINT if ignored else signal.SIGTERM)
+
+
+def signal_name(number: int) -> str:
+    """Such as "SIGKILL"."""
+    with suppress(ValueError):
+        return signal.Signals(number).name
+    return f"signal {number}"
 
 
 @contextmanager

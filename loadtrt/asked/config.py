@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from loadtrt.asked.declaring import ENGINES, PLANS, SEARCHES, Strict, option
 from loadtrt.asked.fields import Address, Duration, FileName, Precision, PushUrls, kept, option_name
 from loadtrt.asked.labels import Labels  # noqa: TC001  # pydantic reads it
+from loadtrt.asked.launched import parse_devices
 from loadtrt.asked.model import Model  # noqa: TC001  # pydantic reads it
 from loadtrt.load.dealing import Deal, parse_routing, parse_worker
 from loadtrt.units import SECOND_NS
@@ -41,6 +42,10 @@ _watching = partial(option, group="Watching")
 _fleet = partial(option, group="Fleet")
 # What ends or judges a run by the numbers of one process.
 _OF_ONE_PROCESS = ("precision", "abort_on_fail")
+_OF_ONE_WORKER = (
+    *("profile", "export_times", "export_profile", "export_layer_info", "export_output", "trt_log"),
+    *("metrics", "push", "nvtx"),
+)
 
 
 class RunConfig(Strict):
@@ -91,6 +96,11 @@ class RunConfig(Strict):
         "the trace.",
         metavar="random|round-robin|sticky:KEY",
     )
+
+    devices: Annotated[str, kept(parse_devices)] | None = _fleet(
+        None, "Start a worker on each of these GPUs of this host, which share the load.", metavar="0-3|all"
+    )
+    processes: int = _fleet(1, "Workers on each device, which share the load.", ge=1, le=256)
 
     profile: bool = _results(False, "After the run, time each layer in a pass of its own.")
     json_file: FileName | None = _results(
@@ -201,7 +211,7 @@ class RunConfig(Strict):
             self._require_of_several()
         elif self.duration is not None and (wrong := self.model.load.refuses("duration")) is not None:
             raise ValueError(wrong)
-        if self.worker is not None:
+        if self.worker is not None or self.several_processes:
             self._require_of_workers()
         for model in self.models.values():
             if self.profile and (several := "mix" if model.mix else "batcher" if model.batcher else None):
@@ -228,6 +238,11 @@ class RunConfig(Strict):
             raise ValueError("--abort-delay is about --abort-on-fail: add that, or leave this out")
         return self
 
+    @property
+    def several_processes(self) -> bool:
+        """Whether the run is made by processes that this one starts."""
+        return self.devices is not None or self.processes > 1
+
     def _require_of_workers(self) -> None:
         """Refuse options that are of a run of one process."""
         for name in self.given(*_OF_ONE_PROCESS):
@@ -235,6 +250,13 @@ class RunConfig(Strict):
                 f"{option_name(name)} would end each worker by numbers of its own: leave it out, or make the run in "
                 "one process"
             )
+        if self.several_processes:
+            if self.worker is not None:
+                raise ValueError("--devices and --processes start workers of their own: leave --worker out")
+            for name in self.given(*_OF_ONE_WORKER):
+                raise ValueError(
+                    f"{option_name(name)} is of one process: leave it out, or start workers by themselves, with --worker"
+                )
         if any(model.scenario is not None for model in self.models.values()):
             raise ValueError("MLPerf's scenarios are of one process: leave --scenario out")
 

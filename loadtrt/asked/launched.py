@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,6 +24,7 @@ _LAUNCHERS = (
     ("a Kubernetes Indexed Job", "JOB_COMPLETION_INDEX", ""),
 )
 _LONGEST_WAIT_NS = 24 * 3600 * SECOND_NS
+_MOST_DEVICE = 1023
 _LEAST_S = 10**9  # the year 2001: a smaller number is no Unix time in seconds
 
 
@@ -62,6 +64,22 @@ def worker_of(text: str, environment: Mapping[str, str]) -> Launched:
         raise UsageError(f"--worker {text}, as {launcher} sets {number}: {error}") from None
     names = f"{number} and {count}" if told else number
     return Launched(worker, f"worker {worker}, by {names} of {launcher}")
+
+
+def parse_devices(text: str) -> tuple[int, ...]:
+    """The numbers of "0-3" or "0,2-3"; empty for "all". Raises UsageError."""
+    if text == "all":
+        return ()
+    numbers: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,4})(?:-(\d{1,4}))?\s*", part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if first > last or last > _MOST_DEVICE:
+            raise UsageError(f"'{shortened(text)}' is no list of devices: write such as 0-3, 0,2 or all")
+        numbers += range(first, last + 1)
+    if len(set(numbers)) < len(numbers):
+        raise UsageError(f"'{shortened(text)}' names a device twice: --processes starts several workers on each")
+    return tuple(numbers)
 
 
 def parse_start(text: str) -> int:

@@ -78,8 +78,10 @@ def command(
     checked = load_config(config, given, without={"scenario"} if latency else (), several=True)
     if latency or repeat is not None:
         require_one_model(checked)
-    if given["routing"] is not None and checked.worker is None:
-        raise UsageError("--routing says how workers share a load: add --worker, such as --worker 0/4, or leave it out")
+    if given["routing"] is not None and checked.worker is None and not checked.several_processes:
+        raise UsageError(
+            "--routing says how workers share a load: add --devices, --processes or --worker, or leave it out"
+        )
     if start_at is not None and repeat is not None:
         raise UsageError("--start-at is of a single start: leave it out, or --repeat")
     start_ns = None if start_at is None else read_option("--start-at", start_at, parse_start)

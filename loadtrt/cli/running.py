@@ -44,6 +44,8 @@ def run(config: RunConfig, start_at: int | None = None, remark: str = "") -> int
 
     require_summary(config.github)
     with locked("--json", config.json_file):
+        if config.several_processes:
+            return _run_processes(config, start_at)
         try:
             return _run(config, start_at, remark, late, partial(leave, write_late))
         finally:
@@ -81,6 +83,28 @@ def _run(config: RunConfig, start_at: int | None, remark: str, late: list[RunRes
             code = _profile(result, config, maker, delivery, late) or code
     delivery.finish()
     return code
+
+
+def _run_processes(config: RunConfig, start_at: int | None) -> int:
+    from loadtrt.report.junit import run_junit
+    from loadtrt.report.plain import terminal_text
+    from loadtrt.runs.fleet import run_fleet
+
+    voice, delivery = Voice(quiet=config.quiet), Delivery()
+    try:
+        result = run_fleet(config, voice, SIGNALS, voice.progress(config), start_at)
+    finally:
+        voice.end_line()
+    delivery.make(config.json_file, lambda: json_of(result))
+    delivery.make(config.junit, lambda: run_junit(result))
+    if not config.quiet:
+        show_beside(config.json_file, terminal_text(result))
+    if result.failure is not None:
+        say(result.failure)
+    if config.github:
+        tell_result(result, exit_code(result), config.json_file)
+    delivery.finish()
+    return say_verdict(result, exit_code(result), quiet=config.quiet)
 
 
 def _profile(result: RunResult, config: RunConfig, maker: Maker, delivery: Delivery, late: list[RunResult]) -> int:

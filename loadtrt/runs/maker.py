@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from loadtrt.engines.engine import Engine
     from loadtrt.engines.reference import Reference
     from loadtrt.lanes.model_run import OnTick
+    from loadtrt.lanes.start_instant import StartAt
     from loadtrt.live.observer import Point
     from loadtrt.results.capacity_result import CapacityResult, SweepResult
     from loadtrt.results.run_result import RunResult
@@ -180,7 +181,7 @@ class Maker:
         config: RunConfig,
         on_tick: OnTick | None = None,
         part: tuple[int, int] | Part | None = None,
-        start_at: int | None = None,
+        start_at: StartAt | None = None,
         point: Point | None = None,
     ) -> RunResult:
         """Make a run on the engines that are open, or on some of them, and sum it up.
@@ -191,7 +192,7 @@ class Maker:
 
         on_tick: as for `ModelRun`, of all models together.
         part: the part of the engine to run on, of a configuration of that size, of one model; None: all of it.
-        start_at: when to begin to measure, Unix time in ns; all else is done before. None: at once.
+        start_at: as for `run_models`.
         point: the run's place among those of a sweep or a search.
         """
         watched, part = self._watched, part and Part(*part)
@@ -259,7 +260,7 @@ class Maker:
             reference=opened.reference if same and opened.deviation is None else None,
         )
 
-    async def _work(self, config: RunConfig, runs: dict[str, ModelRun], start_at: int | None) -> None:
+    async def _work(self, config: RunConfig, runs: dict[str, ModelRun], start_at: StartAt | None) -> None:
         """Make the run in an event loop, and learn which engines hang."""
         used = [(run, self.models[name]) for name, run in runs.items()]
         for _, opened in used:
