@@ -255,7 +255,7 @@ class RunConfig(Strict):
                 raise ValueError("--devices and --processes start workers of their own: leave --worker out")
             for name in self.given(*_OF_ONE_WORKER):
                 raise ValueError(
-                    f"{option_name(name)} is of one process: leave it out, or start workers by themselves, with --worker"
+                    f"{option_name(name)} is of one process: leave it out, or start each worker apart, with --worker"
                 )
         if any(model.scenario is not None for model in self.models.values()):
             raise ValueError("MLPerf's scenarios are of one process: leave --scenario out")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from loadtrt.asked.launched import parse_devices
 from loadtrt.errors import EngineError, UsageError
@@ -52,6 +52,7 @@ class WorkerProcess:
     number: int
     device: int | None
     process: subprocess.Popen[str]
+    stdin: IO[str]
     on_tick: OnTick | None
     pids: tuple[int, ...] | None = None
     phase: Phase | None = None
@@ -60,6 +61,7 @@ class WorkerProcess:
     error: str | None = None
     over: bool = False
     told: list[str] = field(default_factory=list)
+    listener: Thread = field(default_factory=Thread)
 
     @property
     def lost(self) -> LostWorker:
@@ -88,8 +90,8 @@ def run_fleet(
         try:
             fleet.wait(start_at)
         finally:
-            fleet.kill()
-    return fleet.result()
+            fleet.close()
+        return fleet.result()
 
 
 class _Fleet:
@@ -112,7 +114,7 @@ class _Fleet:
                 part = _part_of(config, number, len(places), device)
                 self._workers.append(self._start(part, number, device, ticker))
         except BaseException:
-            self.kill()
+            self.close()
             raise
 
     def _start(self, config: RunConfig, number: int, device: int | None, on_tick: OnTick | None) -> WorkerProcess:
@@ -125,15 +127,18 @@ class _Fleet:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **_visible(device, os.environ)},
             start_new_session=True,  # a Ctrl-C comes once, from here
         )
-        worker = WorkerProcess(number, device, process, on_tick)
+        assert process.stdin is not None  # noqa: S101  # both are pipes
+        assert process.stdout is not None  # noqa: S101
+        worker = WorkerProcess(number, device, process, process.stdin, on_tick)
+        worker.listener = Thread(target=self._listen, args=(worker, process.stdout), daemon=True)
+        worker.listener.start()
         _send(worker, config.model_dump_json(by_alias=True))
-        Thread(target=self._listen, args=(worker,), daemon=True).start()
         return worker
 
-    def _listen(self, worker: WorkerProcess) -> None:
-        assert worker.process.stdout is not None  # noqa: S101  # it is a pipe
-        for line in worker.process.stdout:
-            self._lines.put((worker, line))
+    def _listen(self, worker: WorkerProcess, stdout: IO[str]) -> None:
+        with stdout:
+            for line in stdout:
+                self._lines.put((worker, line))
         worker.process.wait()
         self._lines.put((worker, None))
 
@@ -189,17 +194,27 @@ class _Fleet:
         for worker in self._workers:
             worker.process.kill()
 
+    def close(self) -> None:
+        """End all workers, and forget them."""
+        self.kill()
+        if self.kill in self._signals.last_acts:
+            self._signals.last_acts.remove(self.kill)
+        for worker in self._workers:
+            worker.listener.join()
+            with suppress(OSError):  # what it never read
+                worker.stdin.close()
+
     def result(self) -> RunResult:
         """What all have measured. Raises the error of the first worker, where none measured anything."""
         from loadtrt.stats.merging import merge
 
-        if self.kill in self._signals.last_acts:
-            self._signals.last_acts.remove(self.kill)
         results = {worker.number: worker.result for worker in self._workers if worker.result is not None}
         lost = [worker.lost for worker in self._workers if worker.result is None]
-        if not results:
-            if self._signals.requested():
+        interrupted = self._signals.requested() and not any(worker.error for worker in self._workers)
+        if interrupted and not any(model.ok for result in results.values() for model in result.models.values()):
+            if lost:
                 raise KeyboardInterrupt
+        if not results:
             first = self._workers[0]
             error = UsageError if first.process.returncode == UsageError.exit_code else EngineError
             more = f" (and so did {plural(len(lost) - 1, 'other worker')})" if len(lost) > 1 else ""
@@ -207,7 +222,8 @@ class _Fleet:
         for item in lost:
             self._talks.say(f"worker {item.worker} is lost: {item.why}")
         merged = merge({f"worker {number}": self._placed(result) for number, result in results.items()}, lost)
-        return merged.model_copy(update={"config": self._config})
+        outcome = "interrupted" if interrupted else merged.outcome  # which may have ended workers that had not begun
+        return merged.model_copy(update={"config": self._config, "outcome": outcome})
 
     def _placed(self, result: RunResult) -> RunResult:
         """A worker's result with where it ran, and without blame for the workers beside it."""
@@ -228,9 +244,8 @@ class _Fleet:
 
 def _send(worker: WorkerProcess, line: str) -> None:
     with suppress(OSError, ValueError):  # it has ended
-        assert worker.process.stdin is not None  # noqa: S101  # it is a pipe
-        worker.process.stdin.write(line + "\n")
-        worker.process.stdin.flush()
+        worker.stdin.write(line + "\n")
+        worker.stdin.flush()
 
 
 def _devices_of(config: RunConfig) -> list[int | None]:

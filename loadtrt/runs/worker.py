@@ -108,7 +108,9 @@ def main() -> None:
 
     def listen() -> None:
         try:
-            started.extend(json.loads(line)["start"] for line in sys.stdin)
+            for line in sys.stdin:
+                message = json.loads(line)
+                started.append(message["start"])
         finally:
             _leave()
 
