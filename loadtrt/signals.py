@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 _NUMBERS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+STOPPING = "stopping: waiting for requests in flight (again to give them up)"
 _PATIENCE_S = 10.0  # what has not ended so long after the second signal hangs, and the next one ends the process
 _CLEAN_S = 1.0  # clean-up that takes longer hangs
 _LOOK_S = 0.1
@@ -188,7 +189,7 @@ class Signals:
         with suppress(RuntimeError):  # the event loop has just closed
             if not self._stop.requested:
                 self._stop.requested = True
-                self._soon(lambda: self._say("stopping: waiting for requests in flight (again to give them up)"))
+                self._soon(lambda: self._say(STOPPING))
             else:
                 self._soon(self._cancel)
 

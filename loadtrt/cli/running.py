@@ -179,4 +179,6 @@ def exit_code(result: RunResult | RepeatResult) -> int:
         return EXIT_INTERRUPTED
     if not result.valid:
         return EXIT_INVALID  # numbers that cannot be trusted decide on no objective
+    if result.config.worker is not None:
+        return 0  # 'loadtrt merge' decides, for all workers
     return EXIT_MISSED if result.verdict == "missed" else EXIT_UNDECIDED if result.verdict == "undecided" else 0

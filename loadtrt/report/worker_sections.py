@@ -114,7 +114,7 @@ def _table(result: RunResult) -> Table:
             rows.append((run.worker, *((Name(name),) if several else ()), *where, state_badge(single), *shown, *gpu))
     for item in result.lost:
         last = UNKNOWN if item.completed is None else f"{item.completed} by then"
-        filled = ("", "", outcome_badge("lost"), UNKNOWN, last, *[UNKNOWN] * 5)
+        filled: tuple[Cell, ...] = ("", "", outcome_badge("lost"), UNKNOWN, last, *[UNKNOWN] * 5)
         rows.append((str(item.worker), *(("",) if several else ()), *filled))
     numbers = ("began after", "requests", "requests/s", "latency p50", "latency p99", "SM clock", "slowed down")
     header = ("worker", *(("model",) if several else ()), "host", "device", "", *numbers)

@@ -19,7 +19,7 @@ from loadtrt.asked.launched import parse_devices
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.lanes.model_run import tickers
 from loadtrt.results.run_result import LostWorker, RunResult
-from loadtrt.signals import pass_on, signal_name
+from loadtrt.signals import STOPPING, pass_on, signal_name
 from loadtrt.units import MILLISECOND_NS, plural
 
 if TYPE_CHECKING:
@@ -60,7 +60,6 @@ class WorkerProcess:
     result: RunResult | None = None
     error: str | None = None
     over: bool = False
-    told: list[str] = field(default_factory=list)
     listener: Thread = field(default_factory=Thread)
 
     @property
@@ -108,6 +107,7 @@ class _Fleet:
         self._config, self._talks, self._signals = config, talks, signals
         self._lines: SimpleQueue[tuple[WorkerProcess, str | None]] = SimpleQueue()
         self._workers: list[WorkerProcess] = []
+        self._said: set[str] = set()
         signals.last_acts.append(self.kill)
         try:
             for number, ((device, _), ticker) in enumerate(zip(places, tickers(on_tick, len(places)), strict=True)):
@@ -158,7 +158,7 @@ class _Fleet:
             if asked > passed_on:
                 passed_on, hurried_s = asked, time.monotonic()
                 if asked == 1:
-                    self._talks.say("stopping: waiting for requests in flight (again to give them up)")
+                    self._say(STOPPING)
                 for worker in running:
                     pass_on(worker.process)
             if passed_on > 1 and time.monotonic() > hurried_s + _PATIENCE_S:
@@ -168,15 +168,15 @@ class _Fleet:
         if line is None:
             worker.over = True
             return
+        content: Any
         try:
-            ((name, content),) = json.loads(line).items() if not line.startswith('{"result"') else [("result", line)]
+            ((name, content),) = json.loads(line).items()
         except ValueError:
             return  # half a line, of a worker that was killed
         match name:
             case "say":
-                if content not in {told for other in self._workers for told in other.told}:  # each says the same
-                    self._talks.say(f"worker {worker.number}: {content}")
-                worker.told.append(content)
+                if content not in self._said:  # each says the same
+                    self._say(content, f"worker {worker.number}: ")
             case "tick":
                 worker.phase, elapsed_ns, submitted, worker.completed = content
                 if worker.on_tick is not None and worker.phase is not None:
@@ -187,7 +187,11 @@ class _Fleet:
                 worker.error = str(content)
             case "result":
                 with suppress(ValueError):
-                    worker.result = RunResult.model_validate(json.loads(line)["result"])
+                    worker.result = RunResult.model_validate(content)
+
+    def _say(self, sentence: str, whose: str = "") -> None:
+        self._said.add(sentence)
+        self._talks.say(whose + sentence)
 
     def kill(self) -> None:
         """End all workers that have not ended."""
@@ -211,9 +215,9 @@ class _Fleet:
         results = {worker.number: worker.result for worker in self._workers if worker.result is not None}
         lost = [worker.lost for worker in self._workers if worker.result is None]
         interrupted = self._signals.requested() and not any(worker.error for worker in self._workers)
-        if interrupted and not any(model.ok for result in results.values() for model in result.models.values()):
-            if lost:
-                raise KeyboardInterrupt
+        served = any(model.ok for result in results.values() for model in result.models.values())
+        if interrupted and lost and not served:
+            raise KeyboardInterrupt
         if not results:
             first = self._workers[0]
             error = UsageError if first.process.returncode == UsageError.exit_code else EngineError

@@ -152,9 +152,8 @@ def _sum_ends(parts: Sequence[tuple[float, float | None, float | None]]) -> Ends
     """The ends of the interval of a sum of independent numbers (value, low, high); None for one that is not known."""
     total, ends = math.fsum(value for value, _, _ in parts), []
     for side, sign in ((1, -1), (2, 1)):
-        apart = [None if part[side] is None else part[0] - part[side] for part in parts]
-        known = [distance for distance in apart if distance is not None]
-        ends.append(total + sign * math.hypot(*known) if len(known) == len(apart) else None)
+        known = [part[0] - end for part in parts if (end := part[side]) is not None]
+        ends.append(total + sign * math.hypot(*known) if len(known) == len(parts) else None)
     return ends[0], ends[1]
 
 

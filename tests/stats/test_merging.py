@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -127,9 +128,7 @@ def test_a_worker_that_is_lost_is_no_slower_rate() -> None:
     assert without_command(again) == without_command(merged(runs))
 
 
-def _changed(run: RunResult, **engine: str) -> RunResult:
-    from dataclasses import replace
-
+def _changed(run: RunResult, **engine: Any) -> RunResult:
     return run.with_model(engine=replace(run.model.engine, **engine))
 
 

@@ -67,7 +67,7 @@ class Ticks:
                 self.counts.append(completed)
                 self._act(self.processes)
 
-        return tick  # type: ignore[return-value]
+        return tick
 
 
 def measured(options: dict[str, Any], signals: Signals | None = None, **more: Any) -> RunResult:
