@@ -6,6 +6,7 @@ import os
 import threading
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import count
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 # The seed is not among them: it draws the inputs once, and then arrivals.
 _OF_ENGINE = keys_of("Engine", "Lanes", "Requests") - {"seed", "verify"}
 _WARM_NS = 200 * MILLISECOND_NS  # warm-up of an engine that ran a moment ago, whose GPU has not lowered its clocks
+_numbers = count(1)  # of this process' runs: a program may make several in the same second, or at once
 _EMPTY_PATIENCE_NS, _CLOSE_PATIENCE_S = 10 * SECOND_NS, 10.0
 
 
@@ -139,7 +141,6 @@ class Maker:
         self._many, self._leave = many, leave
         self._opened: Opened | None = None
         self._watched: Watched | None = None
-        self._runs = 0
 
     def __enter__(self) -> Self:
         self.signals.__enter__()
@@ -222,10 +223,9 @@ class Maker:
         if opened.runs:
             config = config.model_copy(update={"warmup": min(config.warmup, _WARM_NS)})
         config = config.with_model(**changes)
-        self._runs += 1
         self.signals.hold()
         started = datetime.now(UTC)
-        name = f"{started:%Y%m%d-%H%M%S}-{os.getpid()}-{self._runs}"
+        name = f"{started:%Y%m%d-%H%M%S}-{os.getpid()}-{next(_numbers)}"
         self.session = session = Session(
             deviation=opened.deviation, origins=opened.inputs.origins, notes=opened.inputs.notes
         )
