@@ -10,13 +10,13 @@ from loadtrt.api.calling import Call
 from loadtrt.api.given import options_of, sources_of
 from loadtrt.errors import UsageError
 from loadtrt.printing import bounded_repr
+from loadtrt.report.comparison_sections import compared
 from loadtrt.report.result_files import SCHEMAS, Kind, read_file, read_result
 from loadtrt.report.sides import profile_in, runs_in, sides_of_files, word_of
 from loadtrt.runs.watched import Silence
 from loadtrt.sizing.planning import ARRIVALS, DEMANDS, OPTIONS, plan_of
 from loadtrt.stats.profiles import LayerComparison, compare_profiles
 from loadtrt.stats.regression import Comparison, parse_threshold
-from loadtrt.stats.regression import compare as compare_runs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,7 +62,7 @@ def compare(
     wanted = "fail_if" if thresholds else "a side of several runs" if several else None
     runs_a, runs_b = (runs_in(side, wanted) for side in sides)
     if runs_a and runs_b:
-        return compare_runs([run.measured for run in runs_a], [run.measured for run in runs_b], thresholds)
+        return compared(runs_a, runs_b, thresholds)
     (name_a, side_a), (name_b, side_b) = (next(iter(side.items())) for side in sides)
     profiles = profile_in(side_a), profile_in(side_b)
     if profiles[0] and profiles[1]:
