@@ -32,13 +32,13 @@ def command(name: str | None, output: Path | None, force: bool) -> None:
         for each, text in texts.items():
             show_line(f"{each:<{max(map(len, texts))}}  {text.partition(chr(10))[0].removeprefix('# ')}")
         return
-    if name.removesuffix(_SUFFIX) not in texts:
-        hint = nearest(name.removesuffix(_SUFFIX), texts, f"the examples are {', '.join(texts)}")
+    known = name.removesuffix(_SUFFIX)
+    if known not in texts:
+        hint = nearest(known, texts, f"the examples are {', '.join(texts)}")
         raise UsageError(f"there is no example '{name}': {hint}")
-    text = texts[name.removesuffix(_SUFFIX)]
-    file = output or Path(f"{name.removesuffix(_SUFFIX)}{_SUFFIX}")
+    file = output or Path(f"{known}{_SUFFIX}")
     if str(file) == "-":
-        write_file("-", text)
+        write_file("-", texts[known])
         return
-    write_provided({file: text}, force=force)
+    write_provided({file: texts[known]}, force=force)
     show_line(f"loadtrt run --config {file}")
