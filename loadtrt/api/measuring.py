@@ -135,7 +135,7 @@ def _writing(base: RunConfig, options: dict[str, Any], content: str, *, force: b
     """The configuration with the file of `json` alone to be written, once that may be."""
     from loadtrt.cli.outputs import Output, inputs_of, require_outputs
 
-    target = options.get("json")
+    target = None if options.get("json") is None else base.json_file
     if target == "-":
         raise UsageError("json='-' is stdout on the command line: name a file, or leave it out")
     require_outputs([Output("json", target, content)], inputs_of(base.options()), force=force)

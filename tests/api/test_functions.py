@@ -254,6 +254,30 @@ def test_what_is_compared_must_be_comparable(made: dict[str, Any], tmp_path: Pat
 
 
 @pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"fail_if": 3}, "fail_if 3 is not a threshold"),
+        ({"fail_if": ["throughput -3%", 3]}, "is not a threshold"),
+        ({"fail_if": {"throughput -3%": 1}}, "is not a threshold"),
+        ({"fail_if": "x"}, "'x' is not a threshold"),
+        ({"layer_info_a": 3}, "3 is not the name of a file"),
+        ({"layer_info_a": "x.json"}, "layer_info_a is for .*, and A is a ProfileResult: leave it out"),
+    ],
+)
+def test_options_of_a_comparison_that_cannot_be(options: dict[str, Any], sentence: str, made: dict[str, Any]) -> None:
+    """One sentence; none is left out in silence."""
+    with pytest.raises(loadtrt.UsageError, match=sentence):
+        loadtrt.compare(made["profile"], made["profile"], **options)
+
+
+@pytest.mark.parametrize("path", [3, None, b"x.json", ""])
+def test_names_of_files_that_are_none(path: Any, made: dict[str, Any]) -> None:
+    """One sentence."""
+    with pytest.raises(loadtrt.UsageError, match="is not the name of a file"):
+        made["run"].write(path)
+
+
+@pytest.mark.parametrize(
     ("content", "sentence"),
     [
         ([{"startEnqMs": 0, "latencyMs": 1}], "loadtrt.compare takes such files"),
@@ -287,6 +311,8 @@ def test_a_sweep_keeps_its_result_and_continues(tmp_path: Path) -> None:
     assert len(more.points) == 3
     assert loadtrt.read(file) == more
     assert len(loadtrt.sweep(**options, contexts=[1], force=True).points) == 1
+    loadtrt.sweep(**{**options, "json": bytes(tmp_path / "bytes.json")}, contexts=[1])
+    assert (tmp_path / "bytes.json").exists()
 
 
 def test_no_file_that_is_read_is_written_over(tmp_path: Path) -> None:
