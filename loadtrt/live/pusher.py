@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import socket
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -188,7 +189,9 @@ def _why(error: Exception, url: str) -> str:
             return f"it answered {error.code} {printable(said or str(error.reason), _MOST_SAID)}"
         case urllib.error.URLError(reason=ConnectionRefusedError()):
             return f"nothing listens at {urlsplit(url).netloc}"
-        case urllib.error.URLError(reason=socket.gaierror()):
+        case urllib.error.URLError(reason=ssl.SSLCertVerificationError(verify_message=words)):
+            return f"its certificate is not trusted: {printable(words, _MOST_SAID)} ($SSL_CERT_FILE names others)"
+        case UnicodeError() | urllib.error.URLError(reason=socket.gaierror()):
             return f"there is no host {urlsplit(url).hostname}"
         case TimeoutError() | urllib.error.URLError(reason=TimeoutError()):
             return _LATE

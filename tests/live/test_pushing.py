@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import math
+import ssl
 import subprocess
 import sys
+import urllib.error
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -204,6 +206,19 @@ def test_a_redirect_is_told_and_not_followed(status: int, path: str, monkeypatch
         (said,) = Pusher([f"{url}{path}"]).finish(_seen(), push=True)
     assert said.endswith(f": it answered {status} and points to {other}/x; the result has all")
     assert got == []
+
+
+def test_a_certificate_that_is_not_trusted_is_told() -> None:
+    """In words, with the way out."""
+    reason = ssl.SSLCertVerificationError()
+    reason.verify_message = "self-signed certificate"
+    said = pushing._why(urllib.error.URLError(reason), "https://h")
+    assert said == "its certificate is not trusted: self-signed certificate ($SSL_CERT_FILE names others)"
+
+
+def test_a_host_that_cannot_be_is_told() -> None:
+    (said,) = Pusher(["http://a..b"]).finish(_seen(), push=True)
+    assert said == "metrics were not pushed to http://a..b: there is no host a..b; the result has all"
 
 
 def test_an_answer_does_not_steer_the_terminal() -> None:
