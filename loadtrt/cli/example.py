@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -22,7 +23,7 @@ _SUFFIX = ".yaml"
 )
 @click.option("--force", is_flag=True, help=FORCE_HELP)
 def command(name: str | None, output: Path | None, force: bool) -> None:
-    """Write the configuration NAME, for `loadtrt run --config`. Without NAME, list what there is."""
+    """Write the configuration NAME, and print the command that takes it. Without NAME, list what there is."""
     texts = {
         file.removesuffix(_SUFFIX): place.read_text(encoding="utf-8") for file, place in provided("configs").items()
     }
@@ -32,13 +33,18 @@ def command(name: str | None, output: Path | None, force: bool) -> None:
         for each, text in texts.items():
             show_line(f"{each:<{max(map(len, texts))}}  {text.partition(chr(10))[0].removeprefix('# ')}")
         return
-    if name.removesuffix(_SUFFIX) not in texts:
-        hint = nearest(name.removesuffix(_SUFFIX), texts, f"the examples are {', '.join(texts)}")
+    example = name.removesuffix(_SUFFIX)
+    if example not in texts:
+        hint = nearest(example, texts, f"the examples are {', '.join(texts)}")
         raise UsageError(f"there is no example '{name}': {hint}")
-    text = texts[name.removesuffix(_SUFFIX)]
-    file = output or Path(f"{name.removesuffix(_SUFFIX)}{_SUFFIX}")
+    text = texts[example]
+    file = output or Path(f"{example}{_SUFFIX}")
     if str(file) == "-":
         write_file("-", text)
         return
     write_provided({file: text}, force=force)
-    show_line(f"loadtrt run --config {file}")
+    second = text.splitlines()[1]  # names another command than usual, if it is a comment
+    command_line = (
+        second.removeprefix("#").strip() if second.startswith("#") else f"loadtrt run --config {example}{_SUFFIX}"
+    )
+    show_line(command_line.replace(f"{example}{_SUFFIX}", shlex.quote(str(file))))
