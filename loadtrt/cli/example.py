@@ -33,18 +33,17 @@ def command(name: str | None, output: Path | None, force: bool) -> None:
         for each, text in texts.items():
             show_line(f"{each:<{max(map(len, texts))}}  {text.partition(chr(10))[0].removeprefix('# ')}")
         return
-    example = name.removesuffix(_SUFFIX)
-    if example not in texts:
-        hint = nearest(example, texts, f"the examples are {', '.join(texts)}")
+    known = name.removesuffix(_SUFFIX)
+    if known not in texts:
+        hint = nearest(known, texts, f"the examples are {', '.join(texts)}")
         raise UsageError(f"there is no example '{name}': {hint}")
-    text = texts[example]
-    file = output or Path(f"{example}{_SUFFIX}")
+    file = output or Path(f"{known}{_SUFFIX}")
     if str(file) == "-":
-        write_file("-", text)
+        write_file("-", texts[known])
         return
-    write_provided({file: text}, force=force)
-    second = text.splitlines()[1]  # names another command than usual, if it is a comment
+    write_provided({file: texts[known]}, force=force)
+    second = texts[known].splitlines()[1]  # names another command than usual, if it is a comment
     command_line = (
-        second.removeprefix("#").strip() if second.startswith("#") else f"loadtrt run --config {example}{_SUFFIX}"
+        second.removeprefix("#").strip() if second.startswith("#") else f"loadtrt run --config {known}{_SUFFIX}"
     )
-    show_line(command_line.replace(f"{example}{_SUFFIX}", shlex.quote(str(file))))
+    show_line(command_line.replace(f"{known}{_SUFFIX}", shlex.quote(str(file))))
