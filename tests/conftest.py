@@ -32,6 +32,7 @@ _ENGINES = ("onnxruntime", "tensorrt", "tensorrt_rtx", "tensorrt_dispatch", "ten
 # pytest --hypothesis-profile explore draws new examples.
 settings.register_profile("explore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("same", settings.get_profile("explore"), derandomize=True)
+settings.register_profile("few", settings.get_profile("same"), max_examples=10)  # .ci/versions
 settings.load_profile("same")
 
 
