@@ -9,7 +9,7 @@ from loadtrt.api.calling import Call
 from loadtrt.api.given import file_of, options_of, plain, without_files
 from loadtrt.asked.config import RunConfig
 from loadtrt.asked.fields import read_option
-from loadtrt.asked.reading import load_config, require_one_model
+from loadtrt.asked.reading import load_config
 from loadtrt.errors import UsageError
 from loadtrt.printing import bounded_repr
 from loadtrt.runs.maker import Maker
@@ -37,21 +37,21 @@ def running(config: Configuration | None, start_at: int | None, given: dict[str,
         )
     options, file = options_of("run", given, ("models",)), file_of(config)
     made = file if isinstance(file, RunConfig) and not options else load_config(file, options, several=True)
-    return Call(partial(_run, without_files(require_one_model(made)), start_at))
+    return Call(partial(_run, without_files(made), start_at))
 
 
 def _run(config: RunConfig, start_at: int | None, signals: Signals) -> RunResult:
     with Maker(signals=signals) as maker:
         maker.open(config)
-        maker.opened.bill.require_room()
+        maker.require_room()
         result = maker.run(config, start_at=start_at)
-        recorder = maker.session.recorder
+        recorder = maker.session.recorder if len(config.models) == 1 else None
         if recorder is not None and recorder.complete:
             result = result.with_records(recorder.records.since(recorder.start_ns))
         maker.linger(config, result)
         maker.close()
-        if maker.session.fault is not None:
-            raise maker.session.fault
+        if maker.fault is not None:
+            raise maker.fault
         if config.profile and result.outcome == "completed":
             from loadtrt.runs.layers import profile_after
 

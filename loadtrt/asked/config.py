@@ -21,6 +21,9 @@ from loadtrt.units import SECOND_NS
 
 DEFAULT_DURATION_NS = 10 * SECOND_NS
 PRECISE_DURATION_NS = 60 * SECOND_NS  # at the most: reaching the precision ends the run earlier
+MOST_MODELS = 64  # each has a board of 110 MiB, which fills as it is measured
+# What a run of several models cannot have.
+_OF_ONE_MODEL = ("profile", "export_times", "export_profile", "export_layer_info", "export_output")
 
 # How an option under each heading of --help is declared, with the commands that most of them go with.
 _ending = partial(option, group="Ending", commands=ENGINES)
@@ -156,6 +159,10 @@ class RunConfig(Strict):
         (model,) = written.pop("models").values()
         return {**model, **written}
 
+    def alone(self, name: str) -> RunConfig:
+        """The same run of this model alone."""
+        return self.model_copy(update={"models": {name: self.models[name]}})
+
     def given(self, *names: str) -> list[str]:
         """Those of these attributes that differ from their defaults."""
         return [name for name in names if getattr(self, name) != type(self).model_fields[name].default]
@@ -167,9 +174,11 @@ class RunConfig(Strict):
 
     @model_validator(mode="after")
     def _run_is_whole(self) -> Self:
+        if len(self.models) > 1:
+            self._require_of_several()
+        elif self.duration is not None and (wrong := self.model.load.refuses("duration")) is not None:
+            raise ValueError(wrong)
         for model in self.models.values():
-            if self.duration is not None and (wrong := model.load.refuses("duration")) is not None:
-                raise ValueError(wrong)
             if self.profile and (several := "mix" if model.mix else "batcher" if model.batcher else None):
                 raise ValueError(f"a profile is of requests of one size: leave --{several} out")
             if self.duration == 0 and model.requests is None:
@@ -193,6 +202,15 @@ class RunConfig(Strict):
         if self.given("abort_delay") and not self.abort_on_fail:
             raise ValueError("--abort-delay is about --abort-on-fail: add that, or leave this out")
         return self
+
+    def _require_of_several(self) -> None:
+        """Refuse options that are of a run of one model."""
+        one = "leave it out, or make a run of one model"
+        for name in self.given(*_OF_ONE_MODEL):
+            raise ValueError(f"{option_name(name)} is of one model, and there are {', '.join(self.models)}: {one}")
+        for name, model in self.models.items():
+            if model.scenario is not None:
+                raise ValueError(f"MLPerf's scenarios are of one model: leave --scenario of {name} out")
 
     def least_ns(self, model: Model) -> int:
         """How long to measure this model at least, in ns; with `requests` too, measuring ends when both are met."""

@@ -81,3 +81,11 @@ def option(
 def shown_as(field: FieldInfo) -> Shown | None:
     """How a field of a configuration is shown as an option; None for a field that is not one."""
     return field.json_schema_extra if isinstance(field.json_schema_extra, Shown) else None
+
+
+def value_type(field: FieldInfo) -> Any:
+    """The type of an option's value, without None."""
+    kinds = [kind for kind in get_args(field.annotation) if kind is not type(None)]
+    optional = type(None) in get_args(field.annotation)
+    kind = kinds[0] if optional else field.annotation
+    return get_args(kind)[0] if hasattr(kind, "__metadata__") else kind

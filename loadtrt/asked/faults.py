@@ -70,15 +70,19 @@ def fault_of(item: Any, given: dict[str, Any], source: str, several: bool) -> st
     """The same with its place: the option, or the file and the key in it.
 
     given: the options of the command line by key.
-    source: the file. several: whether its models have names.
+    source: the file. several: whether its models have names. Those of --model are in `given` by the key "models".
     """
     message, path = fault_words(item), item["loc"]
-    model = f"models.{path[1]}." if several and path[:1] == ("models",) else ""
+    model, of_line = f"models.{path[1]}." if several and path[:1] == ("models",) else "", False
     if path[:1] == ("models",):
+        of_line = path[2:3] and path[2] in given.get("models", {}).get(path[1], {})
+        source = f"--model {path[1]}" if of_line else source
         path = path[2:]
+    if of_line:
+        model = ""
     if not path:
         return f"{source}: {model.rstrip('.')}: {message}" if model else message
-    where = option_name(str(path[0])) if path[0] in given else f"{source}: {model}{path[0]}"
+    where = f"{source}: {model}{path[0]}" if of_line or path[0] not in given else option_name(str(path[0]))
     inside = "".join(f".{shortened(str(part))}" for part in path[1:] if not isinstance(part, int))
     values = item["input"] if isinstance(item["input"], tuple) else (item["input"],)
     # What the message quotes may be a part of a value, and shortened.

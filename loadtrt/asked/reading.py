@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from loadtrt.asked.config import RunConfig, model_name
+from loadtrt.asked.config import MOST_MODELS, RunConfig, model_name
 from loadtrt.asked.declaring import shown_as
 from loadtrt.asked.faults import MOST_FAULTS, fault_of, joined
 from loadtrt.asked.fields import option_name
@@ -59,7 +59,7 @@ def config_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-_ONE_MODEL = "a run drives one model so far, and there are {}: leave one of them"
+_ONE_MODEL = "this is of one model, and there are {}: leave one of them, or make a run of all with 'loadtrt run'"
 # What makes a run load code that a configuration names.
 _CODE = ("plugins", "allow_host_code", "lean_library")
 # What a run writes and how it is watched: no part of what is measured.
@@ -80,7 +80,8 @@ def load_config(
     file: YAML, or a run.json for the same run again, without its plugins and other code; None for no file. It holds
         options, or options of the run and `models:` with the options of each by name. A configuration of one model
         stands for a file of its options.
-    options: by key; None for one that is not given. With several models in the file, those of the run alone.
+    options: by key; None for one that is not given; `models` has those of single models by name. A model's own win,
+        and those of any model are for all of them.
     without: keys of the file to leave out.
     several: whether there may be several models.
     base: whether it is that of many runs, which `varied` makes of it and checks.
@@ -140,26 +141,34 @@ def _config_of(
     several: bool = False,
     base: bool = False,
 ) -> RunConfig:
-    models = _models(data, source)
-    run = {key: value for key, value in data.items() if key != "models"}
-    _require_known(run, FIELDS, source)
     given = {key: value for key, value in options.items() if value is not None}
+    of_file, of_line = _models(data, source), _models(given, "the options")
+    file = {key: value for key, value in data.items() if key != "models"}
+    _require_known(file, FIELDS, source)
+    given.pop("models", None)
     _require_known(given, FIELDS, "the options")
-    if given.get("label") and isinstance(run.get("label"), dict):  # a build's beside those that a team always has
-        given["label"] = run["label"] | given["label"]
-    if len(models) > 1 and not several:
-        raise UsageError(_ONE_MODEL.format(", ".join(models)))
-    if len(models) > 1:
-        misplaced = sorted(MODEL_KEYS.intersection(given) | MODEL_KEYS.intersection(run))
-        if misplaced:
-            remedy = f"write {option_name(misplaced[0])} in the file, under its model"
-            raise UsageError(f"{source} has several models: {remedy}")
-        merged_run = {**{key: value for key, value in run.items() if key not in without}, **given}
-    else:
-        ((name, model),) = models.items() or [("", {})]
-        written = {key: value for key, value in {**run, **model}.items() if key not in without}
-        flat = _laid_over(written, given)
-        models = {name: {key: value for key, value in flat.items() if key in MODEL_KEYS}}
+    _require_utf8(given)
+    for name, model in of_line.items():
+        _require_utf8({"model": name, **model})
+    if given.get("label") and isinstance(file.get("label"), dict):  # a build's beside those that a team always has
+        given["label"] = file["label"] | given["label"]
+    names = list({**of_file, **of_line}) or [""]
+    if len(names) > MOST_MODELS:
+        raise UsageError(f"{source}: {len(names)} models are too many: a run has {MOST_MODELS} at most")
+    if len(names) > 1 and not several:
+        raise UsageError(_ONE_MODEL.format(", ".join(names)))
+    if "engine" in given and any("engine" in model for model in (*of_file.values(), *of_line.values()) if names[1:]):
+        raise UsageError(
+            f"--engine {given['engine']} is of a run of one model: write it as --model NAME={given['engine']}"
+        )
+    models: dict[str, dict[str, Any]] = {}
+    for place, name in enumerate(names):
+        written = merged(file, of_file.get(name, {}))
+        flat = _laid_over({key: value for key, value in written.items() if key not in without}, given)
+        flat = _laid_over(flat, of_line[name]) if name in of_line else flat
+        models[name] = {key: value for key, value in flat.items() if key in MODEL_KEYS}
+        if place and "seed" not in {**of_file.get(name, {}), **of_line.get(name, {})}:
+            models[name]["seed"] = _next_seed(flat.get("seed", 1), place)
         merged_run = {key: value for key, value in flat.items() if key not in MODEL_KEYS}
     for name, model in models.items():
         if not model.get("engine"):
@@ -167,12 +176,13 @@ def _config_of(
             engines = "a plan, an .onnx file, zoo:googlenet or simulated:null"
             raise UsageError(f"no engine{where}: add --engine with {engines}")
     named = {name or model_name(str(model["engine"])): model for name, model in models.items()}
+    given = {**given, "models": of_line} if of_line else given
     faults = [fault for name in named for fault in _load_faults(named, name, given, source, bool(data.get("models")))]
     try:
         config = RunConfig.model_validate({**merged_run, "models": named})
     except ValidationError as error:
         faults += [fault_of(item, given, source, bool(data.get("models"))) for item in error.errors()]
-    if faults:
+    if faults := list(dict.fromkeys(faults)):  # an option of all models is wrong once
         raise UsageError(joined(faults, len(faults)))
     for asked in config.models.values():  # not where a result is read, which may be elsewhere
         asked.load.require()
@@ -199,11 +209,22 @@ def _load_faults(
 
 def _laid_over(file: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """The options of a run of one model: those of the file that the command line leaves room for, and its own."""
+    dropped = overruled_by_scenario(given.get("scenario")) | overruled_sizes(file, given)
+    return with_scenario(merged({key: value for key, value in file.items() if key not in dropped}, given))
+
+
+def _next_seed(seed: object, place: int) -> object:
+    """The seed of a later model of a run: with that of the first, requests of both would come at the same instants."""
+    try:
+        return int(str(seed)) + place
+    except ValueError:
+        return seed  # which is refused
+
+
+def _require_utf8(given: dict[str, Any]) -> None:
     for key, value in given.items():
         if isinstance(value, str) and any("\ud800" <= sign <= "\udfff" for sign in value):
             raise UsageError(f"{option_name(key)}: the name is not UTF-8, as results are: rename the file")
-    dropped = overruled_by_scenario(given.get("scenario")) | overruled_sizes(file, given)
-    return with_scenario(merged({key: value for key, value in file.items() if key not in dropped}, given))
 
 
 def _models(data: dict[str, Any], source: str) -> dict[str, dict[str, Any]]:

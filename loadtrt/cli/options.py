@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args, get_ori
 import click
 from pydantic import BeforeValidator
 
-from loadtrt.asked.declaring import GROUPS
+from loadtrt.asked.declaring import GROUPS, value_type
 from loadtrt.asked.fields import option_name, read_option
 from loadtrt.asked.reading import FIELDS, SHOWN, keys_for, keys_of
 from loadtrt.cli.words import SEVERAL
@@ -143,7 +143,7 @@ def _with_positional(name: str, function: F) -> F:
 
 def _option(key: str, text: str, axis: str | None, choices: tuple[str, ...] | None) -> Callable[[F], F]:
     field, shown = FIELDS[key], SHOWN[key]
-    name, kind = option_name(key), _kind(field)
+    name, kind = option_name(key), value_type(field)
     how: dict[str, Any] = {"metavar": axis or shown.metavar}
     if axis is not None:
         how |= {"multiple": True, "callback": many} if key in REPEATED else {}
@@ -157,14 +157,6 @@ def _option(key: str, text: str, axis: str | None, choices: tuple[str, ...] | No
     elif kind in (int, float) and not _reads_text(field):
         how |= {"type": kind}
     return extra((name, key), shown.group, text, default=None, **how)
-
-
-def _kind(field: FieldInfo) -> Any:
-    """The type of an option's value, without None."""
-    kinds = [kind for kind in get_args(field.annotation) if kind is not type(None)]
-    optional = type(None) in get_args(field.annotation)
-    kind = kinds[0] if optional else field.annotation
-    return get_args(kind)[0] if hasattr(kind, "__metadata__") else kind
 
 
 def _reads_text(field: FieldInfo) -> bool:
@@ -190,7 +182,7 @@ def _default(key: str) -> str:
         return ""
     if isinstance(value, bool):
         return "on" if value else "off"
-    return exact_duration(value) if _kind(field) is int and _reads_text(field) else str(value)
+    return exact_duration(value) if value_type(field) is int and _reads_text(field) else str(value)
 
 
 def _named(_: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str] | None:
@@ -232,8 +224,8 @@ def table() -> str:
         "without its dashes, with `_` for `-`. A file has at most 1 MiB of YAML, 32 levels, 50 000 values; an alias",
         "counts as all that it repeats. The longest TIME is ten years; rates are 1e-9/s to 1e12/s, sizes below 2^63",
         "bytes; the greatest number that an option takes is in `loadtrt schema config`. What is not repeatable is",
-        "given once. The command line alone has `run --latency` and `run --repeat` ([measuring](measuring.md)), and",
-        "ENGINE without `--engine`: `loadtrt run googlenet16.trt`.",
+        "given once. The command line alone has `run --latency` and `run --repeat` ([measuring](measuring.md)), `run",
+        "--model` ([several models](several-models.md)), and ENGINE without `--engine`: `loadtrt run googlenet16.trt`.",
     ]
     for group in GROUPS:
         if keys_of(group):

@@ -24,13 +24,23 @@ _ALONE = {"contexts": 1, "buffers": 1, "requests_per_launch": 1, "arrivals": "cl
     "--latency", "Lanes", "Measure the latency of one request at a time: a closed loop with --contexts 1 --buffers 1."
 )
 @extra(
+    ("--model", "models"),
+    "Engine",
+    "A model of a run of several, with its own options, as YAML names them (repeatable); options given apart are of "
+    "all models. A value with commas goes in quotes.",
+    multiple=True,
+    metavar="NAME=ENGINE,KEY=VALUE,…",
+)
+@extra(
     "--repeat",
     "Ending",
     "Start the run K times, each in a new process with the next seed, and show what differs between starts.",
     type=click.IntRange(2, 100),
     metavar="K",
 )
-def command(config: Path | None, latency: bool, repeat: int | None, force: bool, **given: Any) -> int:
+def command(
+    config: Path | None, latency: bool, models: tuple[str, ...], repeat: int | None, force: bool, **given: Any
+) -> int:
     """Drive an engine with load and say how fast and how late it is.
 
     \b
@@ -38,15 +48,23 @@ def command(config: Path | None, latency: bool, repeat: int | None, force: bool,
     loadtrt run --engine googlenet16.trt --contexts 4 --rate 500/s
     loadtrt run --engine zoo:googlenet --contexts 4          (no GPU needed)
     loadtrt run --engine zoo:googlenet --latency             (one request at a time)
+    loadtrt run --model a=a.plan,rate=300/s --model b=b.plan (two models at once)
     """
-    from loadtrt.asked.reading import load_config
+    from loadtrt.asked.reading import load_config, require_one_model
 
     if latency:
         given = _one_in_flight(given)
-    checked = load_config(config, given, without={"scenario"} if latency else ())
-    values = checked.options()
+    if models:
+        from loadtrt.asked.model_option import parse_models
+
+        given["models"] = parse_models(models)
+    checked = load_config(config, given, without={"scenario"} if latency else (), several=True)
+    if latency or repeat is not None:
+        require_one_model(checked)
+    values = [checked.alone(name).options() for name in checked.models]
     result = "a run" if repeat is None else "starts of a run"
-    require_outputs(outputs_of(values, result), [config, *inputs_of(values)], force=force)
+    inputs = [name for options_ in values for name in inputs_of(options_)]
+    require_outputs(outputs_of(values[0], result), [config, *inputs], force=force)
     if repeat is not None:
         from loadtrt.cli.repeating import repeated, require_repeatable
 
@@ -57,7 +75,7 @@ def command(config: Path | None, latency: bool, repeat: int | None, force: bool,
     try:
         return run(checked)
     except UsageError as error:
-        model = checked.model
+        model = next(iter(checked.models.values()))
         batch, size = f"batch {model.batch}", f"size {model.batch} of dimension 0"
         told = batch in str(error) or size in str(error)
         if model.scenario is None or given["batch"] is not None or not told:

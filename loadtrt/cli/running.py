@@ -18,10 +18,10 @@ from loadtrt.runs.maker import Maker
 from loadtrt.signals import SIGNALS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from loadtrt.asked.config import RunConfig
-    from loadtrt.lanes.session import Session
+    from loadtrt.lanes.model_run import Session
     from loadtrt.results.repeat_result import RepeatResult
     from loadtrt.results.run_result import RunResult
 
@@ -51,25 +51,26 @@ def _run(config: RunConfig, late: list[RunResult], leave: Callable[[], None]) ->
     voice, delivery = Voice(quiet=config.quiet), Delivery()
     with logging_to(config.trt_log, voice.insist), Maker(voice, signals=SIGNALS, leave=leave) as maker:
         maker.open(config)
-        info, bill = maker.opened.engine.info, maker.opened.bill
-        voice.say(f"loaded {info.name}: {', '.join(map(str, info.tensors))}")
-        voice.say(memory_text(bill))
-        bill.require_room(": use fewer --contexts or --buffers, or a smaller --batch")
+        for name, opened in maker.models.items():
+            info, whose = opened.engine.info, f"{name}: " if len(maker.models) > 1 else ""
+            voice.say(f"{whose}loaded {info.name}: {', '.join(map(str, info.tensors))}")
+            voice.say(f"{whose}{memory_text(opened.bill)}")
+        maker.require_room(": use fewer --contexts or --buffers, or a smaller --batch")
         result = maker.run(config, voice.progress(config))
         voice.end_line()
         if takes_once(config.json_file) and config.profile and result.outcome == "completed":
             late.append(result)
         else:
             delivery.make(config.json_file, lambda: json_of(result))
-        left_out = _deliver(result, maker.session, config, delivery)
+        left_out = _deliver(result, maker.sessions, config, delivery)
         if result.failure is not None:
             say(result.failure)
         if config.github:
             tell_result(result, exit_code(result), config.json_file)
         maker.linger(config, result)
         maker.close()
-        if maker.session.fault is not None:
-            raise maker.session.fault
+        if maker.fault is not None:
+            raise maker.fault
         code = say_verdict(result, EXIT_INTERRUPTED if left_out else exit_code(result), quiet=config.quiet)
         if config.profile and result.outcome == "completed":
             code = _profile(result, config, maker, delivery, late) or code
@@ -98,15 +99,16 @@ def _profile(result: RunResult, config: RunConfig, maker: Maker, delivery: Deliv
     return EXIT_INTERRUPTED if found.outcome == "interrupted" else 0
 
 
-def _deliver(result: RunResult, session: Session, config: RunConfig, delivery: Delivery) -> bool:
+def _deliver(result: RunResult, sessions: Mapping[str, Session], config: RunConfig, delivery: Delivery) -> bool:
     """Write the files of trtexec and JUnit that the configuration names, then show the summary. Returns whether files
     of trtexec, which may be large, were left out, as after a second signal."""
     from loadtrt.report.junit import run_junit
     from loadtrt.report.trtexec import output_json, times_json
 
-    recorder = session.recorder
+    session = next(iter(sessions.values()))  # the only one, where these files are asked for
 
     def times() -> str:
+        recorder = session.recorder
         if recorder is None or not result.model.ok:
             raise EngineError(f"there are no times to write to {config.export_times}: no request was served")
         if not result.model.percentiles_exact:
@@ -124,7 +126,8 @@ def _deliver(result: RunResult, session: Session, config: RunConfig, delivery: D
 
     exports = ((config.export_times, times), (config.export_output, outputs))
     left_out = []
-    for target, text in exports if result.outcome == "completed" or result.model.ok else ():
+    served = any(model.ok for model in result.models.values())
+    for target, text in exports if result.outcome == "completed" or served else ():
         if target is not None and SIGNALS.hurried():
             left_out.append(target)
         else:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from loadtrt.asked.config import RunConfig
-    from loadtrt.lanes.session import Phase
+    from loadtrt.lanes.model_run import Phase
     from loadtrt.live.observer import Observer
 
 _RESTORE = b"\x1b[0m\x1b[?7h\x1b[?25h"  # the default colours, lines that wrap, and the cursor
@@ -77,7 +77,9 @@ class Voice:
         """A function for the session to call each second."""
         if self._quiet:
             return None
-        least_ns, requests = config.least_ns(config.model), config.model.requests
+        models = list(config.models.values())
+        least_ns = max(config.least_ns(model) for model in models)
+        requests = models[0].requests if len(models) == 1 else None
         whole = f" of {format_duration(least_ns)}" if least_ns else ""
         least = f" {'and' if whole else 'of'} {format_count(requests)} requests" if requests else ""
         first = f"no completion yet, for which there are {format_duration(max(FIRST_NS, config.drain or 0))} (--drain)"

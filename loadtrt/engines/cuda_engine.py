@@ -26,7 +26,7 @@ from loadtrt.engines.waiting import Looks, wake_on_time
 from loadtrt.errors import CudaError
 from loadtrt.loop.compiled import is_compiled
 from loadtrt.results.engine_info import ClockMapping, EngineInfo, MemoryBill
-from loadtrt.units import plural
+from loadtrt.units import NEVER, plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -54,6 +54,8 @@ def load_tensorrt(config: Model) -> TensorRTEngine:
 
 class TensorRTEngine:
     """The Engine protocol over a plan."""
+
+    wakeup = clock = None
 
     def __init__(self, plan: Plan, config: Model) -> None:
         self.contexts, self.buffers, self.per_launch = config.contexts, config.buffers, config.requests_per_launch
@@ -221,6 +223,12 @@ class TensorRTEngine:
             if self._looks is not None:
                 look_ns = min(until_ns, self._turn_ns + _TURN_NS, self._looks.next_ns if soon else until_ns)
                 time.sleep(max(look_ns - now, 0) / 1e9)  # the event loop's timers are too coarse
+
+    def next_look(self, *, soon: bool) -> int:
+        """See Shares. A wait that spins looks all the time."""
+        if self._looks is None:
+            return 0
+        return self._looks.next_ns if soon else NEVER
 
     def _anchored(self) -> tuple[GpuClock, CompletionQueue]:
         """The clock, with an anchor that is not too old, and the lanes."""

@@ -13,6 +13,8 @@ from loadtrt.loop.device import Completion as Completion  # noqa: PLC0414, TC001
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from loadtrt.engines.clock import Clock
+    from loadtrt.engines.waiting import Wakeup
     from loadtrt.errors import EngineError
     from loadtrt.load.tensors import Arrays, TensorSpec
     from loadtrt.loop.device import Device
@@ -93,6 +95,26 @@ class Spins(Protocol):
 
     def error_of(self, fault: int) -> EngineError:
         """The error that `spin` left in FAULT."""
+
+
+@runtime_checkable
+class Shares(Protocol):
+    """An engine that says when to look at it, so that one loop can sleep for several. Another one is asked all the
+    time.
+
+    wakeup: what its threads notify; None where it has none.
+    clock: of a simulated engine; None for others, whose clock is time.perf_counter_ns.
+    """
+
+    @property
+    def wakeup(self) -> Wakeup | None: ...
+
+    @property
+    def clock(self) -> Clock | None: ...
+
+    def next_look(self, *, soon: bool) -> int:
+        """The instant at which a request may have finished, that `wait` returns then: in the past where one has, NEVER
+        where a thread will notify. soon: as for `wait`."""
 
 
 @runtime_checkable

@@ -24,6 +24,7 @@ from loadtrt.errors import EngineError
 from loadtrt.load.tensors import TensorSpec, bytes_of, largest_of
 from loadtrt.printing import shortened
 from loadtrt.results.engine_info import EngineInfo, MemoryBill
+from loadtrt.units import NEVER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -129,6 +130,7 @@ class OnnxRuntimeEngine:
     """
 
     per_launch = 1
+    clock = None
 
     def __init__(
         self,
@@ -149,7 +151,7 @@ class OnnxRuntimeEngine:
         self._lanes: list[_Lane] = []
         self._workers: list[threading.Thread] = []
         self._done: deque[Completion] = deque()
-        self._wakeup = Wakeup()
+        self.wakeup = Wakeup()
 
     def memory(self, inputs: Sequence[Arrays]) -> MemoryBill:
         """Lanes hold outputs only: runs read the input sets in place. Scratch memory is unknown."""
@@ -194,13 +196,17 @@ class OnnxRuntimeEngine:
 
     async def wait(self, until_ns: int, *, soon: bool = True) -> Sequence[Completion]:  # noqa: ARG002  # wakes on time
         while True:
-            await self._wakeup.wait(0 if self._done else until_ns)
+            await self.wakeup.wait(0 if self._done else until_ns)
             if self._done or perf_counter_ns() >= until_ns:
                 break
         completions = [self._done.popleft() for _ in range(len(self._done))]
         for completion in completions:
             self._lanes[completion.lane].in_flight -= 1
         return completions
+
+    def next_look(self, *, soon: bool) -> int:  # noqa: ARG002  # threads notify
+        """As Shares says."""
+        return 0 if self._done else NEVER
 
     def outputs(self, lane: int, buffer: int) -> Arrays:
         """As the protocol says; nothing for a request that failed."""
@@ -224,7 +230,7 @@ class OnnxRuntimeEngine:
         self._lanes.clear()
         self._workers.clear()
         self._session = None  # and with it its threads
-        self._wakeup.close()
+        self.wakeup.close()
 
     def _serve(self, number: int) -> None:
         """A worker thread: runs its lane's requests in order until it meets None, or until the engine closes."""
@@ -242,7 +248,7 @@ class OnnxRuntimeEngine:
                 lane.outputs[buffer] = {}
                 error = sentence_of(failure, self._model.sizes.roles)
             self._done.append(Completion(number, buffer, completed_ns, 0, completed_ns - started_ns, 0, error))
-            self._wakeup.notify()
+            self.wakeup.notify()
 
 
 def open_model(model: OnnxModel, threads: int, contexts: int) -> tuple[OnnxModel, Any]:

@@ -18,17 +18,19 @@ import numpy as np
 from loadtrt import __version__
 from loadtrt.engines.clock import LoopClock, VirtualClock, poll_until
 from loadtrt.engines.engine import Completion
-from loadtrt.engines.simulation import LONGEST_SERVICE_NS, IndependentLanes, SharedDevice, Simulation, parse_simulation
-from loadtrt.errors import CudaError, EngineError, UsageError
+from loadtrt.engines.simulated_device import DeviceTime, IndependentLanes, Priorities, ProcessorSharing, Tenant
+from loadtrt.engines.simulation import LONGEST_SERVICE_NS, Simulation, parse_simulation
+from loadtrt.errors import EngineError, UsageError
 from loadtrt.load.tensors import TensorSpec, bytes_of
 from loadtrt.results.engine_info import EngineInfo, MemoryBill
-from loadtrt.units import MILLISECOND_NS, NEVER, SECOND_NS, exact_duration, plural
+from loadtrt.units import MILLISECOND_NS, NEVER, SECOND_NS, plural
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from loadtrt.asked.model import Model
     from loadtrt.engines.clock import Clock
+    from loadtrt.engines.simulated_device import SharedDevice
     from loadtrt.load.tensors import Arrays
     from loadtrt.results.engine_info import ClockMapping
 
@@ -70,6 +72,7 @@ class _Doubler:
     """The common part of both engines: y = 2x, of x fp32[batch, 16]."""
 
     per_launch = 1
+    wakeup = None
 
     def __init__(
         self, contexts: int, buffers: int, batches: Sequence[int], name: str, mode: Mapping[str, str], note: str
@@ -127,6 +130,7 @@ class NullEngine(_Doubler):
     """
 
     now_ns = staticmethod(time.perf_counter_ns)
+    clock = None
 
     def __init__(
         self, *, contexts: int = 1, buffers: int = 2, batches: Sequence[int] = (1,), name: str = "simulated:null"
@@ -151,6 +155,9 @@ class NullEngine(_Doubler):
         done, self._done = self._done, []
         return done
 
+    def next_look(self, *, soon: bool) -> int:  # noqa: ARG002  # as of Shares
+        return 0 if self._done else NEVER
+
     def close(self) -> None:
         super().close()
         self._done = []
@@ -163,8 +170,9 @@ class SimulatedEngine(_Doubler):
 
         ready_j = a_j + h2d    start_j = max(ready_j, end_{j−1})    completed_j = end_j + d2h
 
-    in int ns. The time from start to end follows IndependentLanes (contention 0) or SharedDevice (above 0).
+    in int ns. The time from start to end follows IndependentLanes (contention 0), ProcessorSharing or Priorities.
 
+    simulation: what is simulated.
     clock: the engine's clock, for tests in which the host is busy.
     """
 
@@ -182,7 +190,7 @@ class SimulatedEngine(_Doubler):
         buffers: requests in flight on each lane at most.
         batches: items of a request of each part. Service times of all are one sequence of draws, scaled by their means.
         """
-        self._simulation = simulation = simulation or Simulation()
+        self.simulation = simulation = simulation or Simulation()
         slow_lane, slowness = simulation.slow_lane or (0, 1.0)
         if slow_lane >= contexts:
             raise UsageError(
@@ -198,34 +206,51 @@ class SimulatedEngine(_Doubler):
         super().__init__(contexts, buffers, batches, name, simulation.words(max(batches)), note)
         self.clock: Clock = VirtualClock() if simulation.clock == "virtual" else LoopClock()
         self._slowness = [slowness if lane == slow_lane else 1 for lane in range(contexts)]
-        self._stall_ns, self._stall_at = simulation.stall or (0, NEVER)
-        self._lost_at = NEVER if simulation.lost is None else simulation.lost
         self._hang_at = NEVER if simulation.hang is None else simulation.hang
         self._h2d_ns, self._d2h_ns = simulation.h2d_ns, simulation.d2h_ns
         self._means = [simulation.mean_ns(batch) for batch in batches]
         self._scale: list[float] = []  # of each input set
         self._error_text = f"simulated fault: error={simulation.error:g}"
+        self._part = simulation.part or 1.0
+        self._shared: SharedDevice | None = None  # with engines of other models
+        self._time = DeviceTime(simulation.stall, simulation.lost)
         self.restart(0)
         self._take_lanes(0)
 
     def restart(self, number: int) -> None:
         """Draw from now on the numbers of the run with this number, whatever was drawn before."""
-        simulation = replace(self._simulation, run=number)
+        simulation = replace(self.simulation, run=number)
         self._service, self._errors = simulation.service_times(max(self.batches)), simulation.errors()
         self._races = simulation.races()
 
+    def share(self, device: SharedDevice | None, time_: DeviceTime, part: float) -> None:
+        """Be on a device with engines of other models from now on. Before lanes are allocated; one task drives all of
+        them (lanes/together.py), as a request of one changes when those of others end.
+
+        device: how its lanes share it; None for lanes that nobody shares.
+        part: the part of the device that this is.
+        """
+        self._shared, self._time, self._part = device, time_, part
+
     def _take_lanes(self, lanes: int) -> None:
-        contention = self._simulation.contention
-        self._device = SharedDevice(lanes, contention) if contention else IndependentLanes(lanes)
-        self._origin_ns: int | None = None  # the clock at the first submit, where device time is 0
+        simulation, shared = self.simulation, self._shared
+        if shared is None and simulation.sharing == "priority":
+            shared = Priorities()
+        elif shared is None and simulation.contention:
+            shared = ProcessorSharing(simulation.contention)
+        self._device: IndependentLanes | Tenant = IndependentLanes(lanes)
+        if shared is not None:
+            self._device = Tenant(shared, lanes, simulation.weight, simulation.priority)
         # [lane]: (ready, buffer, error) of the requests that `wait` has not returned
         self._in_flight: list[deque[tuple[int, int, str | None]]] = [deque() for _ in range(lanes)]
 
     def allocate(self, inputs: Sequence[Arrays]) -> None:
         super().allocate(inputs)
         longest = max(self._means)
-        sets = len(inputs) // len(self.parts)
-        self._scale = [mean / longest if longest else 1.0 for mean in self._means for _ in range(sets)]
+        sets, scales = len(inputs) // len(self.parts), self.simulation.scales
+        lengthened = 1 - scales + scales / self._part  # by a part of the device (Amdahl's law)
+        self._scale = [lengthened * mean / longest if longest else 1.0 for mean in self._means for _ in range(sets)]
+        self._time.origin_ns = None
         self._take_lanes(self.contexts)
 
     def close(self) -> None:
@@ -243,62 +268,48 @@ class SimulatedEngine(_Doubler):
             raise EngineError(
                 f"lane {lane} has {self.buffers} requests in flight, one for each buffer set: wait for one first"
             )
-        if self._origin_ns is None:
-            self._origin_ns = self.clock.now_ns()
+        if self._time.origin_ns is None:
+            self._time.origin_ns = self.clock.now_ns()
         self._require_device("submit")
-        if self._simulation.enqueue_ns:
-            self.clock.spend(self._simulation.enqueue_ns)
+        if self.simulation.enqueue_ns:
+            self.clock.spend(self.simulation.enqueue_ns)
         buffer = self._next[lane]
         self._next[lane] = (buffer + 1) % self.buffers
         raced = next(self._races) and any(self._in_flight)  # a race needs another request to race with
         self._shown[lane][buffer] = (inputs + 1) % len(self._answers) if raced else inputs
-        at = self._device_time(self.clock.now_ns())
+        at = self._time.of_clock(self.clock.now_ns())
         ready = at + self._h2d_ns
         in_flight.append((ready, buffer, self._error_text if next(self._errors) else None))
         self._device.add(lane, at, ready, round(next(self._service) * self._slowness[lane] * self._scale[inputs]))
 
     async def wait(self, until_ns: int, *, soon: bool = True) -> Sequence[Completion]:  # noqa: ARG002  # it never sleeps too long
-        device, clock, d2h = self._device, self.clock, self._d2h_ns
-        ends, origin = device.ends, self._origin_ns or 0
-        answers_until = origin + min(self._lost_at, self._hang_at)  # what completes later is never seen
+        device, clock, d2h, time_ = self._device, self.clock, self._d2h_ns, self._time
+        ends, origin = device.ends, time_.origin_ns or 0
+        answers_until = origin + min(time_.lost_at, self._hang_at)  # what completes later is never seen
         while True:
-            next_ns = self._clock_time(device.next_at() + d2h)
-            await clock.sleep_until(min(next_ns if next_ns < answers_until else origin + self._lost_at, until_ns))
+            await clock.sleep_until(min(self.next_look(), until_ns))
             now = clock.now_ns()
-            device.advance(self._device_time(now))
+            device.advance(time_.of_clock(now))
             finished = []
-            while ends and (completed := self._clock_time(ends[0][0] + d2h)) <= now and completed < answers_until:
+            while ends and (completed := time_.on_clock(ends[0][0] + d2h)) <= now and completed < answers_until:
                 end, lane, start = heappop(ends)
                 ready, buffer, error = self._in_flight[lane].popleft()
-                h2d, compute = self._lasted(ready - self._h2d_ns, ready), self._lasted(start, end)
-                d2h_took = self._lasted(end, end + d2h)
+                h2d, compute = time_.lasted(ready - self._h2d_ns, ready), time_.lasted(start, end)
+                d2h_took = time_.lasted(end, end + d2h)
                 finished.append(Completion(lane, buffer, completed, h2d, compute, d2h_took, error))
             if not finished:
                 self._require_device("wait")
             if finished or now >= until_ns:
                 return finished
 
+    def next_look(self, *, soon: bool = True) -> int:  # noqa: ARG002  # as of Shares
+        time_ = self._time
+        origin, next_ns = time_.origin_ns or 0, time_.on_clock(self._device.next_at() + self._d2h_ns)
+        return next_ns if next_ns < origin + min(time_.lost_at, self._hang_at) else origin + time_.lost_at
+
     def outputs(self, lane: int, buffer: int) -> Arrays:
         self._require_device("outputs")
         return super().outputs(lane, buffer)
 
     def _require_device(self, call: str) -> None:
-        """Raises CudaError where the device is lost. Like CUDA's, the error is sticky: every later call meets it."""
-        if self._lost_at == NEVER or self._origin_ns is None:
-            return
-        if self.clock.now_ns() >= self._origin_ns + self._lost_at:
-            fault = f"simulated fault: lost={exact_duration(self._lost_at)}"
-            raise CudaError(call, "cudaErrorLaunchFailure", fault)
-
-    def _device_time(self, clock_ns: int) -> int:
-        """The device's time, which starts at the first submit and stands still during the stall."""
-        at = clock_ns - (self._origin_ns or 0)
-        return at if at < self._stall_at else max(self._stall_at, at - self._stall_ns)
-
-    def _clock_time(self, at: int) -> int:
-        """The clock's instant for device time `at`; the end of the stall for its begin."""
-        return (self._origin_ns or 0) + at + (self._stall_ns if at >= self._stall_at else 0)
-
-    def _lasted(self, start: int, end: int) -> int:
-        """The duration by the clock from device time `start` to `end`."""
-        return end - start + (self._stall_ns if start < self._stall_at <= end else 0)
+        self._time.require_device(call, self.clock.now_ns)

@@ -1,20 +1,18 @@
-"""The simulated device: its parameters and their text form, its random numbers, and how its lanes share it."""
+"""The simulated engine: its parameters and their text form, and its random numbers."""
 
 from __future__ import annotations
 
 import itertools
 import math
 import re
-from collections import deque
 from dataclasses import dataclass
-from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from loadtrt.errors import UsageError, nearest
 from loadtrt.printing import shortened
-from loadtrt.units import MILLISECOND_NS, NEVER, SECOND_NS, format_duration, parse_duration
+from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_duration, parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +21,7 @@ if TYPE_CHECKING:
 
 Distribution = Literal["constant", "exponential", "lognormal", "gamma", "uniform"]
 ClockName = Literal["loop", "virtual"]
+Sharing = Literal["processor", "priority"]
 
 # Spawn keys of this engine's random streams, apart from those of arrivals and inputs. The whole run has one seed, and
 # streams of one key draw the same numbers, so that long services would follow long gaps.
@@ -45,6 +44,12 @@ class Simulation:
     slow_lane: a lane, and how many times slower it computes.
     race: probability that a request gets another's outputs.
     run: number of the run, each of which has draws of its own.
+    device: name of the device, which models of one run share by it; "" for a device of its own.
+    sharing: how requests share the device: all at once, or one after the other by priority.
+    weight: the share of each lane in the device, relative to others'.
+    priority: requests of a lower number go first, as with CUDA's streams.
+    part: the part of the device that the model has for itself; None: what others leave, with those that have no part.
+    scales: the share of the compute time that a part of the device lengthens (Amdahl's law).
     clock: real time ("loop") or virtual time.
 
     Raises UsageError for values outside their ranges.
@@ -66,10 +71,17 @@ class Simulation:
     race: float = 0.0
     seed: int = 1
     run: int = 0
+    device: str = ""
+    sharing: Sharing = "processor"
+    weight: float = 1.0
+    priority: int = 0
+    part: float | None = None
+    scales: float = 1.0
     clock: ClockName = "loop"
 
     def __post_init__(self) -> None:
-        for key, value in (("contention", self.contention), ("error", self.error), ("race", self.race)):
+        shares = (("contention", self.contention), ("error", self.error), ("race", self.race), ("scales", self.scales))
+        for key, value in shares:
             if not 0 <= value <= 1:
                 raise UsageError(f"simulated engine: {key} is {value}: write a number from 0 to 1")
         times = [(key, getattr(self, f"{key}_ns")) for key in ("service", "item", "h2d", "d2h", "enqueue")]
@@ -93,6 +105,23 @@ class Simulation:
             raise UsageError(
                 "simulated engine: slow_lane needs a lane from 0 and a factor above 0, up to 1e6: write for example 2:3"
             )
+
+        self._require_sharing()
+
+    def _require_sharing(self) -> None:
+        """Refuse parameters of a device that is shared, and is not."""
+        fields = type(self).__dataclass_fields__
+        for key in ("sharing", "weight", "priority", "part"):
+            if getattr(self, key) != fields[key].default and not self.device:
+                raise UsageError(f"simulated engine: {key} is about a device that models share: add device=gpu0")
+        if not 0 < self.weight <= 1e6:
+            raise UsageError(f"simulated engine: weight is {self.weight:g}: write a number above 0, up to 1e6")
+        if self.part is not None and not 0 < self.part <= 1:
+            raise UsageError(f"simulated engine: part is {self.part:g}: write a number above 0, up to 1")
+        if self.priority and self.sharing != "priority":
+            raise UsageError("simulated engine: priority is about sharing=priority: add that, or leave it out")
+        if self.weight != 1 and (self.sharing != "processor" or self.contention != 1):
+            raise UsageError("simulated engine: weight is about sharing=processor with contention 1: leave it out")
 
     def mean_ns(self, batch: int) -> int:
         """Mean compute time of a request alone on the device."""
@@ -143,6 +172,11 @@ class Simulation:
         if self.distribution or self.cv is not None:
             service += f" {self.distribution or 'lognormal'}" + (f", cv {self.cv:g}" if self.cv is not None else "")
         words = {"service": service, "contention": f"{self.contention:g}", "clock": self.clock}
+        if self.device:
+            words |= {"device": self.device, "sharing": self.sharing}
+        words |= {"weight": f"{self.weight:g}"} if self.weight != 1 else {}
+        words |= {"priority": str(self.priority)} if self.priority else {}
+        words |= {"part": f"{self.part:g}"} if self.part is not None else {}
         for key, duration in (("h2d", self.h2d_ns), ("d2h", self.d2h_ns), ("enqueue", self.enqueue_ns)):
             if duration:
                 words[key] = format_duration(duration)
@@ -161,6 +195,8 @@ class Simulation:
 
 def parse_simulation(text: str, seed: int) -> Simulation:
     """The Simulation of "key=value,key=value", the text after "simulated:". seed: where the text has none.
+
+    Models that share a device slow each other down: contention is 1 there, where the text has none.
 
     Raises UsageError for a key that is unknown, a value that is missing or of the wrong kind.
     """
@@ -185,6 +221,8 @@ def parse_simulation(text: str, seed: int) -> Simulation:
             raise UsageError(f"simulated engine: {key}: {error}") from None
         except ValueError:
             raise UsageError(f"simulated engine: {key}: '{shortened(value)}' is not a number") from None
+    if "device" in values:
+        values.setdefault("contention", 1.0)
     return Simulation(**values)
 
 
@@ -232,103 +270,11 @@ _KEYS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "slow_lane": ("slow_lane", _slow_lane),
     "race": ("race", float),
     "seed": ("seed", int),
+    "device": ("device", str),
+    "sharing": ("sharing", _one_of(Sharing)),
+    "weight": ("weight", float),
+    "priority": ("priority", int),
+    "part": ("part", float),
+    "scales": ("scales", float),
     "clock": ("clock", _one_of(ClockName)),
 }
-
-
-class IndependentLanes:
-    """Lanes that do not influence each other. All instants are int ns of the device's time, which starts at 0.
-
-    end_j = max(ready_j, end_{j−1}) + S_j for the j-th request of a lane (Lindley, The theory of queues with a single
-    server, 1952). So the end of a request is known when it is added.
-
-    ends: heap of (end, lane, start) of requests; its user takes those that it has seen.
-    """
-
-    def __init__(self, lanes: int) -> None:
-        self.ends: list[tuple[int, int, int]] = []
-        self._free_at = [0] * lanes
-
-    def add(self, lane: int, at: int, ready: int, work: int) -> None:  # noqa: ARG002  # as of SharedDevice
-        """Add a request that comes at `at`, can begin at `ready` and takes `work` ns. Calls come in order of `at`."""
-        start = max(ready, self._free_at[lane])
-        self._free_at[lane] = end = start + work
-        heappush(self.ends, (end, lane, start))
-
-    def advance(self, until: int) -> None:
-        """Does nothing: all ends are known."""
-
-    def next_at(self) -> int:
-        """An instant before which no request ends."""
-        return self.ends[0][0] if self.ends else NEVER
-
-
-class SharedDevice:
-    """Lanes that slow each other down, simulated from event to event; the interface is that of IndependentLanes.
-
-    With n lanes computing, each progresses at the rate 1 / (1 + contention·(n − 1)). At contention 1 the work of the
-    device is conserved and shared equally (processor sharing: Kleinrock, Time-shared systems, 1967); towards 0 lanes
-    become independent. A lane computes its requests one after the other. Each event is rounded to the nearest ns.
-
-    All lanes that compute progress at one rate, so that one number suffices: `progress` is the work in ns that a
-    request would have done since the device was last idle. A request that begins at progress p ends at p + its work.
-    """
-
-    def __init__(self, lanes: int, contention: float) -> None:
-        self.ends: list[tuple[int, int, int]] = []
-        self._contention = contention
-        self._queues: list[deque[tuple[int, int]]] = [deque() for _ in range(lanes)]  # (ready, work), computing first
-        self._began = [0] * lanes
-        self._at = 0  # the last event: the instant of `progress`
-        self._progress = 0.0
-        self._pace = 1.0  # ns for 1 ns of work, until the next event
-        self._computing: list[tuple[float, int]] = []  # heap of (progress at the end, lane)
-        self._waiting: list[tuple[int, int]] = []  # heap of (ready, lane): lanes with a request that do not compute
-        self._end_at = NEVER  # when the first of those that compute ends, unless another begins before
-        self._event_at = NEVER  # the next event: that end, or the first begin
-
-    def add(self, lane: int, at: int, ready: int, work: int) -> None:
-        """Add a request that comes at `at`, can begin at `ready` and takes `work` ns alone on the device."""
-        self.advance(at)
-        self._queues[lane].append((ready, work))
-        if len(self._queues[lane]) == 1:
-            heappush(self._waiting, (ready, lane))
-            self._event_at = min(self._event_at, ready)
-            self.advance(at)
-
-    def advance(self, until: int) -> None:
-        """Simulate all events up to `until`, in order of time, ends before begins."""
-        while self._event_at <= until:
-            if self._end_at == self._event_at:
-                self._end()
-            else:
-                ready, lane = heappop(self._waiting)
-                self._begin(lane, ready)
-            self._pace = 1 + self._contention * (len(self._computing) - 1)
-            self._end_at = NEVER
-            if self._computing:
-                self._end_at = self._at + max(0, round((self._computing[0][0] - self._progress) * self._pace))
-            self._event_at = min(self._end_at, self._waiting[0][0]) if self._waiting else self._end_at
-
-    def next_at(self) -> int:
-        """An instant before which no request ends."""
-        return self.ends[0][0] if self.ends else self._event_at
-
-    def _begin(self, lane: int, at: int) -> None:
-        if self._computing:
-            self._progress += (at - self._at) / self._pace
-        else:
-            self._progress = 0.0  # small, so that a float holds sums of whole ns exactly
-        self._at = self._began[lane] = at
-        heappush(self._computing, (self._progress + self._queues[lane][0][1], lane))
-
-    def _end(self) -> None:
-        self._at = self._end_at
-        self._progress, lane = heappop(self._computing)
-        heappush(self.ends, (self._at, lane, self._began[lane]))
-        queue = self._queues[lane]
-        queue.popleft()
-        if queue and queue[0][0] <= self._at:
-            self._begin(lane, self._at)
-        elif queue:
-            heappush(self._waiting, (queue[0][0], lane))

@@ -21,12 +21,13 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.lowlevel
 
+from loadtrt.engines.engine import Shares
 from loadtrt.units import NEVER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from loadtrt.engines.engine import Completion
+    from loadtrt.engines.engine import Completion, Engine
 
 LEAST_NS, MOST_NS = 50_000, 200_000  # between two looks: each costs processor time, and its absence latency
 _PR_SET_TIMERSLACK = 29
@@ -112,17 +113,45 @@ class Wakeup:
             # milliseconds. select counts microseconds, uses no processor time, and returns on notify(), too.
             remaining_ns = until_ns - perf_counter_ns()
             if select.select([self._reader], [], [], min(max(remaining_ns, 0), _BLOCK_NS) / 1e9)[0]:
-                self._drain()
+                self.drain()
                 return
             if perf_counter_ns() >= until_ns:
                 return
+
+    def fileno(self) -> int:
+        """The descriptor that is readable once there was a notification."""
+        return self._reader.fileno()
+
+    def drain(self) -> None:
+        """Forget the notifications until now."""
+        with suppress(BlockingIOError):
+            while len(self._reader.recv(4096)) == 4096:
+                pass
 
     def close(self) -> None:
         """Close both sockets, after the last notify() and wait(). Safe to call twice."""
         self._reader.close()
         self._writer.close()
 
-    def _drain(self) -> None:
-        with suppress(BlockingIOError):
-            while len(self._reader.recv(4096)) == 4096:
-                pass
+
+class Sleeper:
+    """Sleeps for several engines, which have one clock."""
+
+    def __init__(self, engines: Sequence[Engine]) -> None:
+        shared = [engine for engine in engines if isinstance(engine, Shares)]
+        clocks = [engine.clock for engine in shared]
+        self._wakeups = [engine.wakeup for engine in shared if engine.wakeup is not None]
+        self._clock = clocks[0] if clocks and None not in clocks else None
+        self._turn_ns = 0  # when the event loop last had a turn
+
+    async def sleep_until(self, instant_ns: int) -> None:
+        """Sleep until an instant, until a thread of an engine notifies, or for 20 ms."""
+        if self._clock is not None:
+            await self._clock.sleep_until(instant_ns)
+            return
+        now_ns = perf_counter_ns()
+        if now_ns - self._turn_ns > _BLOCK_NS:
+            await anyio.lowlevel.checkpoint()
+            self._turn_ns = now_ns = perf_counter_ns()
+        for wakeup in select.select(self._wakeups, [], [], min(max(instant_ns - now_ns, 0), _BLOCK_NS) / 1e9)[0]:
+            wakeup.drain()

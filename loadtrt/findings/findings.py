@@ -37,14 +37,16 @@ def findings_of(result: RunResult) -> tuple[Finding, ...]:
     supports."""
     if not result.model.ok:
         return ()
-    busy = result.model.overlap.busy_fraction if result.model.overlap else None
+    beside = result.model.together_ns is not None  # beside other models, which use the GPU, too
+    busy = result.model.overlap.busy_fraction if result.model.overlap and not beside else None
     findings: list[Finding | None] = [_deviates(result), _overloaded(result), _dropped(result)]
     findings += gpu_findings(result.telemetry, result.sharing, busy, accepted=result.config.shared_gpu)
     throttled = any(finding.kind == "throttled" for finding in findings if finding)
     findings.append(_stall(result))
     if not throttled and not (result.model.steadiness and result.model.steadiness.overloaded):
         findings += _changes(result) or [_unsettled(result)]
-    shared = result.sharing is not None and bool(result.sharing.computing)  # then the engine alone is not the limit
+    # Then the engine alone is not the limit.
+    shared = beside or (result.sharing is not None and bool(result.sharing.computing))
     if result.model.metrics["compute"].max_ns:  # else all time is the load generator's own
         findings += [found for found in bottlenecks(result) if not (shared and found.kind in _OF_ALL)]
     findings += log_findings(result.model.engine, result.config.trt_log)

@@ -13,10 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from loadtrt.asked.config import RunConfig
-    from loadtrt.engines.engine import Engine
+    from loadtrt.lanes.model_run import ModelRun, Session
     from loadtrt.lanes.queue import Queue
     from loadtrt.lanes.scheduler import Load, Stop
-    from loadtrt.lanes.session import Session
     from loadtrt.records.board import Board
     from loadtrt.records.records import Records
 
@@ -120,20 +119,24 @@ class Ending:
 def watching(
     config: RunConfig,
     stop: Stop,
-    session: Session,
+    run: ModelRun,
+    sessions: Sequence[Session],
     ticker: Callable[[int, int], None] | None,
-    engine: Engine,
     began: int,
 ) -> Callable[[int, int], None] | None:
-    """The ticker, and a look at whether enough was measured, where the configuration wants it to end then."""
+    """The ticker, and a look at whether enough was measured, where the configuration wants it to end then: once one
+    model has missed an objective, or once the quantiles of all are known.
+
+    sessions: those of all models.
+    """
     if not may_end_early(config):
         return ticker
     from loadtrt.stats.early import Misses, Widths, ranks_of
 
-    recorder = session.recorder
+    session, recorder = run.session, run.session.recorder
     assert recorder is not None  # noqa: S101  # measuring has begun
-    ranks = ranks_of(config.model.objectives)
-    judged = [objective for objective in config.model.objectives if objective.of_requests]
+    ranks = ranks_of(run.model.objectives)
+    judged = [objective for objective in run.model.objectives if objective.of_requests]
     misses = Misses(judged) if config.abort_on_fail and judged else None
     widths = None if config.precision is None else Widths(ranks, config.precision)
     recorder.counts_early = widths is not None  # a block now and then, that no second's rows are counted in one go
@@ -147,16 +150,16 @@ def watching(
             ticker(submitted, completed)
         if misses is not None and not stop.cut:
             misses.add(recorder.recent())
-            late = engine.now_ns() - began >= config.abort_delay
+            late = run.engine.now_ns() - began >= config.abort_delay
             missed = misses.missed(count, list(recorder.histograms.values())) if late else None
             if missed is not None:
                 session.ended_early, stop.cut = f"{missed.objective} is missed", True
-        if widths is not None and not (stop.cut or stop.enough):
+        if widths is not None and not (stop.cut or session.ended_early):
             recorder.drain()
             reached = widths.narrow_enough(recorder.spans.intervals, recorder.records, recorder.histograms["latency"])
             if reached is not None:
                 session.ended_early = f"latency's {_names(ranks)} known within ±{100 * reached:.2g} %"
-                stop.enough = True
+                stop.enough = all(other.ended_early for other in sessions)
 
     return tick
 

@@ -14,7 +14,7 @@ from loadtrt.lanes.recorder import Recorder
 from loadtrt.records.board import KEEP
 from loadtrt.records.records import DROPPED, FAILED, METRICS, OK, UNSERVED
 from loadtrt.results.gpu_telemetry import mark_throttled
-from loadtrt.results.run_result import ModelResult, ObjectiveShare, Phases, Problem, RunResult, Throughput
+from loadtrt.results.run_result import Finding, ModelResult, ObjectiveShare, Phases, Problem, RunResult, Throughput
 from loadtrt.stats.early import Widths, ranks_of
 from loadtrt.stats.flow_law import flow_of
 from loadtrt.stats.intervals import rate_interval
@@ -26,15 +26,16 @@ from loadtrt.stats.whole_run import judge_number
 from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_duration
 
 LATE_START_NS = 10 * MILLISECOND_NS  # after the instant that was asked for: less is the host's noise
+LEAST_ALONE = 0.1  # of the measured time, in which a model of several was without one of the others
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from loadtrt.asked.config import RunConfig
     from loadtrt.asked.model import Model
     from loadtrt.asked.objective import Objective
     from loadtrt.engines.engine import Engine
-    from loadtrt.lanes.session import Session
+    from loadtrt.lanes.model_run import ModelRun, Session
     from loadtrt.results.engine_info import MemoryBill
     from loadtrt.results.gpu_telemetry import GpuSharing, GpuTelemetry
     from loadtrt.results.steadiness import Interval, Steadiness
@@ -53,8 +54,13 @@ def result_of(
     environment: dict[str, Any],
     telemetry: GpuTelemetry | None = None,
     sharing: GpuSharing | None = None,
+    together_ns: int | None = None,
 ) -> RunResult:
-    """Everything that is known of a run, however it ended. started: ISO 8601, UTC."""
+    """Everything that is known of a run of one model, however it ended.
+
+    started: ISO 8601, UTC.
+    together_ns: of a model of several, as ModelResult has it.
+    """
     recorder = session.recorder or Recorder(engine.contexts, 0, keep=0)
     driven, info, model = session.driven, engine.info, config.model
     metrics = summarize(recorder.records, recorder.histograms, recorder.complete, model.load.steady)
@@ -142,6 +148,8 @@ def result_of(
         cohorts=cohorts_of(recorder.records),
         sample=sample_of(recorder.records, recorder.start_ns),
         flow=None if several else flow_of(recorder.records, engine.contexts),
+        failure=None if together_ns is None else session.failure,
+        together_ns=together_ns,
     )
     (name,) = config.models
     result = RunResult(
@@ -187,6 +195,73 @@ def result_of(
     )
     scenario = scenario_of(model.scenario, sending, recorder.records, recorder.histograms, measured.objectives)
     return result.with_model(findings=findings_of(result), scenario=scenario)
+
+
+def result_of_models(
+    runs: Sequence[ModelRun], config: RunConfig, bills: Mapping[str, MemoryBill], **facts: Any
+) -> RunResult:
+    """Everything that is known of a run of one model or of several, however it ended. facts: as for `result_of`."""
+    together_ns = _together_ns(runs) if len(runs) > 1 else None
+    singles = {
+        run.name: result_of(
+            run.session, run.engine, config.alone(run.name), bills[run.name], together_ns=together_ns, **facts
+        )
+        for run in runs
+    }
+    first = singles[runs[0].name]
+    if together_ns is None:
+        return first
+    shown: set[Finding] = set()  # what is of the whole GPU is said once
+    models = {}
+    for name, single in singles.items():
+        model, own = single.model, [finding for finding in single.model.findings if finding not in shown]
+        shown.update(own)
+        models[name] = model.model_copy(update={"findings": (*_neighbour_ended(model, single, together_ns), *own)})
+    failures = [f"{name}: {single.failure}" for name, single in singles.items() if single.failure is not None]
+    interrupted = any(run.session.interrupted for run in runs)
+    phases = [single.phases for single in singles.values()]
+    longest = ("verify_ns", "warmup_ns", "measure_ns", "drain_ns")
+    sums = ("allocate_ns", "warmup_requests")
+    return first.model_copy(
+        update={
+            "config": config,
+            "outcome": "failed" if failures else "interrupted" if interrupted else "completed",
+            "failure": "; ".join(failures) or None,
+            "valid": all(single.valid for single in singles.values()),
+            "phases": first.phases.model_copy(
+                update={name: max(getattr(phase, name) for phase in phases) for name in longest}
+                | {name: sum(getattr(phase, name) for phase in phases) for name in sums}
+            ),
+            "host_cores": max(single.host_cores for single in singles.values()),
+            "clock": next((single.clock for single in singles.values() if single.clock is not None), None),
+            "models": models,
+        }
+    )
+
+
+def _together_ns(runs: Sequence[ModelRun]) -> int:
+    """How long all models sent requests, and had answers, from the start."""
+    lasted = []
+    for run in runs:
+        recorder, driven = run.session.recorder, run.session.driven
+        if recorder is None:
+            return 0
+        end_ns = int(recorder.last_completed_ns.max()) if run.failed or driven is None else driven.sent_ns
+        lasted.append(end_ns - recorder.start_ns)
+    return max(min(lasted), 0)
+
+
+def _neighbour_ended(model: ModelResult, single: RunResult, together_ns: int) -> Iterator[Finding]:
+    """A model that was measured without one of the others for a tenth of its time or more."""
+    alone_ns = single.phases.measure_ns - single.phases.drain_ns - together_ns
+    if model.ok and alone_ns >= LEAST_ALONE * single.phases.measure_ns:
+        measured = format_duration(single.phases.measure_ns)
+        yield Finding(
+            kind="neighbour-ended",
+            evidence=f"all models sent requests for the first {format_duration(together_ns)} of {measured}",
+            cause="another model of the run has ended earlier, by its own schedule or by an error",
+            remedy="give all models the same length, by --duration",
+        )
 
 
 def _with_ns(instant: int | None) -> str:

@@ -133,6 +133,7 @@ class Driver:
     happened. Nothing in here waits, so that one loop can drive several models, each with its own queue, lanes, ending
     and recorder: a round then waits until the earliest instant that a driver asks for.
 
+    recorder: where its rows go.
     spin: does rounds without wait until an instant, and returns the present one; None where the engine does not spin.
     start_ns: when the load began.
     next_show: when `show` is to be called again, ns.
@@ -146,7 +147,7 @@ class Driver:
         stop: Stop,
         on_completion: Callable[[Completion, int], None] | None = None,
     ) -> None:
-        self._engine, self._recorder, self._load, self._stop = engine, recorder, load, stop
+        self._engine, self.recorder, self._load, self._stop = engine, recorder, load, stop
         self._on_completion = on_completion
         self._on_tick: Callable[[int, int], None] | None = None
         # Requests that batches are formed of, and completions that others look at, pass through Python.
@@ -162,10 +163,10 @@ class Driver:
 
     def begin(self, on_tick: Callable[[int, int], None] | None = None) -> None:
         """The load begins at `recorder.start_ns`. All that takes long was done before."""
-        self._now = self.start_ns = start = self._recorder.start_ns
+        self._now = self.start_ns = start = self.recorder.start_ns
         self._on_tick = on_tick
         begin(self._queue.state, start)
-        self._ending = Ending(self._load, self._stop, self._queue, self._recorder.board, start)
+        self._ending = Ending(self._load, self._stop, self._queue, self.recorder.board, start)
         self.next_show, self._tick = start + LOOK_NS, start + SECOND_NS
 
     def look(self, now: int) -> int | None:
@@ -183,9 +184,9 @@ class Driver:
         """After `spin`: whether it ended for want of room, and there is room for rows again. Raises EngineError where a
         call failed."""
         assert self._device and self._spins  # noqa: PT018, S101  # isinstance() takes 0.1 ms
-        device, cursor = self._device.n, self._recorder.cursor
+        device, cursor = self._device.n, self.recorder.cursor
         if cursor[ROW] == cursor[PAUSE_AT]:
-            self._recorder.go_on()
+            self.recorder.go_on()
         if fault := int(device[FAULT]):
             device[FAULT] = 0
             raise self._spins.error_of(fault)
@@ -248,7 +249,7 @@ class Driver:
         """Record requests that have finished, and free their buffer sets."""
         if not completions:
             return
-        recorder, on_completion, state = self._recorder, self._on_completion, self._queue.state
+        recorder, on_completion, state = self.recorder, self._on_completion, self._queue.state
         requests, record = state.sent, recorder.record
         state.n[PROGRESS] = self._now
         for completion in completions:
@@ -269,16 +270,16 @@ class Driver:
         """Tell observers the state of the run, and call `on_tick` about once a second."""
         n = self._queue.n
         self.next_show = now + LOOK_NS
-        self._recorder.record_dropped(self._queue.take_dropped())
+        self.recorder.record_dropped(self._queue.take_dropped())
         busy_lanes = sum(map(bool, self._queue.state.unfinished))
-        self._recorder.show(n[SUBMITTED], n[COMPLETED], self._queue.waiting, busy_lanes)
+        self.recorder.show(n[SUBMITTED], n[COMPLETED], self._queue.waiting, busy_lanes)
         if now >= self._tick and self._on_tick is not None:
             self._tick = now + SECOND_NS
             self._on_tick(n[SUBMITTED], n[COMPLETED])
 
     def close(self, end: int) -> Driven:
         """Record the requests that were sent or due and never served, and finish the recorder."""
-        recorder, queue, n = self._recorder, self._queue, self._queue.n
+        recorder, queue, n = self.recorder, self._queue, self._queue.n
         submitted, completed = int(n[SUBMITTED]), int(n[COMPLETED])
         recorder.submitted = submitted
         for lane, (oldest, began, enqueued, late, inputs, first, count) in queue.left_in_flight():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rich.segment import Segment
@@ -63,7 +63,18 @@ class _Part:
 
 
 def render(view: View, width: int, height: int, *, unicode: bool = True) -> Frame:
-    """The View in at most `width` columns and `height` lines, in ASCII where `unicode` is False."""
+    """The View in at most `width` columns and `height` lines, in ASCII where `unicode` is False; the models of a run
+    have equal parts of them, and the GPU, which is the same for all, stands once."""
+    models = [replace(view, others=()), *(replace(other, gpu=None) for other in view.others)]
+    rows, shown = height // len(models), models[:height]
+    heights = [rows or 1] * len(shown)
+    heights[0] += height - sum(heights)
+    frames = [_lines(model, width, lines, unicode=unicode) for model, lines in zip(shown, heights, strict=True)]
+    return Frame(tuple(line for frame in frames for line in frame))
+
+
+def _lines(view: View, width: int, height: int, *, unicode: bool) -> list[Text]:
+    """One model's View."""
     margin = 1 if width >= 40 else 0
     artist = _Artist(view, min(width, _WIDEST) - 2 * margin, unicode)
     lines = []
@@ -75,11 +86,14 @@ def render(view: View, width: int, height: int, *, unicode: bool = True) -> Fram
         line.pad_left(margin)
         line.end = ""
         lines.append(line)
-    return Frame(tuple(lines))
+    return lines
 
 
 def status_line(view: View) -> str:
     """The View in one line, for where nothing can be drawn."""
+    if view.others:
+        models = (replace(view, others=()), *view.others)
+        return one_line(" | ".join(f"{model.facts.model}: {status_line(model)}" for model in models))
     words = _progress_words(view)[:1]
     if view.requests_per_s is not None and view.phase != "done":
         words.append(f"{format_count(view.requests_per_s)} requests/s")

@@ -56,6 +56,7 @@ class Observation:
     gpu: the newest reading; None without a GPU.
     now_ns: time.time_ns().
     observer_cpu_s: processor time that the observer has used; None where it is not known.
+    others: of the other models of the run.
     """
 
     snapshot: Snapshot
@@ -63,12 +64,13 @@ class Observation:
     gpu: GpuReading | None
     now_ns: int
     observer_cpu_s: float | None = None
+    others: tuple[Observation, ...] = ()
 
 
 def together(observations: Iterable[Observation], native: bool = False) -> list[Metric]:
-    """The families of several runs, each family once."""
+    """The families of several runs, of all their models, each family once."""
     whole: dict[str, Metric] = {}
-    for seen in observations:
+    for seen in (of_model for run in observations for of_model in (run, *run.others)):
         for metric in families(seen, native):
             if metric.name in whole:
                 whole[metric.name].samples += metric.samples
@@ -78,8 +80,8 @@ def together(observations: Iterable[Observation], native: bool = False) -> list[
 
 
 def families(seen: Observation, native: bool = False) -> Iterator[Metric]:
-    """The families of FAMILIES, in that order, without those that have no value now. native: the histograms of METRICS
-    have native buckets besides the classic ones."""
+    """The families of FAMILIES, in that order, without those that have no value now, of one model. native: the
+    histograms of METRICS have native buckets besides the classic ones."""
     facts = seen.facts
     run = {"model": facts.model, "run": facts.run}
     snapshot = seen.snapshot

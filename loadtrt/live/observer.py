@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from loadtrt.asked.objective import Objective
 from loadtrt.errors import EngineError, UsageError
-from loadtrt.records.board import Board, board_bytes
+from loadtrt.records.board import board_bytes, boards_in
 from loadtrt.signals import SIGNALS, blocked, is_stopped
 from loadtrt.units import SECOND_NS
 
@@ -131,15 +131,15 @@ class Wishes:
 class Observer:
     """An observer process.
 
-    board: where the run writes its rows.
+    boards: where the run writes its rows, one for each model.
     url: where metrics are served; "" before `ready`, and without metrics.
     alive: whether the process still runs. A process that failed raises nothing.
     """
 
-    def __init__(self, wishes: Wishes) -> None:
-        """Start the process; `ready` waits for it."""
-        with _shared_file(board_bytes()) as file:
-            self._memory = mmap.mmap(file.fileno(), board_bytes())
+    def __init__(self, wishes: Wishes, models: int = 1) -> None:
+        """Start the process; `ready` waits for it. models: of a run."""
+        with _shared_file(models * board_bytes()) as file:
+            self._memory = mmap.mmap(file.fileno(), models * board_bytes())
             # -P, and this process' path: a file in the user's folder must not be imported as a module.
             command = [sys.executable, "-P", "-m", "loadtrt.live.observing", str(file.fileno())]
             with blocked():  # signals are for the run, which ends the observer later
@@ -154,7 +154,7 @@ class Observer:
                 )
         self._kill = self._process.kill
         SIGNALS.last_acts.append(self._kill)
-        self.board = Board(self._memory)
+        self.boards = boards_in(self._memory, models)
         self.url = ""
         self._is_ready = False
         self._answers_come = True
@@ -182,9 +182,9 @@ class Observer:
         self.url = str(answer["url"])
         self._is_ready = True
 
-    def describe(self, facts: RunFacts) -> None:
-        """What the run is; the terminal starts to draw."""
-        self.send(facts=facts.to_json())
+    def describe(self, *facts: RunFacts) -> None:
+        """What the run is, model by model; the terminal starts to draw."""
+        self.send(facts=[of_model.to_json() for of_model in facts])
 
     def finish(self, *, push: bool = True) -> list[str]:
         """The run is over, with all its rows on the board: keep its last numbers, and push them. push: whether there is

@@ -15,17 +15,17 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from loadtrt.errors import LoadtrtError
 from loadtrt.live.follower import follower_of
 from loadtrt.live.observer import RunFacts
 from loadtrt.live.view import Viewer
-from loadtrt.records.board import Board, board_bytes
+from loadtrt.records.board import Board, board_bytes, boards_in
 from loadtrt.signals import is_stopped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from loadtrt.live.clients import Clients
     from loadtrt.live.metrics import Observation
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from loadtrt.records.board import Snapshot
     from loadtrt.results.gpu_telemetry import GpuReading
 
+_Seen = TypeVar("_Seen", "View", "Observation")
 _FRAME_S = 0.25
 _FOLLOW_S = 0.1
 _CLOSE_S = 1.0
@@ -78,7 +79,7 @@ class Drawing:
 
 
 class Run:
-    """The run that is observed: its rows counted, its views, its metrics. Safe to use from any thread.
+    """A model of the run that is observed: its rows counted, its views, its metrics. Safe to use from any thread.
 
     latest: gives the GPU's newest reading, with who else has used it between two instants of Unix time.
     """
@@ -115,9 +116,9 @@ class Run:
 class Observing:
     """The state of the process. `handle` takes a message and returns the answer, None for none."""
 
-    def __init__(self, board: Board) -> None:
-        self._board = board
-        self._run: Run | None = None
+    def __init__(self, boards: Sequence[Board]) -> None:
+        self._boards = boards
+        self._runs: list[Run] = []
         self._ended = Event()
         self._owned = ExitStack()
         self._sampler: Sampler | None = None
@@ -140,14 +141,18 @@ class Observing:
                     return {"url": self._serve(address, native) if address else "", "error": ""}
                 except LoadtrtError as error:
                     return {"url": "", "error": str(error)}
-            case {"facts": str(text)}:
+            case {"facts": list(texts)}:
                 if self._final is not None:  # the GPU's numbers are those of the next run now
-                    self._ended_runs.append(replace(self._final, gpu=None))
+                    others = tuple(replace(other, gpu=None) for other in self._final.others)
+                    self._ended_runs.append(replace(self._final, gpu=None, others=others))
                     self._final = None
-                self._run = run = Run(self._board, RunFacts.from_json(text), self._latest)
-                Thread(target=self._follow, args=(run,), daemon=True).start()
+                self._runs = runs = [
+                    Run(board, RunFacts.from_json(text), self._latest)
+                    for board, text in zip(self._boards, texts, strict=True)
+                ]
+                Thread(target=self._follow, args=(runs,), daemon=True).start()
                 if self._draws:
-                    self._drawing = Drawing(run.view)
+                    self._drawing = Drawing(lambda: _of_all([run.view() for run in runs]))
             case {"gpu": str(bus_id), "own": dict(own)}:
                 self._watch_gpu(bus_id, own)
             case {"finish": bool(push)}:
@@ -173,15 +178,20 @@ class Observing:
         self._end_drawing()
         self._owned.close()
 
-    def _follow(self, run: Run) -> None:
-        while not self._ended.wait(_FOLLOW_S) and run is self._run:
-            run.follow()
+    def _follow(self, runs: Sequence[Run]) -> None:
+        while not self._ended.wait(_FOLLOW_S) and runs is self._runs:
+            for run in runs:
+                run.follow()
+
+    def _observation(self) -> Observation:
+        """Of the run that is observed."""
+        return _of_all([run.observation() for run in self._runs])
 
     def _finish(self, push: bool) -> list[str]:
-        if self._run is None:
+        if not self._runs:
             return []
         with self._pushing:
-            self._final = seen = self._run.observation()
+            self._final = seen = self._observation()
             return [] if self._pusher is None else self._pusher.finish(seen, push=push)
 
     def _before(self) -> list[Observation]:
@@ -201,9 +211,8 @@ class Observing:
     def _push_each(self, pusher: Pusher, every_s: float) -> None:
         while not self._ended.wait(every_s):
             with self._pushing:  # what is pushed later must be seen later: histories take nothing older
-                run = self._run
-                if run is not None and self._final is None:
-                    pusher.push(run.observation())
+                if self._runs and self._final is None:
+                    pusher.push(self._observation())
 
     def _latest(self, start_ns: int, end_ns: int) -> GpuReading | None:
         reading = None if self._sampler is None else self._sampler.latest
@@ -221,9 +230,9 @@ class Observing:
 
         exporter = Exporter(
             address,
-            lambda: None if self._run is None else self._run.observation(),
+            lambda: self._observation() if self._runs else None,
             native=native,
-            view=lambda: None if self._run is None else self._run.view(),
+            view=lambda: _of_all([run.view() for run in self._runs]) if self._runs else None,
             before=self._before,
         )
         return self._owned.enter_context(exporter).url
@@ -240,12 +249,18 @@ class Observing:
             self._sampler = self._owned.enter_context(Sampler(gpu, clients=self._clients))
 
 
+def _of_all(models: Sequence[_Seen]) -> _Seen:
+    """What is known of the first model of a run, with that of the others."""
+    return replace(models[0], others=tuple(models[1:]))
+
+
 def main() -> None:
     """Observe the run until it ends or is gone."""
     descriptor = int(sys.argv[1])
-    memory = mmap.mmap(descriptor, board_bytes())
+    size = os.fstat(descriptor).st_size
+    memory = mmap.mmap(descriptor, size)
     os.close(descriptor)
-    observing = Observing(Board(memory))
+    observing = Observing(boards_in(memory, size // board_bytes()))
     messages: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
     Thread(target=_listen, args=(messages,), daemon=True).start()
     try:

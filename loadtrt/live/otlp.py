@@ -11,7 +11,7 @@ from opentelemetry.proto.metrics.v1 import metrics_pb2 as proto
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 import loadtrt
-from loadtrt.live.metrics import families
+from loadtrt.live.metrics import together
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,7 +45,7 @@ def to_export_request(seen: Observation) -> bytes:
     }
     scope = proto.ScopeMetrics(
         scope=InstrumentationScope(name="loadtrt", version=loadtrt.__version__),
-        metrics=[_metric(metric, labels, at) for metric in families(seen)],
+        metrics=[_metric(metric, labels, at) for metric in together([seen])],
     )
     whole = proto.ResourceMetrics(resource=Resource(attributes=_attributes(service)), scope_metrics=[scope])
     return ExportMetricsServiceRequest(resource_metrics=[whole]).SerializeToString()

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from loadtrt.records.board import Snapshot
 
-SCHEMA_VERSION = 3  # of a View as JSON; raised whenever a field changes
+SCHEMA_VERSION = 4  # of a View as JSON; raised whenever a field changes
 HISTORY_S = 120
 _NOW_NS = SECOND_NS * 9 // 10  # what "now" spans at least
 _QUIET_NS = SECOND_NS * 3 // 2  # where the board is written for so long and no request finishes, the rate is 0
@@ -81,6 +81,7 @@ class View:
     joules: energy of an inference, from the GPU's power.
     objectives: the objectives so far.
     alerts: what spoils the run, the worst first.
+    others: those of the other models of the run.
     """
 
     now_ns: int
@@ -108,6 +109,7 @@ class View:
     joules: float | None
     objectives: tuple[ObjectiveView, ...]
     alerts: tuple[Alert, ...]
+    others: tuple[View, ...] = ()
 
     @property
     def inferences_per_s(self) -> float | None:

@@ -30,12 +30,15 @@ class Watch:
     sharing: who else used the GPU during the last run; None where there is none.
     """
 
-    def __init__(self, wishes: Wishes | None, say: Callable[[str], None], own: Own | None = None) -> None:
+    def __init__(
+        self, wishes: Wishes | None, say: Callable[[str], None], own: Own | None = None, models: int = 1
+    ) -> None:
         """Start the process, before the engine is loaded. Raises UsageError for metrics that cannot be served.
 
         wishes: None: only the clocks are read, and who uses the GPU is asked before and after.
         say: takes a sentence for the user.
         own: how to recognize this process among those that use the GPU; None: by its id.
+        models: of a run.
         """
         self._say = say
         self._gpu: Gpu | None = None
@@ -45,7 +48,7 @@ class Watch:
         self._clients: Clients | None = None
         self.clocks = Clocks(None)
         self.sharing: GpuSharing | None = None
-        self.observer = None if wishes is None else Observer(wishes)
+        self.observer = None if wishes is None else Observer(wishes, models)
         if self.observer is not None and wishes is not None and (wishes.metrics or wishes.push):
             try:
                 self.observer.ready()
@@ -59,9 +62,9 @@ class Watch:
         return (self._gpu.uuid if self._gpu is not None else None) or ""
 
     @property
-    def board(self) -> Board | None:
-        """Where a run writes its rows; None where no observer reads them."""
-        return self.observer.board if self.observer is not None and self._shows else None
+    def boards(self) -> list[Board]:
+        """Where a run writes its rows, one for each model; none where no observer reads them."""
+        return self.observer.boards if self.observer is not None and self._shows else []
 
     def open(self, bus_id: str | None, *, telemetry: bool = True) -> None:
         """The engine is loaded. bus_id: its GPU's; None without one. telemetry: sample that GPU during runs."""
@@ -85,10 +88,10 @@ class Watch:
             self._samples = True
             self.observer.send(gpu=bus_id, own=self._own.to_json())
 
-    def describe(self, facts: RunFacts) -> None:
-        """What the next run is; the terminal starts to draw."""
+    def describe(self, *facts: RunFacts) -> None:
+        """What the next run is, model by model; the terminal starts to draw."""
         if self.observer is not None:
-            self.observer.describe(facts)
+            self.observer.describe(*facts)
 
     def begin(self) -> None:
         """A run begins: its engine has opened the GPU."""

@@ -128,6 +128,12 @@ def board_bytes(keep: int = KEEP, ring: int = RING) -> int:
     return 8 * (_WORDS + (keep + ring) * len(COLUMNS))
 
 
+def boards_in(memory: mmap.mmap, count: int) -> list[Board]:
+    """So many boards, one after the other in a block of memory."""
+    size, whole = board_bytes(), memoryview(memory)
+    return [Board(whole[place * size : (place + 1) * size]) for place in range(count)]
+
+
 class Board:
     """The block of memory, for its one writer or for a reader.
 
@@ -138,7 +144,9 @@ class Board:
     rows: int64 [keep + ring, len(COLUMNS)]; row n is at `place(n)`.
     """
 
-    def __init__(self, memory: mmap.mmap | bytearray | None = None, keep: int = KEEP, ring: int = RING) -> None:
+    def __init__(
+        self, memory: mmap.mmap | bytearray | memoryview | None = None, keep: int = KEEP, ring: int = RING
+    ) -> None:
         size = board_bytes(keep, ring)
         block = np.frombuffer(mmap.mmap(-1, size) if memory is None else memory, np.int64, size // 8)
         self._words = block.data[:_WORDS]

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from loadtrt.asked.faults import fault_words
-from loadtrt.errors import UsageError
+from loadtrt.errors import UsageError, nearest
 from loadtrt.printing import shortened
 from loadtrt.reading_files import MOST_RESULT_BYTES, parse_json, read_text
+from loadtrt.report.settings import models_of
 from loadtrt.results.capacity_result import CapacityResult, SweepResult
 from loadtrt.results.fleet_result import FleetResult
 from loadtrt.results.profile_result import ProfileResult
@@ -21,9 +23,6 @@ from loadtrt.results.repeat_result import RepeatResult
 from loadtrt.results.run_result import RunResult
 from loadtrt.stats.profiles import LayerComparison
 from loadtrt.stats.regression import Comparison
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _TRTEXEC_LOG = r"&&&& \w+ TensorRT|\[I\] === "
 _Schema = TypeVar("_Schema", bound=BaseModel)
@@ -74,16 +73,26 @@ class Loaded:
 class ResultFile:
     """A file that was read.
 
+    path: the file, with the model where one was named.
     content: its JSON, of which only what makes its kind was looked at.
+    model: the one of a run of several that is meant; None for all.
     """
 
     path: Path
     kind: Kind
     content: Any
+    model: str | None = None
 
 
 def read_file(path: Path) -> ResultFile:
-    """A file with its kind. Raises UsageError for a file that is missing, is not JSON, or has no known kind."""
+    """A file with its kind; FILE:MODEL is one model of a run of several. Raises UsageError for a file that is missing,
+    is not JSON, or has no known kind."""
+    file, model = _with_model(path)
+    if model is not None:
+        named = replace(read_file(file), path=path, model=model)
+        if named.kind is not Kind.RUN:
+            raise UsageError(f"{file} is {named.kind}, which has no models: leave :{model} out")
+        return named
     try:
         text = read_text(path, "", MOST_RESULT_BYTES)
     except UnicodeDecodeError:
@@ -100,6 +109,13 @@ def read_file(path: Path) -> ResultFile:
     return ResultFile(path, _kind_of(path, content), content)
 
 
+def _with_model(path: Path) -> tuple[Path, str | None]:
+    """The file and the model of FILE:MODEL; None where the whole is a name of a file."""
+    text = str(path)
+    colons = [place for place, sign in enumerate(text) if sign == ":"] if not path.exists() else []
+    return next(((Path(text[:at]), text[at + 1 :]) for at in colons if Path(text[:at]).is_file()), (path, None))
+
+
 def content_of(source: Path | ResultFile, kind: Kind) -> tuple[Path, Any]:
     """Path and content of a file that must have this kind. Raises UsageError."""
     given = source if isinstance(source, ResultFile) else read_file(source)
@@ -110,15 +126,29 @@ def content_of(source: Path | ResultFile, kind: Kind) -> tuple[Path, Any]:
 
 def read_result(schema: type[_Schema], source: Path | ResultFile) -> _Schema:
     """A result of loadtrt. Raises UsageError for a file that does not fit the schema."""
+    source = source if isinstance(source, ResultFile) else read_file(source)
     path, content = content_of(source, kind_of(schema))
     try:
-        return schema.model_validate(content)
+        result = schema.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise UsageError(
             f"{path} does not fit its schema {content['schema_version']}: {where}: {fault_words(first)}; write it again"
         ) from None
+    found: _Schema = _of_model(result, path, source.model)
+    return found
+
+
+def _of_model(result: Any, path: Path, model: str | None) -> Any:
+    """A run of several models as that of one of them; another result as it is. Raises UsageError."""
+    if model is None:
+        return result
+    models = models_of(result)
+    if model not in models:
+        known = f"it has {', '.join(models)}"
+        raise UsageError(f"{path} has no model {model}: {nearest(model, models, known)}")
+    return models[model]
 
 
 def read_run(source: Path | ResultFile, wanted: str = "give a run of one model") -> RunResult:
@@ -130,7 +160,8 @@ def read_run(source: Path | ResultFile, wanted: str = "give a run of one model")
 def one_model(result: RunResult, file: str, wanted: str) -> RunResult:
     """The result, where it is of one model. Raises UsageError, which names the file and ends with `wanted`."""
     if len(result.models) > 1:
-        raise UsageError(f"{file} has several models ({', '.join(result.models)}): {wanted}")
+        names = ", ".join(result.models)
+        raise UsageError(f"{file} has several models ({names}): {wanted}, such as {file}:{next(iter(result.models))}")
     return result
 
 

@@ -73,12 +73,17 @@ def warned(engine: EngineInfo) -> Iterator[Words]:
 
 def models_of(result: RunResult) -> dict[str, RunResult]:
     """Each model's part of a run by the model's name, as the result of a run of that model alone."""
+    if len(result.models) == 1:
+        return dict.fromkeys(result.models, result)
+    ended = "completed" if result.outcome == "failed" else result.outcome
     return {
         name: result.model_copy(
             update={
                 "models": {name: measured},
-                "config": result.config.model_copy(update={"models": {name: result.config.models[name]}}),
-                "valid": measured.valid,
+                "config": result.config.alone(name),
+                "valid": measured.valid and measured.failure is None,
+                "outcome": ended if measured.failure is None else "failed",
+                "failure": measured.failure,
             }
         )
         for name, measured in result.models.items()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from dataclasses import dataclass, field
+import time
 from datetime import UTC, datetime
+from functools import partial
 from itertools import count
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -13,34 +14,32 @@ from typing import TYPE_CHECKING, Any, Self, cast
 import anyio
 
 from loadtrt.asked.reading import keys_of
-from loadtrt.engines.engine import Submits
 from loadtrt.engines.open import open_engine
+from loadtrt.engines.placed_together import place_together, require_together
 from loadtrt.environment import busy_host, core_times, environment
-from loadtrt.errors import EngineError, LoadtrtError, shortage_of
+from loadtrt.errors import LoadtrtError
 from loadtrt.lanes.input_sets import inputs_for
+from loadtrt.lanes.model_run import ModelRun, Session, tickers
 from loadtrt.lanes.scheduler import Stop
-from loadtrt.lanes.session import Session, run_session
+from loadtrt.lanes.session import run_models
 from loadtrt.printing import command_line
-from loadtrt.records.records import FAILED, OK
 from loadtrt.runs.narrowed import Narrowed, Part
-from loadtrt.runs.room import require_files, require_host_room
+from loadtrt.runs.opened import Opened, emptied
+from loadtrt.runs.room import require_device_room, require_files, require_host_room
 from loadtrt.runs.watched import Silence, Watched
 from loadtrt.signals import Signals
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection
 
     from loadtrt.asked.config import RunConfig
     from loadtrt.asked.model import Model
     from loadtrt.engines.engine import Engine
     from loadtrt.engines.reference import Reference
-    from loadtrt.lanes.session import OnTick
+    from loadtrt.lanes.model_run import OnTick
     from loadtrt.live.observer import Point
-    from loadtrt.load.inputs import InputSets
     from loadtrt.results.capacity_result import CapacityResult, SweepResult
-    from loadtrt.results.engine_info import MemoryBill
-    from loadtrt.results.precisions import Deviation
     from loadtrt.results.run_result import RunResult
     from loadtrt.runs.watched import Talks
 
@@ -51,51 +50,6 @@ _numbers = count(1)  # of this process' runs: a program may make several in the 
 _EMPTY_PATIENCE_NS, _CLOSE_PATIENCE_S = 10 * SECOND_NS, 10.0
 
 
-@dataclass(slots=True)
-class Opened:
-    """An engine that is open for one model.
-
-    options: those that it was opened and is allocated with.
-    inputs: those of all parts.
-    reference: what outputs are compared with; deviation: what came of it, once a run has compared them.
-    load_ns, allocate_ns: duration of loading and of allocating; None while no lanes are allocated.
-    ways: how each part's earlier runs submitted, and the rates by which that was chosen: the best way depends on how
-        many lanes there are.
-    hangs: whether requests of the last run may still be in flight.
-    broken: whether the last run failed or left the engine hanging, so that it is not used again.
-    """
-
-    engine: Engine
-    options: dict[str, Any]
-    inputs: InputSets
-    bill: MemoryBill
-    load_ns: int
-    reference: Reference | None = None
-    deviation: Deviation | None = None
-    allocate_ns: int | None = None
-    runs: int = 0
-    verified: bool = False
-    ways: dict[Part | None, tuple[int, Mapping[str, float | None]]] = field(default_factory=dict)
-    hangs: bool = False
-    broken: bool = False
-
-    def allocate(self) -> None:
-        """Make the lanes. Raises EngineError."""
-        began = perf_counter_ns()
-        self.engine.allocate(self.inputs.sets)
-        self.allocate_ns = perf_counter_ns() - began
-
-    def submit_as_before(self, part: Part | None) -> None:
-        """As in the part's earlier runs, or in the usual way where there were none."""
-        if isinstance(self.engine, Submits) and self.allocate_ns is not None:
-            self.engine.use(*self.ways.get(part, (None, {})))
-
-    def keep_way(self, part: Part | None) -> None:
-        """For later runs of the part."""
-        if isinstance(self.engine, Submits) and self.engine.way is not None:
-            self.ways[part] = self.engine.way, self.engine.info.submit_rates
-
-
 def open_model(model: Model, options: dict[str, Any], talks: Talks, also: Collection[str]) -> Opened:
     """Load an engine, make its inputs and count its memory; no lanes yet. also: as for `open_engine`. Raises
     LoadtrtError."""
@@ -103,19 +57,18 @@ def open_model(model: Model, options: dict[str, Any], talks: Talks, also: Collec
     engine = open_engine(model, talks.say, talks.status, also)
     try:
         inputs = inputs_for(engine, model)
-        bill = engine.memory(inputs.sets)
-        require_host_room(bill, inputs.sets)
-        return Opened(engine, options, inputs, bill, perf_counter_ns() - began)
+        return Opened(engine, options, inputs, engine.memory(inputs.sets), perf_counter_ns() - began)
     except BaseException:
         engine.close()
         raise
 
 
 class Maker:
-    """Opens engines, one at a time, and makes runs on them; use it in a `with`.
+    """Opens engines, one for each model of a run, and makes runs on them; use it in a `with`.
 
     signals: what signals have asked for.
-    session: what the last run measured, row by row.
+    models: the engines that are open, by the names of their models.
+    sessions: what the last run measured of each model, row by row.
     stop: ends the run that goes on.
     """
 
@@ -136,10 +89,10 @@ class Maker:
         """
         self.talks = talks or Silence()
         self.signals = signals or Signals()
-        self.session = Session()
+        self.models: dict[str, Opened] = {}
+        self.sessions: dict[str, Session] = {"": Session()}
         self.stop = Stop()
         self._many, self._leave = many, leave
-        self._opened: Opened | None = None
         self._watched: Watched | None = None
 
     def __enter__(self) -> Self:
@@ -154,36 +107,67 @@ class Maker:
 
     @property
     def opened(self) -> Opened:
-        """The engine that is open."""
-        assert self._opened is not None  # noqa: S101  # open() was called
-        return self._opened
+        """The engine that is open, of a run of one model."""
+        (opened,) = self.models.values()
+        return opened
+
+    @property
+    def session(self) -> Session:
+        """What the last run measured, of a run of one model."""
+        (session,) = self.sessions.values()
+        return session
+
+    @property
+    def fault(self) -> Exception | None:
+        """The exception of the last run that nobody expected."""
+        return next((session.fault for session in self.sessions.values() if session.fault is not None), None)
 
     def open(self, config: RunConfig) -> None:
-        """Open the engine of this configuration, unless the open one differs in its load only.
+        """Open the engines of this configuration, unless the open ones differ in their loads only.
 
         Raises UsageError, EngineError, and KeyboardInterrupt where it is stopped; then no engine is open.
         """
-        options = {key: value for key, value in config.options().items() if key in _OF_ENGINE}
-        if self._opened is not None and options == self._opened.options and not self._opened.broken:
+        options = {
+            name: {key: value for key, value in config.alone(name).options().items() if key in _OF_ENGINE}
+            for name in config.models
+        }
+        broken = any(opened.broken for opened in self.models.values())
+        if options == {name: opened.options for name, opened in self.models.items()} and not broken:
             return
-        self._close_engine()
+        self._close_engines()
         require_files()
         try:
             with self.signals.interruptible():
                 if self._watched is None:
                     self._watched = Watched(config, self.talks, draws=not self._many)
                 self._watched.loading()
-                self.talks.status(f"loading {config.model.engine}")
                 also = config.given("profile", "export_layer_info", "trt_log")
-                self._opened = opened = open_model(config.model, options, self.talks, also)
-                opened.reference = self._reference(config.model, opened)
+                for name, model in config.models.items():
+                    self.talks.status(f"loading {model.engine}")
+                    require_together(
+                        name,
+                        model,
+                        {other: (config.models[other], opened.engine) for other, opened in self.models.items()},
+                    )
+                    self.models[name] = open_model(model, options[name], self.talks, also)
+                place_together({name: opened.engine for name, opened in self.models.items()})
+                for opened in self.models.values() if len(self.models) > 1 else ():
+                    opened.bill = opened.engine.memory(opened.inputs.sets)  # beside the weights of the others
+                require_host_room(self.models)
+                for name, opened in self.models.items():
+                    opened.reference = self._reference(config.models[name], opened)
                 if self._many:
-                    opened.bill.require_room()
-                    opened.allocate()
+                    self.require_room()
+                    for opened in self.models.values():
+                        opened.allocate()
             self.signals.check()  # another thread may have asked
         except BaseException:
-            self._close_engine()
+            self._close_engines()
             raise
+
+    def require_room(self, remedy: str = "") -> None:
+        """Raise EngineError where the lanes do not fit on the device. remedy: what to do, after the sentence."""
+        require_device_room(self.models, remedy)
 
     def _reference(self, model: Model, opened: Opened) -> Reference | None:
         from loadtrt.engines.reference import reference_of
@@ -200,64 +184,106 @@ class Maker:
         start_at: int | None = None,
         point: Point | None = None,
     ) -> RunResult:
-        """Make a run on the engine that is open, and sum it up.
+        """Make a run on the engines that are open, or on some of them, and sum it up.
 
         After an engine's first run warm-up is short, and outputs are not verified again. An exception that is not a
-        LoadtrtError becomes the result's failure and `session.fault`. Raises UsageError for arrivals that cannot be
-        drawn.
+        LoadtrtError becomes the result's failure and its session's `fault`. Raises UsageError for arrivals that cannot
+        be drawn.
 
-        on_tick: as for `run_session`.
-        part: the part of the engine to run on, of a configuration of that size; None: all of it.
+        on_tick: as for `ModelRun`, of all models together.
+        part: the part of the engine to run on, of a configuration of that size, of one model; None: all of it.
         start_at: when to begin to measure, Unix time in ns; all else is done before. None: at once.
         point: the run's place among those of a sweep or a search.
         """
-        opened, watched, engine, inputs = self.opened, self._watched, self.opened.engine, self.opened.inputs.sets
+        watched, part = self._watched, part and Part(*part)
         assert watched is not None  # noqa: S101  # open() was called
-        changes: dict[str, Any] = {"verify": config.model.verify and not opened.verified and part is None}
-        part = part and Part(*part)
+        used = {name: self.models[name] for name in config.models}
+        if all(opened.runs for opened in used.values()):
+            config = config.model_copy(update={"warmup": min(config.warmup, _WARM_NS)})
+        runs = {name: self._model_run(config, name, part) for name in used}
+        config = config.model_copy(update={"models": {name: run.model for name, run in runs.items()}})
+        self.sessions = {name: run.session for name, run in runs.items()}
+        self.signals.hold()
+        started = datetime.now(UTC)
+        name = f"{started:%Y%m%d-%H%M%S}-{os.getpid()}-{next(_numbers)}"
+        for run, ticker in zip(runs.values(), tickers(watched.ticking(on_tick), len(runs)), strict=True):
+            run.engine, run.on_tick = watched.marked(run.engine, run.inputs), ticker
+        watched.begin(name, config, runs, point)
+        self.stop = Stop()
+        before = core_times()
+        work = partial(self._work, config, runs, start_at)
+        anyio.run(self.signals.run, work, self.stop, self.talks.say)
+        for name_of, opened in used.items():
+            self._keep(opened, runs[name_of], part)
+        busy = busy_host(before)
+        watch = watched.watch
+        around = watch.clocks.environment() | ({"busy_host": busy} if busy else {})
+        telemetry = watched.end(self.sessions)
+        if self._many:
+            watched.finish(push=not self.signals.hurried())
+        with self.signals.computing():
+            from loadtrt.lanes.outcome import result_of_models  # what it needs is not loaded before measuring
+
+            return result_of_models(
+                list(runs.values()),
+                config,
+                {name_of: opened.bill for name_of, opened in used.items()},
+                run=name,
+                load_ns=sum(opened.load_ns for opened in used.values()),
+                started=started.isoformat(timespec="seconds"),
+                command=command_line(),
+                environment={**environment(), **around},
+                telemetry=telemetry,
+                sharing=watch.sharing,
+            )
+
+    def _model_run(self, config: RunConfig, name: str, part: Part | None) -> ModelRun:
+        """What is to be measured of a model, on all of its engine or on a part."""
+        model, opened = config.models[name], self.models[name]
+        engine, inputs = opened.engine, opened.inputs.sets
+        changes: dict[str, Any] = {"verify": model.verify and not opened.verified and part is None}
         opened.submit_as_before(part)
         if part is not None:
             narrowed = Narrowed(engine, part, inputs)
             engine, inputs = cast("Engine", narrowed), narrowed.input_sets
             changes |= {"contexts": part.contexts, "buffers": part.buffers}
-        if opened.runs:
-            config = config.model_copy(update={"warmup": min(config.warmup, _WARM_NS)})
-        config = config.with_model(**changes)
-        self.signals.hold()
-        started = datetime.now(UTC)
-        name = f"{started:%Y%m%d-%H%M%S}-{os.getpid()}-{next(_numbers)}"
-        self.session = session = Session(
-            deviation=opened.deviation, origins=opened.inputs.origins, notes=opened.inputs.notes
-        )
-        engine, on_tick = watched.marked(engine, on_tick, inputs)
-        watched.begin(name, config, engine, len(inputs), point)
-        watch = watched.watch
-        self.stop = stop = Stop()
+        session = Session(deviation=opened.deviation, origins=opened.inputs.origins, notes=opened.inputs.notes)
         same = engine.batches[0] == opened.engine.batches[0]  # else the first input set is another
-        reference = opened.reference if same and opened.deviation is None else None
+        return ModelRun(
+            engine,
+            model.model_copy(update=changes),
+            inputs,
+            session,
+            name,
+            allocated=opened.allocate_ns is not None,
+            reference=opened.reference if same and opened.deviation is None else None,
+        )
 
-        async def work() -> None:
+    async def _work(self, config: RunConfig, runs: dict[str, ModelRun], start_at: int | None) -> None:
+        """Make the run in an event loop, and learn which engines hang."""
+        used = [(run, self.models[name]) for name, run in runs.items()]
+        for _, opened in used:
             opened.hangs = True  # until it is known that it does not
-            try:
-                await run_session(
-                    engine, config, inputs, stop, session, on_tick, watch.clocks.settled, watch.board,
-                    allocated=opened.allocate_ns is not None, start_at=start_at, reference=reference,
-                )  # fmt: skip
-                opened.hangs = not await _emptied(engine, session, _EMPTY_PATIENCE_NS if self._many else 0)
-            except Exception as error:
-                opened.hangs = session.recorder is not None
-                if isinstance(error, LoadtrtError):
-                    raise
-                session.failure = shortage_of(error)
-                if session.failure is None:
-                    session.failure = f"a fault in loadtrt itself: {type(error).__name__}: {error}"
-                    session.fault = error
+        assert self._watched is not None  # noqa: S101  # open() was called
+        settled = self._watched.watch.clocks.settled
+        try:
+            await run_models(list(runs.values()), config, self.stop, settled, start_at=start_at)
+            for run, opened in used:
+                opened.hangs = not await emptied(run.engine, run.session, _EMPTY_PATIENCE_NS if self._many else 0)
+        except Exception as error:
+            for run, opened in used:
+                opened.hangs = run.session.recorder is not None
+                if not isinstance(error, LoadtrtError):
+                    run.session.fail(error)
+            if isinstance(error, LoadtrtError):
+                raise
 
-        before = core_times()
-        anyio.run(self.signals.run, work, stop, self.talks.say)
+    def _keep(self, opened: Opened, run: ModelRun, part: Part | None) -> None:
+        """What a run has shown of an engine, for later runs."""
+        session = run.session
         opened.runs += 1
         opened.keep_way(part)
-        opened.verified |= config.model.verify
+        opened.verified |= run.model.verify
         if self._many and session.deviation is not None and opened.deviation is None:
             self.talks.say(f"deviation from {session.deviation.reference or 'FP32'}: {session.deviation.text}")
         opened.deviation = session.deviation
@@ -265,27 +291,6 @@ class Maker:
             opened.allocate_ns = session.allocate_ns
         session.allocate_ns = opened.allocate_ns
         opened.broken = opened.hangs or session.failure is not None
-        busy = busy_host(before)
-        around = watch.clocks.environment() | ({"busy_host": busy} if busy else {})
-        telemetry = watched.end(session)
-        if self._many:
-            watched.finish(push=not self.signals.hurried())
-        with self.signals.computing():
-            from loadtrt.lanes.outcome import result_of  # what it needs is not loaded before measuring
-
-            return result_of(
-                session,
-                engine,
-                config,
-                opened.bill,
-                run=name,
-                load_ns=opened.load_ns,
-                started=started.isoformat(timespec="seconds"),
-                command=command_line(),
-                environment={**environment(), **around},
-                telemetry=telemetry,
-                sharing=watch.sharing,
-            )
 
     def linger(self, config: RunConfig, result: RunResult | SweepResult | CapacityResult) -> None:
         """Push metrics, and serve them after the last run, so that its last numbers are scraped; a signal ends it."""
@@ -295,40 +300,28 @@ class Maker:
             self._watched.linger(config, result.outcome, self.signals.sleep)
 
     def close(self) -> None:
-        """Close the engine and end the observer. Safe to call twice."""
+        """Close the engines and end the observer. Safe to call twice."""
         try:
-            self._close_engine()
+            self._close_engines()
         finally:
             self.talks.end_line()
             if self._watched is not None:
                 self._watched.close()
                 self._watched = None
 
-    def _close_engine(self) -> None:
-        """Close the engine: one that may wait for its requests for ever in a thread that ends with the process."""
-        if self._opened is None:
+    def _close_engines(self) -> None:
+        """Close the engines: one that may wait for its requests for ever in a thread that ends with the process."""
+        models, self.models = list(self.models.values()), {}
+        if not any(opened.hangs for opened in models):
+            for opened in models:
+                opened.engine.close()
             return
-        opened, self._opened = self._opened, None
-        if not opened.hangs:
-            opened.engine.close()
-            return
-        thread = threading.Thread(target=opened.engine.close, daemon=True)
-        thread.start()
-        thread.join(_CLOSE_PATIENCE_S)
-        if thread.is_alive():
+        # Another engine of a device that hangs may hang as well.
+        threads = [threading.Thread(target=opened.engine.close, daemon=True) for opened in models]
+        for thread in threads:
+            thread.start()
+        until = time.monotonic() + _CLOSE_PATIENCE_S
+        for thread in threads:
+            thread.join(max(until - time.monotonic(), 0))
+        if any(thread.is_alive() for thread in threads):
             self._leave()
-
-
-async def _emptied(engine: Engine, session: Session, patience_ns: int) -> bool:
-    """Whether nothing is in flight: the next run would take what the engine completes for its own requests."""
-    recorder = session.recorder
-    if recorder is None or session.failure is not None:
-        return recorder is None and session.failure is None
-    left = recorder.submitted - int(recorder.by_status[OK] + recorder.by_status[FAILED])
-    give_up_ns = engine.now_ns() + patience_ns
-    while left > 0 and engine.now_ns() < give_up_ns:
-        try:
-            left -= len(await engine.wait(give_up_ns))
-        except EngineError:
-            return False
-    return left <= 0

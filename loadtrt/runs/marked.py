@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from loadtrt.engines.engine import Completion, Engine
-    from loadtrt.lanes.session import OnTick, Phase
+    from loadtrt.lanes.model_run import OnTick, Phase
     from loadtrt.load.tensors import Arrays
 
 

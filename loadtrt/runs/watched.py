@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from loadtrt.engines.engine import Submits
-from loadtrt.lanes.session import items_of
+from loadtrt.lanes.model_run import items_of
 from loadtrt.live.clients import own_process
 from loadtrt.live.observer import RunFacts, Wishes
 from loadtrt.live.watching import Watch
@@ -19,11 +19,11 @@ from loadtrt.runs.marked import Marked, Marks
 from loadtrt.units import SECOND_NS, format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from loadtrt.asked.config import RunConfig
     from loadtrt.engines.engine import Engine
-    from loadtrt.lanes.session import OnTick, Session
+    from loadtrt.lanes.model_run import ModelRun, OnTick, Session
     from loadtrt.live.observer import Observer, Point
     from loadtrt.load.tensors import Arrays
     from loadtrt.results.gpu_telemetry import GpuTelemetry
@@ -97,55 +97,78 @@ class Watched:
         loads. draws: whether a live view is drawn, as `config` says. Raises UsageError for metrics that cannot be
         served or pushed, before minutes of loading."""
         self._marks = Marks() if config.nvtx else None
-        for remark in config.model.load.remarks:
+        for remark in dict.fromkeys(remark for model in config.models.values() for remark in model.load.remarks):
             talks.say(remark)
         self._talks = talks
         self._draws = draws and config.live and talks.on_terminal
         self._is_open = self._has_begun = False
         self._told: set[str] = set()
         wishes = Wishes(config.metrics, config.metrics_native, self._draws, config.push, config.metrics_linger)
-        may_use_gpu = not config.model.engine.startswith("simulated:") and any(_DEVICES.glob("nvidia[0-9]*"))
+        simulated = all(model.engine.startswith("simulated:") for model in config.models.values())
+        may_use_gpu = not simulated and any(_DEVICES.glob("nvidia[0-9]*"))
         observes = wishes.follows or (config.telemetry and may_use_gpu)
-        self.watch = Watch(wishes if observes else None, talks.say, own_process() if may_use_gpu else None)
+        self.watch = Watch(
+            wishes if observes else None, talks.say, own_process() if may_use_gpu else None, len(config.models)
+        )
 
     def loading(self) -> None:
         """An engine is loaded from now on."""
         if self._marks is not None:
             self._marks.begin("load")
 
-    def marked(self, engine: Engine, on_tick: OnTick | None, inputs: Sequence[Arrays]) -> tuple[Engine, OnTick | None]:
-        """The engine and the function with the ranges of NVTX that are asked for."""
-        marks = self._marks
-        return (engine, on_tick) if marks is None else (Marked(engine, inputs, marks), marks.ticking(on_tick))
+    def marked(self, engine: Engine, inputs: Sequence[Arrays]) -> Engine:
+        """The engine with the ranges of NVTX that are asked for."""
+        return engine if self._marks is None else Marked(engine, inputs, self._marks)
 
-    def begin(self, run: str, config: RunConfig, engine: Engine, input_sets: int, point: Point | None = None) -> None:
+    def ticking(self, on_tick: OnTick | None) -> OnTick | None:
+        """The function with the ranges of NVTX that are asked for."""
+        return on_tick if self._marks is None else self._marks.ticking(on_tick)
+
+    def begin(self, run: str, config: RunConfig, runs: Mapping[str, ModelRun], point: Point | None = None) -> None:
         """A run begins: describe it to observers, and start to draw. All runs use one GPU."""
         if not self._is_open:
             self._is_open = True
-            self.watch.open(bus_id_of(engine.info.kind, config.model.device), telemetry=config.telemetry)
+            buses = (bus_id_of(one.engine.info.kind, one.model.device) for one in runs.values())
+            self.watch.open(next(filter(None, buses), None), telemetry=config.telemetry)
         observer = self.watch.observer
-        if observer is not None and self.watch.board is not None:
+        if observer is not None and self.watch.boards:
             if self._has_begun:
-                self.watch.board.reset()
+                for board in self.watch.boards:
+                    board.reset()
             elif observer.url:
                 self._talks.say(f"metrics at {observer.url}")
             self._has_begun = True
             if self._draws:
                 self._talks.hand_over(observer)
-            facts = facts_of(run, config, engine, input_sets)
-            self.watch.describe(replace(facts, uuid=self.watch.uuid, host=platform.node(), point=point))
+            for one, board in zip(runs.values(), self.watch.boards, strict=True):
+                one.board = board
+            self.watch.describe(*self._facts(run, config, runs, point))
         self.watch.begin()
 
-    def end(self, session: Session) -> GpuTelemetry | None:
+    def _facts(
+        self, run: str, config: RunConfig, runs: Mapping[str, ModelRun], point: Point | None
+    ) -> Iterator[RunFacts]:
+        """What observers know of each model."""
+        for one in runs.values():
+            facts = facts_of(run, config.alone(one.name), one.engine, len(one.inputs))
+            name = one.name if len(runs) > 1 else facts.model
+            yield replace(facts, model=name, uuid=self.watch.uuid, host=platform.node(), point=point)
+
+    def end(self, sessions: Mapping[str, Session]) -> GpuTelemetry | None:
         """Measuring is over: remove the drawing. Returns the GPU's telemetry while the run measured."""
         if self._marks is not None:
             self._marks.close()
         if self.watch.observer is not None and not self.watch.observer.alive:
             self._talks.take_back()
-        telemetry, recorder = None, session.recorder
-        if recorder is not None and recorder.end_ns is not None:
-            each_ns = recorder.spans.interval_ns
-            telemetry = self.watch.end(recorder.start_ns, recorder.end_ns, recorder.inferences, each_ns)
+        telemetry, recorders = None, [session.recorder for session in sessions.values()]
+        measured = [recorder for recorder in recorders if recorder is not None and recorder.end_ns is not None]
+        if measured:
+            telemetry = self.watch.end(
+                measured[0].start_ns,
+                max(recorder.end_ns or 0 for recorder in measured),
+                sum(recorder.inferences for recorder in measured),
+                max(recorder.spans.interval_ns for recorder in measured),
+            )
         if self._draws and self.watch.observer is not None:
             self.watch.observer.end_drawing()
             gone = not self.watch.observer.alive
@@ -157,8 +180,9 @@ class Watched:
     def finish(self, *, push: bool) -> None:
         """The run is over: its metrics say so, and are pushed. push: whether there is time for that."""
         observer = self.watch.observer
-        if observer is not None and self.watch.board is not None:
-            observer.board.enter("done")
+        if observer is not None and self.watch.boards:
+            for board in observer.boards:
+                board.enter("done")
             for sentence in observer.finish(push=push):
                 if sentence not in self._told:  # of many runs, once
                     self._told.add(sentence)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from loadtrt.asked.config import RunConfig
     from loadtrt.environment import CoreTimes
-    from loadtrt.lanes.session import OnTick, Phase
+    from loadtrt.lanes.model_run import OnTick, Phase
     from loadtrt.records.records import Records
     from loadtrt.results.engine_info import EngineInfo
     from loadtrt.results.run_result import RunResult

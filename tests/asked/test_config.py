@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 
 def test_every_option_of_run_is_a_key_and_every_key_an_option() -> None:
     """The command line and the file know the same words, so that neither can be read and ignored. Apart from them the
-    command line has --latency, which stands for other options, and --repeat, which makes several runs."""
+    command line has --latency, which stands for other options, --model, and --repeat, which makes several runs."""
     options = {parameter.name for parameter in command.params if isinstance(parameter, click.Option)}
     assert {"json" if name == "json_file" else name for name in options} - {
         "config",
         "force",
         "latency",
+        "models",
         "repeat",
     } == set(FIELDS)
 

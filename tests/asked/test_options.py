@@ -22,7 +22,7 @@ from loadtrt.report.result_files import SCHEMAS
 ROOT = Path(__file__).parents[2]
 COMMANDS = ("run", "sweep", "capacity", "profile", "plan-capacity")
 OWN = {  # options of one command alone, apart from --config
-    "run": {"latency", "repeat"},
+    "run": {"latency", "models", "repeat"},
     "sweep": {"all_points", "resume"},
     "capacity": {"time", "quick", "precision", "shared_host", "resume"},
     "profile": {"compare", "nodes", "top"},
@@ -140,7 +140,7 @@ TWO = {"models": {"detector": {"engine": "a.plan", "rate": "300/s"}, "classifier
 
 
 def test_a_file_may_hold_several_models(tmp_path: Path) -> None:
-    """Each with its options; those of the run are given on the command line too, those of a model are not."""
+    """Each with its options; an option beside them, or on the command line, is of all of them."""
     file = tmp_path / "two.yaml"
     file.write_text(json.dumps({**TWO, "warmup": "2s"}))
     config = load_config(file, {"duration": "5s"}, several=True)
@@ -151,27 +151,31 @@ def test_a_file_may_hold_several_models(tmp_path: Path) -> None:
     assert config.models["detector"].load.mean_rate(1) == 300
     assert (config.warmup, config.duration) == (2 * 10**9, 5 * 10**9)
     assert RunConfig.model_validate(config.model_dump(mode="json")) == config
-    with pytest.raises(UsageError, match="has several models: write --contexts in the file, under its model"):
-        load_config(file, {"contexts": 2}, several=True)
+    config = load_config(file, {"contexts": 2, "models": {"classifier": {"rate": "5/s"}}}, several=True)
+    assert [model.contexts for model in config.models.values()] == [2, 2]
+    assert config.models["classifier"].load.mean_rate(1) == 5
+    with pytest.raises(UsageError, match=r"--engine c\.plan is of a run of one model: write it as --model"):
+        load_config(file, {"engine": "c.plan"}, several=True)
 
 
 @pytest.mark.parametrize(
     "command",
     [
-        ["run"],
+        ["run", "--latency"],
+        ["run", "--repeat", "2"],
         ["sweep", "--contexts", "1,2"],
         ["capacity", "--objective", "latency.p99 < 1s"],
         ["profile"],
     ],
-    ids=lambda command: command[0],
+    ids=lambda command: "-".join(command[:2]),
 )
 def test_several_models_are_refused_in_one_sentence(command: list[str], tmp_path: Path) -> None:
-    """So far, by every command."""
+    """By what is of one model."""
     file = tmp_path / "two.yaml"
     file.write_text(json.dumps(TWO))
     done = CliRunner().invoke(cli, [*command, "--config", str(file)])
     assert isinstance(done.exception, UsageError)
-    assert "a run drives one model so far" in str(done.exception)
+    assert str(done.exception).startswith("this is of one model, and there are detector, classifier: leave one")
 
 
 def test_faults_name_the_model(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from loadtrt.report.result_files import read_result
 from loadtrt.results.capacity_result import SweepPoint, SweepResult
 from loadtrt.results.run_result import RunResult
 from loadtrt.runs import maker
+from loadtrt.runs.opened import Opened
 from loadtrt.sizing.grid import knee_of, pareto_of, parse_axis, points_of, spent_axis
 from runs_by_hand import changed
 
@@ -507,7 +508,7 @@ def test_what_was_measured_is_delivered_before_a_device_that_hangs_ends_the_proc
     monkeypatch.setattr(os, "_exit", happened.append)
     leaving = maker.Maker(leave=lambda: leave(lambda: happened.append("delivered")))
     engine: Any = SimpleNamespace(close=freed.wait)
-    leaving._opened = maker.Opened(engine, {}, InputSets(()), engine, 0, hangs=True)
+    leaving.models["m"] = Opened(engine, {}, InputSets(()), engine, 0, hangs=True)
     leaving.close()
     freed.set()
     assert happened == ["delivered", 3]

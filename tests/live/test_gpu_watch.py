@@ -71,10 +71,10 @@ class FakeObserver:
     made: ClassVar[list[FakeObserver]] = []
     ready_error: ClassVar[LoadtrtError | None] = None
 
-    def __init__(self, wishes: Any) -> None:
+    def __init__(self, wishes: Any, models: int) -> None:
         self.wishes, self.alive, self.closed, self.asked = wishes, True, False, list[tuple[int, int, int]]()
         self.answer: dict[str, Any] = {"telemetry": None, "why": ""}
-        self.gpu, self.board, self.url, self.described = "", Board(), "", False
+        self.gpu, self.boards, self.url, self.described = "", [Board() for _ in range(models)], "", False
         self.finished: list[bool] = []
         FakeObserver.made.append(self)
 
@@ -91,8 +91,8 @@ class FakeObserver:
         self.asked.append((start_ns, end_ns, inferences))
         return self.answer
 
-    def describe(self, facts: Any) -> None:
-        self.described = True
+    def describe(self, *facts: Any) -> None:
+        self.described = bool(facts)
 
     def finish(self, *, push: bool) -> list[str]:
         self.finished.append(push)
@@ -120,7 +120,7 @@ def test_one_observer_tells_of_every_run(gpu: FakeGpu) -> None:
     watch = Watch(Wishes(), said.append)
     watch.open("0000:01:00.0")
     (observer,) = FakeObserver.made
-    assert (observer.gpu, watch.board) == ("0000:01:00.0", None)
+    assert (observer.gpu, watch.boards) == ("0000:01:00.0", [])
     cost = SamplingCost(readings=1, lost=0, seconds=0.0, fraction=0.0)
     found = telemetry_of(GpuFacts(name="Fake H100"), [], 0, every_ns=SECOND_NS, missing=(), cost=cost)
     observer.answer["telemetry"] = found.model_dump(mode="json")
@@ -149,7 +149,7 @@ def test_a_single_runs_energy_is_shared_by_what_it_served(gpu: FakeGpu, monkeypa
         assert recorder is not None
         assert driven is not None
         assert observer.asked == [(recorder.start_ns, driven.end_ns, result.model.inferences)]
-        assert recorder.board is observer.board
+        assert recorder.board is observer.boards[0]
         assert observer.described
         assert result.environment["gpu"]["name"] == "Fake H100"
     assert (observer.closed, gpu.closed) == (True, True)
@@ -212,9 +212,9 @@ def test_many_runs_have_one_observer(many: bool, gpu: FakeGpu) -> None:
             maker.open(config)
             assert maker.run(config).model.ok == 5
             (observer,) = FakeObserver.made
-            assert observer.board.standing().rows == 5
+            assert observer.boards[0].standing().rows == 5
             assert observer.finished == ([True] * number if many else [])
-            assert observer.board.standing().phase == PHASES.index("done" if many else "drain")
+            assert observer.boards[0].standing().phase == PHASES.index("done" if many else "drain")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.4])

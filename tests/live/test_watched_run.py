@@ -227,7 +227,7 @@ def test_the_observer_answers_and_ends() -> None:
     observer = Observer(Wishes(metrics="127.0.0.1:0"))
     observer.ready()
     observer.describe(RunFacts("r", "m", 2, 1, None, 0, None))
-    observer.board.enter("measure")
+    observer.boards[0].enter("measure")
     assert observer.telemetry(0, 1, 1) == {
         "telemetry": None,
         "why": "",

@@ -131,7 +131,9 @@ def _arm(point: str, numbers: list[signal.Signals]) -> None:
     send = _once(partial(_send, numbers))
     match point:
         case "measuring":
-            _before("loadtrt.lanes.session", "drive_with", lambda: _soon(numbers))
+            _before("loadtrt.lanes.together", "drive_with", lambda: _soon(numbers))
+        case "measuring several":
+            _before("loadtrt.lanes.together", "_turn", lambda: _soon(numbers))
         case "timing layers":
             from loadtrt.cli.voice import Voice
             from loadtrt.engines import onnx_profile

@@ -1,0 +1,61 @@
+"""Which engines may serve the models of one run: those that one process has room for, beside each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from loadtrt.errors import LoadtrtError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from loadtrt.asked.model import Model
+    from loadtrt.engines.engine import Engine
+
+
+def require_together(name: str, model: Model, others: Mapping[str, tuple[Model, Engine]]) -> None:
+    """Raise UsageError where a model cannot be loaded beside those that are open: of another TensorRT, or on another
+    GPU."""
+    for other, (asked, engine) in others.items():
+        if engine.info.kind != "tensorrt" or model.engine.startswith("simulated:"):
+            continue
+        if asked.device != model.device:
+            raise UsageError(
+                f"the models of a run use one GPU, and {other} has device {asked.device} and {name} {model.device}: "
+                "make a run on each"
+            )
+        _require_one_tensorrt(name, model, other, engine)
+
+
+def _require_one_tensorrt(name: str, model: Model, other: str, engine: Engine) -> None:
+    from loadtrt.engines.flavour import choose_flavour
+    from loadtrt.engines.plan import looks_like_plan, read_header
+
+    if not looks_like_plan(Path(model.engine)):
+        return
+    header, loaded = read_header(model.engine), f"{engine.info.flavour} {engine.info.version}"
+    try:
+        choose_flavour(header, engine.info.flavour, lean=model.lean_library is not None)
+    except LoadtrtError:
+        raise UsageError(
+            f"a process loads one TensorRT: {other} runs on {loaded}, which cannot run {name}, as {header.built_by} "
+            f"built {model.engine}: rebuild one of them with the other's version, or make a run of each"
+        ) from None
+
+
+def place_together(engines: Mapping[str, Engine]) -> None:
+    """Make engines that are open ready for one run, before lanes are allocated. Raises UsageError."""
+    on_tensorrt = {name: engine.info for name, engine in engines.items() if engine.info.kind == "tensorrt"}
+    modules = {name: f"{info.flavour} {info.version}" for name, info in on_tensorrt.items()}
+    for name, module in modules.items():
+        first = next(iter(modules))
+        if module != modules[first]:
+            raise UsageError(
+                f"a process loads one TensorRT: {first} runs on {modules[first]} and {name} on {module}: give one of "
+                "them the other's --module, or make a run of each"
+            )
+    if any(engine.info.kind == "simulated" for engine in engines.values()):
+        from loadtrt.engines.simulated_sharing import share_devices
+
+        share_devices(engines)
