@@ -11,7 +11,7 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
-from loadtrt.asked.fields import option_name
+from loadtrt.asked.fields import option_name, parse_sms
 from loadtrt.errors import UsageError
 from loadtrt.report.run_verdict import why_unrated
 from loadtrt.units import format_count, parse_rate
@@ -79,6 +79,11 @@ def _counts(text: str) -> tuple[int, ...]:
     return tuple(range(low, high + 1))
 
 
+def _sms(text: str) -> tuple[int | str, ...]:
+    """Counts of SMs, or a share of them."""
+    return (parse_sms(text),) if text.endswith("%") else _counts(text)
+
+
 def _rates(text: str) -> tuple[float, ...]:
     """(100.0, 550.0, 1000.0) of "100/s..1000/s:3"."""
     first, dots, rest = text.partition("..")
@@ -124,6 +129,7 @@ _READ = {
     "rate": _rates,
     "burstiness": _number,
     "max_queue": _places,
+    "sms": _sms,
 }
 
 

@@ -5,6 +5,7 @@ Every function of the runtime returns a status. `call` turns a bad one into a Cu
 
 from __future__ import annotations
 
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from loadtrt.errors import CudaError, EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 _HINTS = {
     "cudaErrorInsufficientDriver": "install the NVIDIA driver, or for drivers before R580 pip install 'loadtrt[cu12]'",
@@ -73,6 +74,17 @@ def close_all(handles: Iterable[Closes]) -> None:
             failures.append(error)
     if failures:
         raise failures[0]
+
+
+@contextmanager
+def closed_on_failure(*handles: Closes) -> Iterator[None]:
+    """Close the handles where the block fails, whose failure is the one to report."""
+    try:
+        yield
+    except BaseException:
+        with suppress(CudaError):
+            close_all(handles)
+        raise
 
 
 def device_count() -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from loadtrt.cuda.runtime import call, close_all, cudart, error_of
+from loadtrt.cuda.runtime import call, close_all, closed_on_failure, cudart, error_of
 from loadtrt.errors import CudaError, EngineError
 
 if TYPE_CHECKING:
@@ -25,6 +25,16 @@ class Stream:
             if priority is None
             else call("cudaStreamCreateWithPriority", flags, priority)
         )
+
+    def require_priority(self, priority: int | None) -> None:
+        """Raise EngineError, and destroy the stream, where it has another priority."""
+        if priority is None:
+            return
+        with closed_on_failure(self):
+            given = int(call("cudaStreamGetPriority", self.handle))
+            if given != priority:
+                made = f"CUDA made a stream of priority {given} where {priority} was asked for"
+                raise EngineError(f"{made}: leave --priority out")
 
     def __int__(self) -> int:
         return int(self.handle)

@@ -85,7 +85,7 @@ def open_engine(
 
         return load_simulated(options)
     if kind == _PLAN:
-        from loadtrt.engines.cuda_engine import load_tensorrt
+        from loadtrt.engines.plan_engine import load_tensorrt
 
         return load_tensorrt(options)
     if kind == _BUILT:
@@ -97,8 +97,8 @@ def open_engine(
 
 def _load_built(options: Model, say: Callable[[str], None] | None, status: Callable[[str], None] | None) -> Engine:
     """TensorRT's engine of a model, by way of a plan that is kept."""
-    from loadtrt.engines.cuda_engine import TensorRTEngine
     from loadtrt.engines.plan_cache import cached_plan
+    from loadtrt.engines.plan_engine import TensorRTEngine
     from loadtrt.engines.tensorrt import load_plan
 
     try:

@@ -13,7 +13,7 @@ from fake_cuda import FakeCuda
 from fake_driver import H200, FakeDriver
 from fake_tensorrt import World
 from loadtrt.asked.config import RunConfig
-from loadtrt.engines.cuda_engine import load_tensorrt
+from loadtrt.engines.plan_engine import load_tensorrt
 from loadtrt.engines.plan_profile import Profiled, ProfileLength, Watch
 from loadtrt.errors import CudaError, EngineError
 from tensorrt_bench import Bench
@@ -42,7 +42,7 @@ class _Machine:
         self.cuda = FakeCuda()
         self.driver = FakeDriver(self.cuda, monkeypatch)
         self.cuda.install(monkeypatch, "engines.plan_profile")
-        for name in ("cuda_engine", "placement"):
+        for name in ("plan_engine", "placement"):
             monkeypatch.setattr(f"loadtrt.engines.{name}.device_properties", lambda _: H200)
         monkeypatch.setattr("loadtrt.engines.cuda_engine.GpuClock", _Clock)
         self.engine: Any = None
@@ -144,8 +144,7 @@ def test_auxiliary_streams_that_stay_outside_are_told(monkeypatch: pytest.Monkey
     machine = _Machine(monkeypatch, tmp_path, aux_streams=1, takes_streams=False)
     engine = machine.allocate(contexts=4, partitions=2)
     assert [note for note in engine.info.notes if "auxiliary" in note] == [
-        "this TensorRT makes 1 auxiliary stream of each context on the whole GPU: that part of its work leaves the "
-        "partition"
+        "this TensorRT makes 1 auxiliary stream of each context itself: that part of its work leaves the partition"
     ]
     engine.close()
     engine = machine.allocate(contexts=4)

@@ -41,6 +41,7 @@ class FakeCuda:
     most_graphs: captures beyond this number are refused at their end.
     work_ns: how long a launch or `work` takes on the clock `now_ns`.
     elapsed_ms: what the driver tells of any two events.
+    priority_range: the least and the greatest priority; priorities: that of each stream.
     """
 
     def __init__(self) -> None:
@@ -50,6 +51,8 @@ class FakeCuda:
         self.captures, self.most_graphs = True, 1 << 20
         self.now_ns = self.work_ns = 0
         self.elapsed_ms = 0.001
+        self.priority_range = 0, -5
+        self.priorities: dict[int, int] = {}
         self.capturing = False
         self._handles = itertools.count(256, 256)
         self._stamps: dict[int, int] = {}
@@ -76,7 +79,13 @@ class FakeCuda:
         if name.startswith(_MAKES):
             handle = next(self._handles)
             self.alive.add(handle)
+            if name.startswith("cudaStreamCreate"):
+                self.priorities[handle] = arguments[1] if name.endswith("Priority") else 0
             return handle
+        if name == "cudaDeviceGetStreamPriorityRange":
+            return self.priority_range
+        if name == "cudaStreamGetPriority":
+            return self.priorities[arguments[0]]
         if name in FREES:
             self.alive.remove(arguments[0])
         elif name == "cudaStreamBeginCapture":

@@ -35,6 +35,7 @@ class FakeDriver:
     sms: of the GPU. step: SMs of the smallest group, of which groups have multiples. most: groups of one split at most.
     failing: the function that fails, with `status`, once `after` calls of it have worked.
     made: SMs of each green context that was made, in order; alive: handles of those that are not destroyed.
+    used: numbers of the splits whose groups green contexts are made of; parts of several splits overlap.
     owner: the green context of each stream, both by handle.
     """
 
@@ -44,6 +45,7 @@ class FakeDriver:
         self.made: list[int] = []
         self.alive: dict[int, int] = {}
         self.owner: dict[int, int] = {}
+        self.splits, self.used = 0, set[int]()
         cuda_runtime.install(monkeypatch, *MODULES)
         monkeypatch.setattr(cuda.bindings, "driver", self, raising=False)
         monkeypatch.delenv("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", raising=False)
@@ -79,12 +81,18 @@ class FakeDriver:
             return Status(1), [], 0, None
         size = -(-max(least, 1) // self.step) * self.step
         made = min(count, total // size, self.most)
+        self.splits += 1
         groups = [_resource(size) if place < made else _resource(0, 0) for place in range(count)]
-        return self._status("cuDevSmResourceSplitByCount"), groups, made, _resource(total - made * size)
+        rest = _resource(total - made * size)
+        for group in (*groups, rest):
+            group.split = self.splits
+        return self._status("cuDevSmResourceSplitByCount"), groups, made, rest
 
     def cuDevResourceGenerateDesc(self, groups: list[Any], count: int) -> tuple[Status, Any]:  # noqa: N802
         assert [group.type for group in groups] == [1] * count
-        return self._status("cuDevResourceGenerateDesc"), groups[0]
+        assert len({id(group) for group in groups}) == count
+        self.used |= {group.split for group in groups}
+        return self._status("cuDevResourceGenerateDesc"), _resource(sum(group.sm.smCount for group in groups))
 
     def cuGreenCtxCreate(self, description: Any, gpu: int, flags: int) -> tuple[Status, int]:  # noqa: N802
         assert (gpu, flags) == (0, 1)
@@ -96,14 +104,21 @@ class FakeDriver:
         return status, handle
 
     def cuGreenCtxStreamCreate(self, green: int, flags: int, priority: int) -> tuple[Status, int]:  # noqa: N802
-        assert (flags, priority) == (1, 0)
+        assert flags == 1
         assert green in self.alive
         status = self._status("cuGreenCtxStreamCreate")
         if status:
             return status, 0
         handle = self.cuda.call("cudaStreamCreate")
-        self.owner[handle] = green
+        self.owner[handle], self.cuda.priorities[handle] = green, priority
         return status, handle
+
+    def cuStreamGetGreenCtx(self, stream: int) -> tuple[Status, int]:  # noqa: N802
+        return self._status("cuStreamGetGreenCtx"), self.owner.get(stream, 0)
+
+    def cuGreenCtxGetDevResource(self, green: int, kind: int) -> tuple[Status, Any]:  # noqa: N802
+        assert kind == 1
+        return self._status("cuGreenCtxGetDevResource"), _resource(self.alive[green])
 
     def cuGreenCtxDestroy(self, green: int) -> tuple[Status]:  # noqa: N802
         left = [stream for stream, owner in self.owner.items() if owner == green and stream in self.cuda.alive]
