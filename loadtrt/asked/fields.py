@@ -121,6 +121,14 @@ def _priority(value: object) -> int | str:
     )
 
 
+def priority_number(asked: int | str, least: int, greatest: int) -> int | None:
+    """A priority as a device has them, of which the greatest is the lowest number; None where it is not one of them.
+    Low is that of plain streams; normal is between it and high."""
+    if isinstance(asked, str):
+        return {"high": greatest, "normal": int((least + greatest) / 2), "low": least}[asked]
+    return asked if greatest <= asked <= least else None
+
+
 def _one_or_many(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 

@@ -58,7 +58,9 @@ class Model(Strict):
     """A model of a run: an engine with its options, its lanes, its load, its requests and its objectives."""
 
     engine: Source = _engine(
-        ..., "What serves: a plan, an .onnx file, zoo:googlenet, or simulated:KEY=VALUE,… (simulated:null)."
+        ...,
+        "What serves: a plan, an .onnx file, zoo:googlenet, simulated:KEY=VALUE,… (simulated:null), or "
+        "stressor:RESOURCE (dram, l2, pcie, sm), which loads a GPU beside a model.",
     )
     on: Literal["auto", "tensorrt", "onnxruntime"] = _engine("auto", "Runtime that executes the engine.")
     module: str | None = _engine(

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from loadtrt.cuda.driver import bindings, call_driver
 from loadtrt.cuda.runtime import close_all, closed_on_failure, cudart, versions
 from loadtrt.cuda.stream import Stream
 from loadtrt.errors import CudaError, EngineError
@@ -253,10 +254,8 @@ def _split(whole: Any, count: int, sms: int) -> tuple[list[Any], Any]:
 
 @cache
 def _driver() -> Any:
-    """The module `cuda.bindings.driver`. Raises EngineError where it cannot make partitions."""
-    cudart()  # says how to install the bindings
-    from cuda.bindings import driver
-
+    """The driver's bindings. Raises EngineError where they cannot make partitions."""
+    driver = bindings()
     if not all(hasattr(driver, name) for name in _NEEDED):
         raise EngineError(
             "partitions need cuda-bindings 12.9 or newer: pip install -U 'loadtrt[cu13]' (for drivers before R580 "
@@ -270,18 +269,12 @@ def _resource_type() -> Any:
 
 
 def _call(name: str, *args: Any) -> Any:
-    """The value of a call of the driver; a tuple of several. Raises CudaError for a bad status, EngineError where the
-    installed driver has no such function."""
-    driver = _driver()
+    """As `call_driver`. Raises EngineError where the installed driver has no such function."""
+    _driver()
     try:
-        status, *values = getattr(driver, name)(*args)
+        return call_driver(name, *args)
     except RuntimeError:  # how the bindings say so
         raise EngineError(
             f"partitions need a driver of CUDA 12.5 or newer, and this one is of CUDA {versions()[0]}: update it, or "
             "leave --partitions and --sms out"
         ) from None
-    if status != 0:
-        explanation = driver.cuGetErrorString(status)[1]
-        text = explanation.decode() if isinstance(explanation, bytes) else str(explanation)
-        raise CudaError(name, getattr(status, "name", str(status)), text)
-    return values[0] if len(values) == 1 else tuple(values) or None

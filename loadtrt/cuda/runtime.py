@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
-from loadtrt.errors import CudaError, EngineError
+from loadtrt.errors import CudaError, EngineError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -93,6 +93,17 @@ def device_count() -> int:
     Raises CudaError without a driver or GPU, EngineError without the bindings.
     """
     return int(call("cudaGetDeviceCount"))
+
+
+def use_device(index: int) -> None:
+    """Make this GPU the calling thread's. Raises UsageError where there is none of this number, and as device_count."""
+    count = device_count()
+    if index >= count:
+        raise UsageError(
+            f"--device {index} does not exist; CUDA sees {count} GPU{'' if count == 1 else 's'}, "
+            + (f"numbered 0 to {count - 1}" if count > 1 else "number 0")
+        )
+    call("cudaSetDevice", index)
 
 
 def has_gpu() -> bool:

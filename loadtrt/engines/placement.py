@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from loadtrt.asked.fields import priority_number
 from loadtrt.cuda.partitions import Partitions, Share, split
 from loadtrt.cuda.runtime import call, closed_on_failure, device_properties
 from loadtrt.errors import EngineError, UsageError
@@ -82,6 +83,9 @@ def placements(models: Mapping[str, Model]) -> dict[str, Placement]:
     """The share of the GPU of each model of a run, by its name: one split of the GPU's SMs for all, where one asks for
     any. Raises EngineError, and UsageError where options contradict each other."""
     shares = {name: Share(model.partitions, model.sms) for name, model in models.items()}
+    parted = any(share.asks for share in shares.values())
+    if not parted and all(model.priority is None for model in models.values()):
+        return {name: Placement() for name in models}
     several = len(models) > 1
     for name, share in shares.items() if several else ():
         if share.count > 1 and share.sms is None:
@@ -92,7 +96,6 @@ def placements(models: Mapping[str, Model]) -> dict[str, Placement]:
     priorities = {
         name: None if model.priority is None else _priority(device, model.priority) for name, model in models.items()
     }
-    parted = any(share.asks for share in shares.values())
     parts = split(device, shares) if parted else {}
     made = {name: Placement(parts.get(name), priorities[name]) for name in models}
     for name, model in models.items():
@@ -117,12 +120,10 @@ def _range() -> tuple[int, int]:
 
 
 def _priority(device: DeviceProperties, asked: int | str) -> int:
-    """The number of a priority. Low is that of plain streams, and normal is between low and high."""
     least, greatest = _range()
     if least == greatest:
         raise EngineError(f"{device.name} has one priority for all streams: leave --priority out")
-    if isinstance(asked, str):
-        return {"high": greatest, "normal": int((least + greatest) / 2), "low": least}[asked]
-    if not greatest <= asked <= least:
+    number = priority_number(asked, least, greatest)
+    if number is None:
         raise EngineError(f"--priority {asked}: {device.name} has {least}, the least, to {greatest}, the greatest")
-    return asked
+    return number

@@ -197,13 +197,21 @@ def test_a_profile_computes_on_the_partition(monkeypatch: pytest.MonkeyPatch, tm
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (("--engine", "simulated:null", "--sms", "8"), 2, "--sms is for TensorRT plans"),
+        (("--engine", "simulated:null", "--sms", "8"), 2, "simulated:null has no device to share: leave --sms out"),
+        (("--engine", "simulated:null", "--priority", "high"), 2, "no device to share: leave --priority out"),
+        (("--engine", "simulated:device=g", "--sms", "8"), 2, "no 8 SMs to count: write --sms as a share, such as 25%"),
+        (("--engine", "simulated:device=g", "--priority", "-6"), 2, "priorities 0, the least, to -5, the greatest"),
+        (("--engine", "simulated:", "--sms", "25%"), 2, "a device that models share: add device=gpu0"),
+        (("--engine", "simulated:device=g,part=0.5", "--sms", "25%"), 2, "part is given, and --sms says it again"),
         (("--engine", "simulated:null", "--partitions", "2", "--contexts", "2"), 2, "--partitions is for TensorRT"),
         (("--engine", "zoo:googlenet", "--on", "onnxruntime", "--sms", "8"), 2, "not for models on ONNX Runtime"),
         (("--engine", "simulated:null", "--partitions", "8"), 2, "--partitions 8 needs as many contexts: give --cont"),
         (("--engine", "simulated:null", "--partitions", "0"), 2, "--partitions"),
         (("--engine", "simulated:null", "--sms", "0"), 2, "--sms"),
-        (("--engine", "simulated:null", "--sms", "half"), 2, "--sms"),
+        (("--engine", "simulated:null", "--sms", "half"), 2, "'half' is no part of a GPU: write a number of SMs"),
+        (("--engine", "simulated:null", "--sms", "101%"), 2, "up to 100%, such as 25%"),
+        (("--engine", "simulated:null", "--priority", "up"), 2, "'up' is no priority: write high, normal, low, or"),
+        (("--engine", "zoo:googlenet", "--on", "onnxruntime", "--priority", "high"), 2, "not for models on ONNX Run"),
     ],
 )
 def test_what_no_partition_is_for_is_one_sentence(arguments: tuple[str, ...], code: int, words: str) -> None:
