@@ -41,7 +41,10 @@ class FakeCuda:
     most_graphs: captures beyond this number are refused at their end.
     work_ns: how long a launch or `work` takes on the clock `now_ns`.
     elapsed_ms: what the driver tells of any two events.
-    priority_range: the least and the greatest priority; priorities: that of each stream.
+    priority_range: the least and the greatest priority.
+    attributes: of the device.
+    copies: the arguments of each that a runtime's call made; each takes so many `ns_per_byte` of the clock.
+    priorities: that of each stream; clamped: what is told of all of them instead.
     """
 
     def __init__(self) -> None:
@@ -53,6 +56,10 @@ class FakeCuda:
         self.elapsed_ms = 0.001
         self.priority_range = 0, -5
         self.priorities: dict[int, int] = {}
+        self.clamped: int | None = None
+        self.attributes = {"shared": 232_448, "l2": 50 << 20}
+        self.copies: list[tuple[Any, ...]] = []
+        self.ns_per_byte = 0.0
         self.capturing = False
         self._handles = itertools.count(256, 256)
         self._stamps: dict[int, int] = {}
@@ -84,8 +91,10 @@ class FakeCuda:
             return handle
         if name == "cudaDeviceGetStreamPriorityRange":
             return self.priority_range
+        if name == "cudaDeviceGetAttribute":
+            return self.attributes[arguments[0]]
         if name == "cudaStreamGetPriority":
-            return self.priorities[arguments[0]]
+            return self.priorities[arguments[0]] if self.clamped is None else self.clamped
         if name in FREES:
             self.alive.remove(arguments[0])
         elif name == "cudaStreamBeginCapture":
@@ -97,6 +106,9 @@ class FakeCuda:
             self._stamps[arguments[0]] = self.now_ns
         elif name == "cudaGraphLaunch":
             self.work()
+        elif name == "cudaMemcpyAsync":
+            self.copies.append(arguments)
+            self.now_ns += round(arguments[2] * self.ns_per_byte)
         return None
 
     def step(self, name: str) -> Callable[..., int]:
@@ -131,7 +143,12 @@ class FakeCuda:
             cudaEventBlockingSync=1,
             cudaError_t=_Status,
             cudaGetErrorString=lambda _: (0, b"as planned"),
-            cudaMemcpyKind=SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2),
+            cudaMemcpyKind=SimpleNamespace(
+                cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2, cudaMemcpyDeviceToDevice=3
+            ),
+            cudaDeviceAttr=SimpleNamespace(
+                cudaDevAttrMaxSharedMemoryPerBlockOptin="shared", cudaDevAttrL2CacheSize="l2"
+            ),
             cudaStreamCaptureMode=SimpleNamespace(cudaStreamCaptureModeThreadLocal=1),
             cudaStreamEndCapture=end_capture,
             cudaGetLastError=lambda: (0,),
