@@ -20,6 +20,7 @@ from loadtrt.units import SECOND_NS
 
 DEFAULT_DURATION_NS = 10 * SECOND_NS
 PRECISE_DURATION_NS = 60 * SECOND_NS  # at the most: reaching the precision ends the run earlier
+MOST_MODELS = 64  # each has a board of 110 MiB, which fills as it is measured
 # What a run of several models cannot have.
 _OF_ONE_MODEL = ("profile", "export_times", "export_profile", "export_layer_info", "export_output")
 

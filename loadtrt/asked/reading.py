@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from loadtrt.asked.config import RunConfig, model_name
+from loadtrt.asked.config import MOST_MODELS, RunConfig, model_name
 from loadtrt.asked.declaring import shown_as
 from loadtrt.asked.faults import MOST_FAULTS, fault_of, joined
 from loadtrt.asked.fields import option_name
@@ -137,13 +137,18 @@ def _config_of(
     several: bool = False,
     base: bool = False,
 ) -> RunConfig:
-    of_file, of_line = _models(data, source), _models(options, "the options")
+    given = {key: value for key, value in options.items() if value is not None}
+    of_file, of_line = _models(data, source), _models(given, "the options")
     file = {key: value for key, value in data.items() if key != "models"}
     _require_known(file, FIELDS, source)
-    given = {key: value for key, value in options.items() if value is not None and key != "models"}
+    given.pop("models", None)
     _require_known(given, FIELDS, "the options")
     _require_utf8(given)
+    for name, model in of_line.items():
+        _require_utf8({"model": name, **model})
     names = list({**of_file, **of_line}) or [""]
+    if len(names) > MOST_MODELS:
+        raise UsageError(f"{source}: {len(names)} models are too many: a run has {MOST_MODELS} at most")
     if len(names) > 1 and not several:
         raise UsageError(_ONE_MODEL.format(", ".join(names)))
     if "engine" in given and any("engine" in model for model in (*of_file.values(), *of_line.values()) if names[1:]):
@@ -171,7 +176,7 @@ def _config_of(
         config = RunConfig.model_validate({**merged_run, "models": named})
     except ValidationError as error:
         faults += [fault_of(item, given, source, bool(data.get("models"))) for item in error.errors()]
-    if faults:
+    if faults := list(dict.fromkeys(faults)):  # an option of all models is wrong once
         raise UsageError(joined(faults, len(faults)))
     for asked in config.models.values():  # not where a result is read, which may be elsewhere
         asked.load.require()
@@ -217,7 +222,7 @@ def _require_utf8(given: dict[str, Any]) -> None:
 
 
 def _models(data: dict[str, Any], source: str) -> dict[str, dict[str, Any]]:
-    models = data.get("models") or {}
+    models = data.get("models", {})
     if not isinstance(models, dict) or not all(isinstance(model, dict) for model in models.values()):
         raise UsageError(f"{source}: models must hold names, each with the options of a model, such as engine: g.plan")
     read = {str(name): _with_underscores(model, f"{source}: models.{name}") for name, model in models.items()}

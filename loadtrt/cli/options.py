@@ -218,8 +218,8 @@ def table() -> str:
         "without its dashes, with `_` for `-`. A file has at most 1 MiB of YAML, 32 levels, 50 000 values; an alias",
         "counts as all that it repeats. The longest TIME is ten years; rates are 1e-9/s to 1e12/s, sizes below 2^63",
         "bytes; the greatest number that an option takes is in `loadtrt schema config`. What is not repeatable is",
-        "given once. The command line alone has `run --latency` and `run --repeat` ([measuring](measuring.md)), and",
-        "ENGINE without `--engine`: `loadtrt run googlenet16.trt`.",
+        "given once. The command line alone has `run --latency` and `run --repeat` ([measuring](measuring.md)), `run",
+        "--model` ([several models](several-models.md)), and ENGINE without `--engine`: `loadtrt run googlenet16.trt`.",
     ]
     for group in GROUPS:
         if keys_of(group):

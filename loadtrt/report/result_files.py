@@ -86,9 +86,9 @@ class ResultFile:
 def read_file(path: Path) -> ResultFile:
     """A file with its kind; FILE:MODEL is one model of a run of several. Raises UsageError for a file that is missing,
     is not JSON, or has no known kind."""
-    file, colon, model = str(path).rpartition(":")
-    if colon and not path.exists() and Path(file).exists():
-        named = replace(read_file(Path(file)), path=path, model=model)
+    file, model = _with_model(path)
+    if model is not None:
+        named = replace(read_file(file), path=path, model=model)
         if named.kind is not Kind.RUN:
             raise UsageError(f"{file} is {named.kind}, which has no models: leave :{model} out")
         return named
@@ -106,6 +106,13 @@ def read_file(path: Path) -> ResultFile:
             what = "not JSON: give a result that --json wrote" if text.strip() else "empty; export it again"
         raise UsageError(f"{path} is {what}") from None
     return ResultFile(path, _kind_of(path, content), content)
+
+
+def _with_model(path: Path) -> tuple[Path, str | None]:
+    """The file and the model of FILE:MODEL; None where the whole is a name of a file."""
+    text = str(path)
+    colons = [place for place, sign in enumerate(text) if sign == ":"] if not path.exists() else []
+    return next(((Path(text[:at]), text[at + 1 :]) for at in colons if Path(text[:at]).is_file()), (path, None))
 
 
 def content_of(source: Path | ResultFile, kind: Kind) -> tuple[Path, Any]:
