@@ -27,7 +27,8 @@ Resource = Literal["dram", "l2", "pcie", "sm"]
 RESOURCES: tuple[Resource, ...] = get_args(Resource)
 OUTPUT_BYTES = 64  # the input is copied to the output, so that outputs can be verified
 _PCIE_BYTES = 4 << 20
-_TRIES, _UNITS = 3, 4  # of calibration
+_TRIES, _MOST_TRIES, _UNITS = 3, 200, 4  # of calibration
+_SETTLING_NS = 50_000_000  # of work, in which an idle GPU raises its clocks
 _THREADS = 128
 # Blocks of `spin` have an SM each: they take all of its shared memory, of which each block of any kernel needs some
 # from compute capability 8.0 on.
@@ -250,12 +251,12 @@ def _copy(to: int, source: int, nbytes: int, way: str, stream: int) -> None:
 
 
 def _fastest(stream: Stream, start: Event, end: Event, work: Any) -> int:
-    """How many ns the fastest of a few tries takes; the first one loads kernels and touches memory."""
-    took = []
-    for _ in range(1 + _TRIES):
+    """How many ns the fastest of several tries takes; the first ones load kernels and raise clocks."""
+    took: list[int] = []
+    while len(took) < _TRIES or (sum(took) < _SETTLING_NS and len(took) < _MOST_TRIES):
         call("cudaEventRecord", start.handle, stream.handle)
         work(int(stream))
         call("cudaEventRecord", end.handle, stream.handle)
         stream.synchronize()
         took.append(elapsed_ns(start, end))
-    return max(1, min(took[1:]))
+    return max(1, min(took))

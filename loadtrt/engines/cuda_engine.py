@@ -46,7 +46,8 @@ _SPIN_NS = 100_000_000  # of machine code: Python is cold after it, and a turn t
 class Context(TakesStreams, Protocol):
     """What computes requests of one part of an engine, on one lane: see engines/context.py."""
 
-    enqueue: Callable[[int], bool]
+    @property
+    def enqueue(self) -> Callable[[int], bool]: ...
 
     def bind(self, name: str, address: int) -> None: ...
 
@@ -63,8 +64,11 @@ class Source(Protocol):
     weights_bytes, context_bytes: device memory of the engine and of one context; None where it is not known.
     """
 
-    weights_bytes: int | None
-    context_bytes: int | None
+    @property
+    def weights_bytes(self) -> int | None: ...
+
+    @property
+    def context_bytes(self) -> int | None: ...
 
     def context(self, stream: int, part: int = 0) -> Context: ...
 

@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 class TakesStreams(Protocol):
     """An execution context that may compute on streams beside that of its enqueue."""
 
-    auxiliary_streams: int
-    takes_streams: bool
+    @property
+    def auxiliary_streams(self) -> int: ...
+
+    @property
+    def takes_streams(self) -> bool: ...
 
     def compute_on(self, streams: list[int]) -> None: ...
 

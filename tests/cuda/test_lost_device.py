@@ -74,7 +74,8 @@ class Engine(TensorRTEngine):
         self._queue, self.ways, self.way = None, (), None
         self._lanes, self._contexts, self._streams, self._inputs = [], [], [], []
         self._placement = Placement()
-        self._plan = self._source = SimpleNamespace(close=lambda: None, open=SimpleNamespace(logged=tuple))
+        self._plan: Any = SimpleNamespace(close=lambda: None, open=SimpleNamespace(logged=tuple))
+        self._source = self._plan
 
     def memory(self, inputs: Any) -> MemoryBill:  # see Engine
         return MemoryBill(2, 2, 0, 0, 0, 0, inputs_bytes=0, free_bytes=None)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gpu_machine import GpuMachine
+from loadtrt.asked.config import RunConfig
+from loadtrt.engines.open import open_engine
 from loadtrt.engines.placed_together import place_together
 from loadtrt.errors import EngineError, UsageError
 
@@ -71,6 +73,28 @@ def test_engines_close_in_any_order(machine: GpuMachine, order: str, many: bool)
         engines[name].close()
         engines[name].close()
     assert (machine.driver.alive, machine.cuda.alive) == ({}, set())
+
+
+@pytest.mark.parametrize("stressor", [False, True])
+def test_what_was_loaded_into_a_partition_is_unloaded_before_it_goes(
+    machine: GpuMachine, monkeypatch: pytest.MonkeyPatch, stressor: bool
+) -> None:
+    """Law: the engine, with the kernels that it has loaded, is freed before the partitions on which they ran."""
+    monkeypatch.setattr("loadtrt.engines.stressor_engine.use_device", lambda _: None)
+    engine: Any = machine.open(partitions=2, contexts=2)
+    if stressor:
+        engine = open_engine(RunConfig.of(engine="stressor:sm", partitions=2, contexts=2).model)
+    engine._pin = lambda *_: {"data": 256, "x": 256}
+    engine.allocate([{}])
+    destroy, destroyed = machine.driver.cuGreenCtxDestroy, []
+
+    def watched(green: int) -> Any:
+        destroyed.append(any(machine.driver.libraries) if stressor else engine._plan.open.engine is not None)
+        return destroy(green)
+
+    monkeypatch.setattr(machine.driver, "cuGreenCtxDestroy", watched)
+    engine.close()
+    assert destroyed == [False, False]
 
 
 @pytest.mark.parametrize(
