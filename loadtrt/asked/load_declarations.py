@@ -40,7 +40,7 @@ class LoadOptions(Strict):
     bursts: Annotated[str, kept(parse_bursts)] | None = load_option(
         None,
         "Bursts and pauses: 1s/4s makes all requests of --rate due within 1 s of each 5 s.",
-        commands=SEARCHES,
+        commands="sweep capacity",
         metavar="ON/OFF",
     )
     stages: Annotated[str, kept(parse_stages), TEXT_OR_LIST] | None = load_option(

@@ -166,6 +166,8 @@ def _resources(gpu: str, whole: Any, shares: Mapping[str, Share]) -> dict[str, l
     if not sizes:
         (share,) = shares.values()
         return {name: [[group] for group in _equal(gpu, whole, share, least)] for name in shares}
+    if (rest_of := _exactly_the_rest(shares, sizes, total)) is not None:
+        del sizes[rest_of]
     unit = math.gcd(*sizes.values())
     if _rounded(whole, unit) != unit:  # groups of 4 SMs or more in steps of 2, say: 4 and 6 are not of one split
         sizes = {name: -(-size // least) * least for name, size in sizes.items()}
@@ -193,6 +195,15 @@ def _resources(gpu: str, whole: Any, shares: Mapping[str, Share]) -> dict[str, l
         else:
             parts[name] = [[rest]]
     return parts
+
+
+def _exactly_the_rest(shares: Mapping[str, Share], sizes: Mapping[str, int], total: int) -> str | None:
+    """The model that asks for just what others leave, which may be of no size that groups have: 32 + 100 of 132."""
+    for name, share in shares.items() if len(sizes) == len(shares) > 1 else ():
+        others = sum(shares[other].count * size for other, size in sizes.items() if other != name)
+        if share.count == 1 and share.sms == total - others != sizes[name]:
+            return name
+    return None
 
 
 def _times(count: int) -> str:

@@ -33,6 +33,8 @@ def _sizes(made: Mapping[str, Partitions]) -> dict[str, tuple[int, int]]:
         ({"a": Share(1, 32), "b": Share()}, {"a": (1, 32), "b": (1, 100)}),
         ({"b": Share(), "a": Share(1, 32), "c": Share()}, {"a": (1, 32), "b": (1, 100), "c": (1, 100)}),
         ({"a": Share(1, 64), "b": Share(1, 64)}, {"a": (1, 64), "b": (1, 64)}),
+        ({"a": Share(1, 32), "b": Share(1, 100)}, {"a": (1, 32), "b": (1, 100)}),  # exactly what is left
+        ({"a": Share(1, 68), "b": Share(2, 32)}, {"a": (1, 68), "b": (2, 32)}),
         ({"a": Share(1, 96), "b": Share(1, 32)}, {"a": (1, 96), "b": (1, 32)}),
         ({"a": Share(1, 16), "b": Share(1, 40), "c": Share()}, {"a": (1, 16), "b": (1, 40), "c": (1, 76)}),
         ({"a": Share(2, 16), "b": Share(1, 64)}, {"a": (2, 16), "b": (1, 64)}),
@@ -53,6 +55,7 @@ def test_each_model_has_what_it_asked_for(
     assert list(made) == list(shares)
     assert len(driver.used) == 1
     apart = sum(count * sms for name, (count, sms) in sizes.items() if shares[name].sms is not None)
+    assert apart <= 132
     left = {sms for name, (_, sms) in sizes.items() if shares[name].sms is None}
     assert left <= {132 - apart}
     assert sorted(driver.made) == sorted(sms for count, sms in sizes.values() for _ in range(count))

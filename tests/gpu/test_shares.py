@@ -40,8 +40,11 @@ def _half() -> int:
 
 
 def _run(plans: Mapping[str, tuple[Path | str, dict[str, Any]]], **options: Any) -> RunResult:
-    models = {name: {"engine": str(plan), **own} for name, (plan, own) in plans.items()}
-    return loadtrt.run(models=models, allow_host_code=True, **{**SECOND, **options})
+    models = {
+        name: {"engine": str(engine), **own, **({} if isinstance(engine, str) else {"allow_host_code": True})}
+        for name, (engine, own) in plans.items()
+    }
+    return loadtrt.run(models=models, **{**SECOND, **options})
 
 
 def _ns(result: RunResult, model: str, metric: str, percentile: str = "p50") -> float:
