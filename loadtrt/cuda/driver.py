@@ -67,7 +67,6 @@ def functions() -> Functions:
     return Functions(**found)
 
 
-@cache
 def bindings() -> Any:
     """The module `cuda.bindings.driver`. Raises EngineError where cuda-python is not installed."""
     cudart()

@@ -167,6 +167,7 @@ class CudaEngine:
                     lanes=self.contexts,
                     submit=self.asked.submit,
                     make_stream=make_stream,
+                    look=placement.look,
                 )
             )
             if self.asked.graph and not graph:

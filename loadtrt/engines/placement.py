@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Protocol
 
 from loadtrt.asked.fields import priority_number
 from loadtrt.cuda.partitions import Partitions, Share, split
 from loadtrt.cuda.runtime import call, closed_on_failure, device_properties
-from loadtrt.errors import EngineError, UsageError
+from loadtrt.cuda.stream import captured_kernels
+from loadtrt.errors import CudaError, EngineError, UsageError
 from loadtrt.units import plural
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ class Placement:
         self.mode: dict[str, str] = {} if partitions is None else {"partitions": partitions.text}
         self.notes: list[str] = []
         self._partitions = partitions
+        self._captured = self._outside = 0  # kernels
 
     @property
     def sms(self) -> int | None:
@@ -74,6 +77,21 @@ class Placement:
         with closed_on_failure(*streams):
             context.compute_on([int(stream) for stream in streams])
         return streams
+
+    def look(self, graph: Any) -> None:
+        """Count the kernels of a graph that was captured for a lane which are not where and as urgent as the others: on
+        streams that TensorRT makes inside (Myelin's). Where CUDA does not tell, nothing is said."""
+        if self._partitions is None and self.priority is None:
+            return
+        try:
+            kernels = captured_kernels(graph)
+        except (CudaError, RuntimeError):
+            return
+        ((usual, _),) = Counter(kernels).most_common(1) or [((0, 0), 0)]
+        self._captured += len(kernels)
+        self._outside += sum(kernel != usual for kernel in kernels)
+        if self._outside:
+            self.mode["kernels outside"] = f"{self._outside} of {self._captured}"
 
     def close(self) -> None:
         """Destroy the partitions, after all streams on them. Safe to call twice."""

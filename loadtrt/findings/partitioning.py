@@ -50,14 +50,19 @@ def unpartitioned(result: RunResult) -> Finding | None:
 def outside_share(result: RunResult) -> Finding | None:
     """A share of the GPU that a part of the plan's work does not keep to, as TensorRT chooses the streams of it."""
     engine = result.model.engine
-    outside = engine.mode.get("auxiliary streams", "").removesuffix(" outside")
-    if not outside:
+    streams, kernels = engine.mode.get("auxiliary streams", ""), engine.mode.get("kernels outside", "")
+    evidence = []
+    if streams:
+        count = plural(int(streams.removesuffix(" outside")), "auxiliary stream")
+        evidence.append(f"each context computes on {count} that {engine.flavour} {engine.version} makes itself")
+    if kernels:
+        evidence.append(f"{kernels} kernels of its CUDA graphs have another priority or other SMs")
+    if not evidence:
         return None
     share = " and ".join(key for key in ("partitions", "priority") if key in engine.mode)
     return Finding(
         kind="outside-share",
-        evidence=f"each context computes on {plural(int(outside), 'auxiliary stream')} that {engine.flavour} "
-        f"{engine.version} makes itself, on the whole GPU and with the priority of plain streams",
+        evidence="; ".join(evidence),
         cause=f"its share ({share}) is that of a part of the plan's work alone, so that neighbours meet the rest of it",
-        remedy="build the plan with --max-aux-streams 0",
+        remedy="build the plan with --max-aux-streams 0; streams inside fused layers are TensorRT's own",
     )

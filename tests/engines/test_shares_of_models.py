@@ -181,3 +181,51 @@ def test_what_escapes_is_told(
         f"that part of its work {words}"
     ]
     engine.close()
+
+
+@pytest.mark.parametrize(
+    ("nodes", "told"),
+    [
+        ([(0, -5, 7)] * 3 + [(2, 0, 1)], None),  # other nodes than kernels are copies and events
+        ([(0, -5, 7)] * 3 + [(0, 0, 7)], "1 of 4"),
+        ([(0, -5, 7)] * 3 + [(0, -5, 1), (0, 0, 1)], "2 of 5"),
+        ([(0, 0, 7)] * 3, None),  # CUDA does not tell
+        ([], None),
+    ],
+)
+def test_kernels_on_streams_of_tensorrt_are_counted(
+    machine: GpuMachine, nodes: list[tuple[int, int, int]], told: str | None
+) -> None:
+    """Law: of the kernels that were captured, those that differ from most in priority or context; where all are alike
+    nothing is said."""
+    machine.cuda.nodes = nodes
+    engine = machine.allocate(priority="high", sms=32, input_sets=1, buffers=1, copies=False)
+    assert engine.info.mode.get("kernels outside") == told
+    engine.close()
+
+
+def test_kernels_that_cuda_does_not_tell_of_are_no_error(machine: GpuMachine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Law: an old driver, and a call that fails, leave the lane as it is, with its graph."""
+    machine.cuda.nodes = [(0, -5, 7)]
+    for failure in ("cuGraphKernelNodeGetParams", ""):
+        machine.driver.failing = failure
+        if not failure:
+            monkeypatch.delattr(type(machine.driver), "cuGraphKernelNodeGetParams")
+            monkeypatch.setattr(machine.driver, "cuGraphKernelNodeGetParams", _missing, raising=False)
+        engine = machine.allocate(priority="high")
+        assert engine.info.mode["graph"] == "yes"
+        assert "kernels outside" not in engine.info.mode
+        engine.close()
+
+
+def _missing(*_: Any) -> None:
+    raise RuntimeError("function not found")
+
+
+def test_without_a_share_no_graph_is_looked_into(machine: GpuMachine) -> None:
+    """Law: a run without these options makes no call more."""
+    machine.cuda.nodes = [(0, 0, 1), (0, -5, 1)]
+    engine = machine.allocate()
+    assert not [name for name in machine.cuda.calls if name.startswith("cudaGraphGetNodes")]
+    assert "kernels outside" not in engine.info.mode
+    engine.close()

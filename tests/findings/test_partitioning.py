@@ -107,4 +107,7 @@ def test_work_outside_of_its_share_is_told(mode: dict[str, str], words: str) -> 
     assert "2 auxiliary streams that tensorrt 10 makes itself" in found.evidence
     assert found.cause.startswith(words)
     assert "--max-aux-streams 0" in found.remedy
+    inside = _of(run_of(engine=engine(mode={**mode, "kernels outside": "3 of 57"})), "outside-share")
+    assert inside is not None
+    assert inside.evidence == "3 of 57 kernels of its CUDA graphs have another priority or other SMs"
     assert _of(run_of(engine=engine(mode=mode)), "outside-share") is None

@@ -15,6 +15,7 @@ from command_line import loadtrt as command
 from loadtrt.asked.config import RunConfig
 from loadtrt.cuda.partitions import Share, _driver, split
 from loadtrt.cuda.runtime import call, device_properties
+from loadtrt.cuda.stream import Graph, captured_kernels
 from loadtrt.engines.open import open_engine
 from loadtrt.engines.placed_together import place_together
 from loadtrt.load.inputs import make_inputs
@@ -95,6 +96,19 @@ def test_streams_have_the_priority(allocated: Any, sms: int | None, word: str, e
     assert {call("cudaStreamGetPriority", stream) for stream in _computing(engines["a"])} == {wanted}
     assert {call("cudaStreamGetPriority", stream) for stream in _computing(engines["b"])} == {0}
     assert engines["a"].info.mode["priority"].startswith(f"{word}, {wanted} of ")
+
+
+@pytest.mark.parametrize("sms", [None, 32])
+def test_captured_kernels_have_the_priority_and_one_context(allocated: Any, sms: int | None) -> None:
+    """As CUDA tells of the nodes of a graph that is captured here: this plan has no streams inside."""
+    engine = allocated({"priority": "high", "sms": sms}, {})["a"]
+    context, stream, found = engine._contexts[0], engine._streams[0], []
+    Graph.capture(stream, lambda: context.enqueue(int(stream)), lambda graph: found.extend(captured_kernels(graph)))
+    greatest = call("cudaDeviceGetStreamPriorityRange")[1]
+    assert len(found) > 10
+    assert {priority for priority, _ in found} == {greatest}, found
+    assert len({context for _, context in found}) == 1, found
+    assert "kernels outside" not in engine.info.mode
 
 
 def test_streams_of_two_models_belong_to_their_green_contexts(allocated: Any) -> None:

@@ -42,6 +42,7 @@ class FakeCuda:
     work_ns: how long a launch or `work` takes on the clock `now_ns`.
     elapsed_ms: what the driver tells of any two events.
     priority_range: the least and the greatest priority.
+    nodes: type (0 for kernels), priority and context of each node of any captured graph.
     attributes: of the device.
     copies: the arguments of each that a runtime's call made; each takes so many `ns_per_byte` of the clock.
     priorities: that of each stream; clamped: what is told of all of them instead.
@@ -60,6 +61,7 @@ class FakeCuda:
         self.attributes = {"shared": 232_448, "l2": 50 << 20}
         self.copies: list[tuple[Any, ...]] = []
         self.ns_per_byte = 0.0
+        self.nodes: list[tuple[int, int, int]] = []
         self.capturing = False
         self._handles = itertools.count(256, 256)
         self._stamps: dict[int, int] = {}
@@ -91,6 +93,12 @@ class FakeCuda:
             return handle
         if name == "cudaDeviceGetStreamPriorityRange":
             return self.priority_range
+        if name == "cudaGraphGetNodes":
+            return list(range(arguments[1])), len(self.nodes)
+        if name == "cudaGraphNodeGetType":
+            return self.nodes[arguments[0]][0]
+        if name == "cudaGraphKernelNodeGetAttribute":
+            return SimpleNamespace(priority=self.nodes[arguments[0]][1])
         if name == "cudaDeviceGetAttribute":
             return self.attributes[arguments[0]]
         if name == "cudaStreamGetPriority":
@@ -146,6 +154,8 @@ class FakeCuda:
             cudaMemcpyKind=SimpleNamespace(
                 cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2, cudaMemcpyDeviceToDevice=3
             ),
+            cudaGraphNodeType=SimpleNamespace(cudaGraphNodeTypeKernel=0),
+            cudaLaunchAttributeID=SimpleNamespace(cudaLaunchAttributePriority=8),
             cudaDeviceAttr=SimpleNamespace(
                 cudaDevAttrMaxSharedMemoryPerBlockOptin="shared", cudaDevAttrL2CacheSize="l2"
             ),

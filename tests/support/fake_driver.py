@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import cuda.bindings
 
-from loadtrt.cuda import driver, partitions
+from loadtrt.cuda import partitions
 from loadtrt.cuda.runtime import DeviceProperties
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 STATUSES = {1: "CUDA_ERROR_INVALID_VALUE", 2: "CUDA_ERROR_OUT_OF_MEMORY", 801: "CUDA_ERROR_NOT_SUPPORTED"}
 H200 = DeviceProperties(0, "Fake H200", (9, 0), 132, 141 << 30, "0")
-_BINDINGS = driver.bindings.__wrapped__  # without its cache, which would outlive a test
 MODULES = ("cuda.lane", "cuda.stream", "cuda.memory", "cuda.partitions")
 
 
@@ -55,8 +54,6 @@ class FakeDriver:
         monkeypatch.delenv("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", raising=False)
         # A cache of its own, which ends with the test.
         monkeypatch.setattr(partitions, "_driver", cache(partitions._driver.__wrapped__))
-        for module in (driver, partitions):
-            monkeypatch.setattr(module, "bindings", _BINDINGS)
 
     CUdevResourceType = int
 
@@ -152,6 +149,9 @@ class FakeDriver:
         assert self.libraries[library - 1]
         self.libraries[library - 1] = b""
         return (self._status("cuLibraryUnload"),)
+
+    def cuGraphKernelNodeGetParams(self, node: int) -> tuple[Status, Any]:  # noqa: N802
+        return self._status("cuGraphKernelNodeGetParams"), SimpleNamespace(ctx=self.cuda.nodes[node][2])
 
     def cuGreenCtxDestroy(self, green: int) -> tuple[Status]:  # noqa: N802
         left = [stream for stream, owner in self.owner.items() if owner == green and stream in self.cuda.alive]
