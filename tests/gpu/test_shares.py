@@ -6,6 +6,7 @@ Bounds are wide, as they are of any GPU; a failure names the numbers.
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -103,7 +104,8 @@ def test_captured_kernels_have_the_priority_and_one_context(allocated: Any, sms:
     """As CUDA tells of the nodes of a graph that is captured here: this plan has no streams inside."""
     engine = allocated({"priority": "high", "sms": sms}, {})["a"]
     context, stream, found = engine._contexts[0], engine._streams[0], []
-    Graph.capture(stream, lambda: context.enqueue(int(stream)), lambda graph: found.extend(captured_kernels(graph)))
+    work = partial(context.enqueue, int(stream))
+    Graph.capture(stream, work, lambda graph: found.extend(captured_kernels(graph))).close()
     greatest = call("cudaDeviceGetStreamPriorityRange")[1]
     assert len(found) > 10
     assert {priority for priority, _ in found} == {greatest}, found
