@@ -9,7 +9,7 @@ from loadtrt.asked.fields import priority_number
 from loadtrt.cuda.partitions import Partitions, Share, split
 from loadtrt.cuda.runtime import call, closed_on_failure, device_properties
 from loadtrt.cuda.stream import captured_kernels
-from loadtrt.errors import CudaError, EngineError, UsageError
+from loadtrt.errors import EngineError, UsageError
 from loadtrt.units import plural
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Placement:
             return
         try:
             kernels = captured_kernels(graph)
-        except (CudaError, RuntimeError):
+        except Exception:  # of whatever kind: it is for a note, and other bindings may tell it otherwise
             return
         ((usual, _),) = Counter(kernels).most_common(1) or [((0, 0), 0)]
         self._captured += len(kernels)

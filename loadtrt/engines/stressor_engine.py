@@ -27,7 +27,7 @@ from loadtrt.units import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from loadtrt.asked.model import Model
     from loadtrt.load.tensors import Arrays
@@ -106,14 +106,16 @@ class StressorEngine(CudaEngine):
         super().allocate(inputs)
 
     def _mode(self) -> dict[str, str]:
-        stressor, stress = self._stressor, self._stressor.stress
-        mode = {key: value for key, value in super()._mode().items() if key != "copies"} | {"stress": stress.resource}
-        if not stressor.took_ns:
-            return mode
+        mode = {key: value for key, value in super()._mode().items() if key != "copies"}
+        return mode | {"stress": self._stressor.stress.resource}
+
+    def _notes(self) -> Iterator[str]:
+        yield from super()._notes()
+        stressor, intensity = self._stressor, self._stressor.stress.intensity
         if stressor.nbytes:
             gigabytes = f"{stressor.bytes_per_s / 1e9:.4g} GB/s"
             work = f"{plural(stressor.units, 'copy', 'copies')} of {format_bytes(stressor.nbytes)} at {gigabytes}"
         else:
-            work = f"{stressor.blocks} of {stressor.sms} SMs"
-        rest = f", {100 * stress.intensity:.4g} % of the time" if stress.intensity < 1 else ""
-        return mode | {"launch": f"{work}{rest}", "time": format_duration(stressor.took_ns)}
+            work = f"a kernel on {stressor.blocks} of {stressor.sms} SMs"
+        rest = f" for {100 * intensity:.4g} % of its time" if intensity < 1 else ""
+        yield f"a launch is {work}{rest}, and took {format_duration(stressor.took_ns)} when nothing else ran here"

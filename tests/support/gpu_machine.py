@@ -9,6 +9,7 @@ from fake_driver import H200, FakeDriver
 from fake_tensorrt import World
 from loadtrt.asked.config import RunConfig
 from loadtrt.engines.plan_engine import load_tensorrt
+from loadtrt.units import NEVER
 from tensorrt_bench import Bench
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 class _Clock:
     """A GPU's clock that owns nothing."""
 
-    anchor, anchor_ns, host_ns_per_ms = 1, 0, 1e6
+    anchor, anchor_ns, host_ns_per_ms, due_ns = 1, 0, 1e6, NEVER
+    error_ns = drift_ns = anchors = 0
 
     def take_anchor(self) -> None:
         pass
