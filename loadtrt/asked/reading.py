@@ -69,7 +69,7 @@ _JUDGED = {"shared_gpu"}  # but it decides the verdict; a search may be resumed 
 
 
 def load_config(
-    file: Path | None,
+    file: Path | RunConfig | None,
     options: dict[str, Any],
     without: Collection[str] = (),
     *,
@@ -79,7 +79,8 @@ def load_config(
     """The configuration of `file` with `options` laid over it.
 
     file: YAML, or a run.json for the same run again, without its plugins and other code; None for no file. It holds
-        options, or options of the run and `models:` with the options of each by name.
+        options, or options of the run and `models:` with the options of each by name. A configuration of one model
+        stands for a file of its options.
     options: by key; None for one that is not given; `models` has those of single models by name. A model's own win,
         and those of any model are for all of them.
     without: keys of the file to leave out.
@@ -89,8 +90,12 @@ def load_config(
     Raises UsageError that names every fault: a file that cannot be read, is not YAML or is not a mapping, an unknown
     key (with the nearest), a value of the wrong kind.
     """
-    data = _read_yaml(file, options) if file else {}
-    config = _config_of(data, options, without, str(file) if file else "the command line", several=several, base=base)
+    data, source = {}, "the command line"
+    if isinstance(file, RunConfig):
+        data = require_one_model(file).options()
+    elif file is not None:
+        data, source = _read_yaml(file, options), str(file)
+    config = _config_of(data, options, without, source, several=several, base=base)
     return config if several else require_one_model(config)
 
 
@@ -146,6 +151,8 @@ def _config_of(
     _require_utf8(given)
     for name, model in of_line.items():
         _require_utf8({"model": name, **model})
+    if given.get("label") and isinstance(file.get("label"), dict):  # a build's beside those that a team always has
+        given["label"] = file["label"] | given["label"]
     names = list({**of_file, **of_line}) or [""]
     if len(names) > MOST_MODELS:
         raise UsageError(f"{source}: {len(names)} models are too many: a run has {MOST_MODELS} at most")

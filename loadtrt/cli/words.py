@@ -86,7 +86,7 @@ def _instead(command: str, option: click.Option) -> str:
     if told is None and option.metavar and "," in option.metavar:
         return f"write all its values in one, as {_name(option)} {option.metavar}"
     if told is None and command == "run":
-        from loadtrt.capacity.grid import AXES
+        from loadtrt.sizing.grid import AXES
 
         if option.name in AXES:
             return f"a run has one; 'loadtrt sweep {_name(option)} …' measures several"

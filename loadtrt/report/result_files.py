@@ -22,6 +22,7 @@ from loadtrt.results.profile_result import ProfileResult
 from loadtrt.results.repeat_result import RepeatResult
 from loadtrt.results.run_result import RunResult
 from loadtrt.stats.profiles import LayerComparison
+from loadtrt.stats.regression import Comparison
 
 _TRTEXEC_LOG = r"&&&& \w+ TensorRT|\[I\] === "
 _Schema = TypeVar("_Schema", bound=BaseModel)
@@ -45,7 +46,7 @@ class Kind(StrEnum):
 
 
 Result: TypeAlias = (
-    RunResult | RepeatResult | SweepResult | CapacityResult | FleetResult | ProfileResult | LayerComparison
+    RunResult | RepeatResult | SweepResult | CapacityResult | FleetResult | ProfileResult | LayerComparison | Comparison
 )
 SCHEMAS: dict[Kind, type[Result]] = {
     Kind.RUN: RunResult,
@@ -55,9 +56,9 @@ SCHEMAS: dict[Kind, type[Result]] = {
     Kind.FLEET: FleetResult,
     Kind.PROFILE: ProfileResult,
     Kind.COMPARISON: LayerComparison,
+    Kind.RUN_COMPARISON: Comparison,
 }
 _VERSIONS = {schema.model_fields["schema_version"].default: kind for kind, schema in SCHEMAS.items()}
-_VERSIONS["loadtrt.comparison/1"] = Kind.RUN_COMPARISON  # which is only written
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from live_snapshots import FACTS as VIEWED
 from live_snapshots import snapshot
 from loadtrt.live.exporter import Collected
 from loadtrt.live.frame import render, status_line
-from loadtrt.live.metrics import families
+from loadtrt.live.metrics import families, together
 from loadtrt.live.view import Viewer, from_json, to_json
 from loadtrt.records.board import board_bytes, boards_in
 
@@ -36,7 +36,7 @@ def views_of(*names: str) -> list[str]:
 @pytest.mark.parametrize("native", [False, True])
 def test_each_family_is_declared_once_and_has_series_of_each_model(native: bool) -> None:
     """As the text formats demand."""
-    metrics = list(families(SEEN, native))
+    metrics = together([SEEN], native)
     names = [metric.name for metric in metrics]
     assert len(names) == len(set(names))
     found = page(metrics)
@@ -52,7 +52,7 @@ def test_each_family_is_declared_once_and_has_series_of_each_model(native: bool)
 def test_one_model_has_the_families_that_it_has_alone() -> None:
     alone = replace(SEEN, others=())
     (other,) = SEEN.others
-    both = page(families(SEEN))
+    both = page(together([SEEN]))
     assert both == page(families(alone)) | page(families(other))
 
 

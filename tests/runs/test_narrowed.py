@@ -21,7 +21,7 @@ from loadtrt.runs.narrowed import Narrowed, Part
 from ways_of_submitting import Ways
 
 if TYPE_CHECKING:
-    from loadtrt.capacity.rig import Rig
+    from loadtrt.sizing.rig import Rig
 
 
 def _queue(monkeypatch: pytest.MonkeyPatch) -> tuple[CompletionQueue, FakeCuda]:

@@ -203,7 +203,7 @@ def test_a_device_that_is_full_is_told_with_the_sum(monkeypatch: pytest.MonkeyPa
     """Before any lane is made."""
     made: list[object] = []
     monkeypatch.setattr("loadtrt.engines.simulated.SimulatedEngine.allocate", lambda *given: made.append(given))
-    monkeypatch.setattr("loadtrt.runs.opened.available_bytes", lambda: 0)
+    monkeypatch.setattr("loadtrt.runs.room.available_bytes", lambda: 0)
     monkeypatch.setattr(
         "loadtrt.engines.simulated.SimulatedEngine.memory",
         lambda self, _: MemoryBill(self.contexts, 1, 0, 0, 0, 1 << 20, 0, None),
