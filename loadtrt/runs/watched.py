@@ -15,6 +15,7 @@ from loadtrt.live.observer import RunFacts, Wishes
 from loadtrt.live.watching import Watch
 from loadtrt.printing import say
 from loadtrt.prometheus.families import information, model_name
+from loadtrt.results.engine_info import GPU_KINDS
 from loadtrt.runs.marked import Marked, Marks
 from loadtrt.units import SECOND_NS, format_duration
 
@@ -204,7 +205,7 @@ class Watched:
 
 def bus_id_of(kind: str, device: int) -> str | None:
     """The PCI bus id of the GPU that this kind of engine uses; None where it uses none."""
-    if kind != "tensorrt":
+    if kind not in GPU_KINDS:
         return None
     from loadtrt.cuda.runtime import device_properties
 
