@@ -13,7 +13,9 @@ from loadtrt.lanes.model_run import items_of
 from loadtrt.live.clients import own_process
 from loadtrt.live.observer import RunFacts, Wishes
 from loadtrt.live.watching import Watch
+from loadtrt.printing import say
 from loadtrt.prometheus.families import information, model_name
+from loadtrt.results.engine_info import GPU_KINDS
 from loadtrt.runs.marked import Marked, Marks
 from loadtrt.units import SECOND_NS, format_duration
 
@@ -79,7 +81,10 @@ class Silence:
     def take_back(self) -> None: ...
 
     def insist(self, sentence: str) -> None:
-        warnings.warn(sentence, RuntimeWarning, stacklevel=2)
+        try:
+            warnings.warn(sentence, RuntimeWarning, stacklevel=2)
+        except RuntimeWarning:  # as with python -W error: it must not end what measures, nor lose a result
+            say(sentence)
 
 
 class Watched:
@@ -200,7 +205,7 @@ class Watched:
 
 def bus_id_of(kind: str, device: int) -> str | None:
     """The PCI bus id of the GPU that this kind of engine uses; None where it uses none."""
-    if kind != "tensorrt":
+    if kind not in GPU_KINDS:
         return None
     from loadtrt.cuda.runtime import device_properties
 
