@@ -1,4 +1,4 @@
-"""How far apart the workers of a fleet begin to measure on one host: python -m benchmarks.start_spread [WORKERS [ROUNDS]]
+"""How far apart workers of one host begin to measure: python -m benchmarks.start_spread [WORKERS [ROUNDS]]
 
 The goal is 2 ms on a quiet machine with a core for each worker.
 """
