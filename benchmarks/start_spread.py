@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import loadtrt
 from benchmarks.machine import machine_line
@@ -22,7 +22,7 @@ from loadtrt.stats.merging import merge
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_OPTIONS = {"engine": "simulated:service=5ms", "rate": 40, "duration": "1s", "warmup": "500ms"}
+_OPTIONS: dict[str, Any] = {"engine": "simulated:service=5ms", "rate": 40, "duration": "1s", "warmup": "500ms"}
 _LEAD_S = 8
 
 

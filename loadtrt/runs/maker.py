@@ -17,7 +17,7 @@ from loadtrt.asked.reading import keys_of
 from loadtrt.engines.open import open_engine
 from loadtrt.engines.placed_together import place_together, require_together
 from loadtrt.environment import busy_host, core_times, environment
-from loadtrt.errors import LoadtrtError
+from loadtrt.errors import LoadtrtError, UsageError
 from loadtrt.lanes.input_sets import inputs_for
 from loadtrt.lanes.model_run import ModelRun, Session, tickers
 from loadtrt.lanes.scheduler import Stop
@@ -135,6 +135,10 @@ class Maker:
         broken = any(opened.broken for opened in self.models.values())
         if options == {name: opened.options for name, opened in self.models.items()} and not broken:
             return
+        if config.several_processes:
+            raise UsageError(
+                "--devices and --processes are of 'loadtrt run': leave them out, or give --device with the number of one GPU"
+            )
         self._close_engines()
         require_files()
         try:

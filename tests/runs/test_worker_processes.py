@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import loadtrt
+from command_line import loadtrt as command
 from loadtrt.asked.config import RunConfig
 from loadtrt.asked.launched import parse_devices
 from loadtrt.errors import EngineError, UsageError
@@ -269,6 +270,18 @@ def test_workers_on_one_gpu_are_no_strangers(monkeypatch: pytest.MonkeyPatch) ->
         workers = [type("Worker", (), {"device": None, "pids": (number,)}) for number in (11, 12)]
         this = type("Fleet", (), {"_workers": workers})
         assert fleet._Fleet._placed(this, result).valid is valid  # type: ignore[arg-type]
+
+
+def test_a_search_is_of_one_process(tmp_path: Path) -> None:
+    """Devices of a file are not ignored, and what a fleet measured is no evidence on one GPU."""
+    file = tmp_path / "run.yaml"
+    file.write_text("engine: simulated:service=1ms,clock=virtual\nprocesses: 2\nwarmup: 0s\nduration: 1s\n")
+    swept = command("sweep", "--config", file, "--contexts", "1,2")
+    assert (swept.returncode, "--devices and --processes are of 'loadtrt run'" in swept.stderr) == (2, True)
+    result = tmp_path / "fleet.json"
+    assert command("run", "--config", file, "--json", result).returncode == 0
+    planned = command("plan-capacity", result, "--demand", "100/s", "--objective", "latency.p99 < 1s")
+    assert (planned.returncode, "it is of the workers of a fleet" in planned.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(
