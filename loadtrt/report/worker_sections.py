@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -75,10 +76,11 @@ def _extremes(result: RunResult) -> Iterator[str]:
             rate, median = measured.throughput.requests_per_s, time_of(measured.metrics, "p50", "service")
             if rate and median:
                 known.append((1 / rate if model.load.closed else median, rate, median, run))
-        if len(known) < 2 or max(known)[0] < _APART * min(known)[0]:
+        known.sort(key=itemgetter(0))
+        if not known or known[-1][0] < _APART * known[0][0]:
             continue
         texts = []
-        for word, (_, rate, median, run) in (("slowest", max(known)), ("fastest", min(known))):
+        for word, (_, rate, median, run) in (("slowest", known[-1]), ("fastest", known[0])):
             facts = [f"{count_or(rate)}/s", f"service p50 {format_duration(median)}", *_gpu_facts(run)]
             texts.append(f"{word}: worker {run.worker} ({', '.join(facts)})")
         yield f"{f'{name}: ' if len(result.models) > 1 else ''}{'; '.join(texts)}"

@@ -69,10 +69,9 @@ class _Runs:
         """Take a run, or leave it out with a note. place: its key in `closed`; None for an open loop."""
         if run is None or run.model.throughput.requests_per_s is None:
             why_not = why_not or "no request was served"
-        elif run.workers or run.worker:
-            why_not = "it is of the workers of a fleet, and a plan needs runs of one process"
         elif not run.valid:
-            why_not = why_not or next((it.evidence for it in run.model.problems), run.failure) or "the run is INVALID"
+            problem = run.model.problems[0].evidence if run.model.problems else run.failure
+            why_not = why_not or problem or "the run is INVALID"
         if why_not:
             self.notes.append(f"{name} was left out: {why_not}")
         elif run is not None and place is not None:

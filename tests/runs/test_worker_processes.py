@@ -281,7 +281,7 @@ def test_a_search_is_of_one_process(tmp_path: Path) -> None:
     result = tmp_path / "fleet.json"
     assert command("run", "--config", file, "--json", result).returncode == 0
     planned = command("plan-capacity", result, "--demand", "100/s", "--objective", "latency.p99 < 1s")
-    assert (planned.returncode, "it is of the workers of a fleet" in planned.stderr) == (2, True)
+    assert (planned.returncode, "is of workers that share a load" in planned.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -309,3 +309,35 @@ def test_fleets_of_constant_services_obey_their_laws(workers: int, routing: str)
     assert interval.low is not None
     assert interval.high is not None
     assert interval.low <= law <= interval.high
+
+
+def test_the_slowest_and_the_fastest_worker_are_named() -> None:
+    """With their clocks, where they differ; of workers that are alike none is."""
+    from loadtrt.results.gpu_telemetry import GpuFacts, GpuInterval, GpuTelemetry
+
+    start_at = time.time_ns() + 3600 * 1000 * MS
+    runs = []
+    for place, service in enumerate(("1ms", "1ms", "2ms")):
+        engine = f"simulated:service={service},clock=virtual"
+        run = loadtrt.run(
+            start_at=start_at, worker=f"{place}/3", engine=engine, rate=300, duration="2s", warmup="0s", contexts=1
+        )
+        names = GpuInterval.model_fields
+        second = dict.fromkeys(names) | {"start_ns": 0, "duration_ns": 10**9, "readings": 2, "throttled": place == 2}
+        second |= {"sm_clock_mean_hertz": 1e6 * (1980 - 500 * (place == 2)), "slowdowns": ()}
+        telemetry = GpuTelemetry.model_construct(
+            gpu=GpuFacts.model_construct(),
+            intervals=(GpuInterval.model_construct(**second),),
+            throttled_fraction=0.25 * (place == 2),
+            power_mean_watts=None,
+            energy_joules=None,
+            joules_per_inference=None,
+            missing=(),
+        )
+        like = run.with_model(engine=replace(run.model.engine, name="simulated"))
+        config = like.config.with_model(engine="simulated:service=1ms,clock=virtual")
+        runs.append(like.model_copy(update={"config": config, "telemetry": telemetry}))
+    text = " ".join(terminal_text(merged(runs)).split())
+    assert "slowest: worker 2 (" in text
+    assert "service p50 2.00 ms, SM clock 1480 MHz, slowed down 25 % of the time); fastest: worker 0 (" in text
+    assert "slowest: worker" not in " ".join(terminal_text(merged([runs[0], runs[1]])).split())
