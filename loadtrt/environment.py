@@ -199,7 +199,7 @@ class CoreTimes:
     busy: time in which they ran anything, all together.
     idle: time in which they ran nothing.
     stolen: time in which another virtual machine had them.
-    own: processor time of this process and of all that it started.
+    own: processor time of this process and of all that it started; of a worker, of its fleet.
     """
 
     at: float
@@ -223,8 +223,16 @@ def core_times(root: Path = Path("/")) -> CoreTimes | None:
     if not user + system + idle:
         return None
     busy = user + nice + system + irq + soft
-    own = _ticks_of(root, "self") / ticks_per_s
+    own = _ticks_of(root, _family[0]) / ticks_per_s
     return CoreTimes(time.monotonic(), len(cores), busy, idle + waiting, stolen, own)
+
+
+_family = ["self"]  # the process that counts as own, with all that it started
+
+
+def count_as_own(process: int) -> None:
+    """From now on a process and all that it started are no others on the cores: the workers of one fleet."""
+    _family[0] = str(process)
 
 
 def _ticks_of(root: Path, process: str) -> int:

@@ -17,7 +17,7 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from loadtrt.asked.config import RunConfig
-from loadtrt.environment import read_words
+from loadtrt.environment import count_as_own, read_words
 from loadtrt.errors import EXIT_INTERRUPTED, LoadtrtError, shortage_of
 from loadtrt.live.clients import own_process
 from loadtrt.printing import printable_json
@@ -115,6 +115,7 @@ def main() -> None:
             _leave()
 
     code = 0
+    count_as_own(os.getppid())
     try:
         with SIGNALS, Maker(_Telling(tell), signals=SIGNALS) as maker:
             config = RunConfig.model_validate_json(sys.stdin.readline())

@@ -176,6 +176,16 @@ def test_validity_is_the_worst_workers() -> None:
     assert "the generator was late (worker 1)" in {item.evidence for item in result.model.problems}
 
 
+def test_few_requests_of_each_may_be_enough_together() -> None:
+    """For a percentile that no worker supports."""
+    runs = fleet(3, rate=600, duration="1s")
+    assert all("few-samples" in {item.kind for item in run.model.findings} for run in runs)
+    result = merged(runs)
+    assert result.model.metrics["latency"].percentiles_ns["p99"] is not None
+    assert "few-samples" not in {item.kind for item in result.model.findings}
+    assert "few-samples" in {item.kind for item in merged(runs[:1]).model.findings}
+
+
 def test_clocks_of_several_hosts() -> None:
     """That are not known to be right are told; one host has one clock."""
     runs = fleet(2, rate=600, duration="1s")
@@ -322,12 +332,13 @@ def test_the_slowest_and_the_fastest_worker_are_named() -> None:
         run = loadtrt.run(
             start_at=start_at, worker=f"{place}/3", engine=engine, rate=300, duration="2s", warmup="0s", contexts=1
         )
+        made: tuple[Any, Any, Any] = GpuTelemetry, GpuFacts, GpuInterval
         names = GpuInterval.model_fields
         second = dict.fromkeys(names) | {"start_ns": 0, "duration_ns": 10**9, "readings": 2, "throttled": place == 2}
         second |= {"sm_clock_mean_hertz": 1e6 * (1980 - 500 * (place == 2)), "slowdowns": ()}
-        telemetry = GpuTelemetry.model_construct(
-            gpu=GpuFacts.model_construct(),
-            intervals=(GpuInterval.model_construct(**second),),
+        telemetry = made[0].model_construct(
+            gpu=made[1].model_construct(),
+            intervals=(made[2].model_construct(**second),),
             throttled_fraction=0.25 * (place == 2),
             power_mean_watts=None,
             energy_joules=None,
