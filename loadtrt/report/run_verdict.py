@@ -66,8 +66,7 @@ def time_of(metrics: Mapping[str, MetricSummary], name: str, metric: str = "late
 
 def badges(result: RunResult) -> tuple[Badge, ...]:
     """The badges of a run."""
-    lost = [f"{len(result.workers)} of {len(result.workers) + len(result.lost)} workers"] if result.lost else []
-    return badges_of(result, [*lost, *shortfalls(result)])
+    return badges_of(result, [*([result.fleet] if result.lost else []), *shortfalls(result)])
 
 
 def badges_of(result: RunResult | RepeatResult, lost: Iterable[str]) -> tuple[Badge, ...]:

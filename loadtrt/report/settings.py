@@ -104,9 +104,7 @@ def load_text(result: RunResult) -> str:
         texts = [model.load.text, lanes]
     kinds = _sizes(model)
     texts += [*(kinds or [batch_text(engine)]), *_room(model)]
-    if result.workers:
-        count = len(result.workers) + len(result.lost)
-        texts.append(f"{len(result.workers)} of {plural(count, 'worker')}" if result.lost else plural(count, "worker"))
+    texts += [result.fleet] if result.fleet else []
     if result.config.worker is not None:
         routing = "" if model.load.closed else f", {result.config.routing}"
         texts.append(f"worker {result.config.worker} of this load{routing}")

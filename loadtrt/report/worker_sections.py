@@ -13,7 +13,7 @@ from loadtrt.report.formatting import UNKNOWN, count_or, percent_text, time_or
 from loadtrt.report.run_verdict import outcome_badge, state_badge, time_of
 from loadtrt.report.settings import latency_bounds, models_of
 from loadtrt.stats.merging import SPREAD_NS, began_ns, versions_of
-from loadtrt.units import format_duration, plural
+from loadtrt.units import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,8 +56,7 @@ def _blocks(result: RunResult) -> Iterator[Block]:
 
 
 def _together(result: RunResult) -> Iterator[str]:
-    count = len(result.workers) + len(result.lost)
-    yield f"{len(result.workers)} of {plural(count, 'worker')}" if result.lost else plural(count, "worker")
+    yield result.fleet
     if not all(model.load.closed for model in result.config.models.values()):
         yield f"requests dealt out {result.config.routing}"
     if result.start_spread_ns is not None:

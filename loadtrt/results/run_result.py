@@ -34,7 +34,7 @@ from loadtrt.results.gpu_telemetry import GpuSharing, GpuTelemetry  # noqa: TC00
 from loadtrt.results.precisions import Deviation  # noqa: TC001
 from loadtrt.results.profile_result import ProfileResult  # noqa: TC001
 from loadtrt.results.steadiness import Interval, Steadiness  # noqa: TC001
-from loadtrt.units import SECOND_NS
+from loadtrt.units import SECOND_NS, plural
 
 
 class Problem(Model):
@@ -296,6 +296,12 @@ class RunResult(Result):
         made = self.model_copy()
         made._records = records
         return made
+
+    @property
+    def fleet(self) -> str:
+        """How many workers measured this, such as "4 workers" or "3 of 4 workers"; "" for a run of one process."""
+        count = len(self.workers) + len(self.lost)
+        return f"{len(self.workers)} of {count} workers" if self.lost else plural(count, "worker") if count else ""
 
     @property
     def worker(self) -> str:
