@@ -50,7 +50,7 @@ _engine = partial(option, group="Engine", commands=ENGINES)
 _lanes = partial(option, group="Lanes", commands=SEARCHES)
 _requests = partial(option, group="Requests", commands=SEARCHES)
 _ending = partial(option, group="Ending", commands="sweep profile")
-_objectives = partial(option, group="Objectives", commands=f"{SEARCHES} {PLANS}")
+_objectives = partial(option, group="Objectives", commands=LOADS)
 
 
 class LoadOptions(Strict):
@@ -80,7 +80,7 @@ class LoadOptions(Strict):
     bursts: Annotated[str, kept(parse_bursts)] | None = _load(
         None,
         "Bursts and pauses: 1s/4s makes all requests of --rate due within 1 s of each 5 s.",
-        commands=SEARCHES,
+        commands="sweep capacity",
         metavar="ON/OFF",
     )
     stages: Annotated[str, kept(parse_stages), TEXT_OR_LIST] | None = _load(
@@ -177,7 +177,7 @@ class Model(Strict):
     max_queue: int | None = _load(
         None,
         "Drop a request that comes due while N wait in the queue; it counts as a miss.",
-        commands=SEARCHES,
+        commands="sweep capacity",
         metavar="N",
         ge=0,
         le=MOST_REQUESTS,
@@ -192,6 +192,7 @@ class Model(Strict):
     batcher: Annotated[str, kept(parse_batching), TEXT_OR_LIST] | None = _requests(
         None,
         "Form batches of single requests in front of the lanes, as a server's dynamic batcher does.",
+        commands="sweep capacity",
         metavar="max=16,delay=2ms",
     )
     inputs: Sources = _requests(

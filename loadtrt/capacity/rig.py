@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from loadtrt.asked.config import RunConfig
     from loadtrt.environment import CoreTimes
     from loadtrt.lanes.model_run import OnTick, Phase
+    from loadtrt.lanes.recorder import Recorder
     from loadtrt.records.records import Records
     from loadtrt.results.engine_info import EngineInfo
     from loadtrt.results.run_result import RunResult
@@ -91,6 +92,15 @@ class Rig:
         return self._maker.opened.engine.info
 
     @property
+    def engines(self) -> dict[str, EngineInfo]:
+        """Those that are open, by the names of their models."""
+        return {name: opened.engine.info for name, opened in self._maker.models.items()}
+
+    def recorder(self, model: str) -> Recorder | None:
+        """What the last run recorded of a model; None where it never measured."""
+        return self._maker.sessions[model].recorder
+
+    @property
     def records(self) -> Records | None:
         """All requests of the last run; None where some were not kept."""
         recorder = self._maker.session.recorder
@@ -134,13 +144,14 @@ class Rig:
             a simulated engine nobody looks: its times are its own.
         """
         self.others, self._since = None, self._since or core_times()
-        looks = looks and self.engine.kind != "simulated"
+        looks = looks and any(engine.kind != "simulated" for engine in self.engines.values())
         result = self._maker.run(config, self._ticking(what, config, number, looks=looks), part)
-        if self._maker.session.fault is not None:
-            raise self._maker.session.fault
+        if self._maker.fault is not None:
+            raise self._maker.fault
         if looks:
             self._look()
-            shared = (problem.evidence for problem in result.model.problems if problem.kind == "gpu-shared")
+            problems = (problem for model in result.models.values() for problem in model.problems)
+            shared = (problem.evidence for problem in problems if problem.kind == "gpu-shared")
             self.others = self.others or next(shared, None)
         return trimmed(result)
 
@@ -159,12 +170,14 @@ class Rig:
         return False
 
     def _ticking(self, what: str, config: RunConfig, number: int, *, looks: bool) -> OnTick:
-        engine, looked = self._maker.opened.engine, 0
+        engines, looked = [self._maker.models[name].engine for name in config.models], 0
+        least_ns = max(map(config.least_ns, config.models.values()))
 
         def tick(phase: Phase, elapsed_ns: int, submitted: int, completed: int) -> None:  # noqa: ARG001  (OnTick)
             nonlocal looked
-            if phase == "measure" and not elapsed_ns and isinstance(engine, SimulatedEngine):
-                engine.restart(number)
+            for engine in engines if phase == "measure" and not elapsed_ns else ():
+                if isinstance(engine, SimulatedEngine):
+                    engine.restart(number)
             if looks and phase == "measure" and config.model.load.closed and elapsed_ns // _LOOK_NS > looked:
                 looked = elapsed_ns // _LOOK_NS
                 self._look()
@@ -172,7 +185,7 @@ class Rig:
                     self._maker.session.interrupted = self._maker.stop.cut = True
             words = [f"{what}: {phase}"]
             words += [format_duration(elapsed_ns)] if elapsed_ns else []
-            words += [f"of {format_duration(config.least_ns(config.model))}"] if phase == "measure" else []
+            words += [f"of {format_duration(least_ns)}"] if phase == "measure" else []
             self._talks.status(" ".join(words))
 
         return tick

@@ -78,14 +78,22 @@ class SweepResult(Model):
 def trimmed(run: RunResult) -> RunResult:
     """A run without its seconds, its sample of records and all histograms but latency's. Of its environment the GPU is
     kept, whose clocks differ between runs of one machine."""
-    telemetry, histograms = run.telemetry, run.model.histograms
-    kept = {name: histograms[name] for name in ("latency",) if name in histograms}
-    return run.with_model(intervals=(), sample=None, histograms=kept).model_copy(
+    telemetry = run.telemetry
+    models = {
+        name: model.model_copy(update={"intervals": (), "sample": None, "histograms": _latency_of(model.histograms)})
+        for name, model in run.models.items()
+    }
+    return run.model_copy(
         update={
+            "models": models,
             "environment": {name: run.environment[name] for name in ("gpu",) if name in run.environment},
             "telemetry": None if telemetry is None else telemetry.model_copy(update={"intervals": ()}),
         }
     )
+
+
+def _latency_of(histograms: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {name: histogram for name, histogram in histograms.items() if name == "latency"}
 
 
 class Trial(Model):

@@ -180,9 +180,9 @@ class Maker:
     ) -> RunResult:
         """Make a run on the engines that are open, or on some of them, and sum it up.
 
-        After an engine's first run warm-up is short, and outputs are not verified again. An exception that is not a
-        LoadtrtError becomes the result's failure and its session's `fault`. Raises UsageError for arrivals that cannot
-        be drawn.
+        After an engine's first run warm-up is short, and outputs are verified once beside the same others. An exception
+        that is not a LoadtrtError becomes the result's failure and its session's `fault`. Raises UsageError for
+        arrivals that cannot be drawn.
 
         on_tick: as for `ModelRun`, of all models together.
         part: the part of the engine to run on, of a configuration of that size, of one model; None: all of it.
@@ -208,7 +208,7 @@ class Maker:
         work = partial(self._work, config, runs, start_at)
         anyio.run(self.signals.run, work, self.stop, self.talks.say)
         for name_of, opened in used.items():
-            self._keep(opened, runs[name_of], part)
+            self._keep(opened, runs[name_of], part, frozenset(runs))
         busy = busy_host(before)
         watch = watched.watch
         around = watch.clocks.environment() | ({"busy_host": busy} if busy else {})
@@ -233,7 +233,8 @@ class Maker:
         """What is to be measured of a model, on all of its engine or on a part."""
         model, opened = config.models[name], self.models[name]
         engine, inputs = opened.engine, opened.inputs.sets
-        changes: dict[str, Any] = {"verify": model.verify and not opened.verified and part is None}
+        verify = model.verify and frozenset(config.models) not in opened.verified and part is None
+        changes: dict[str, Any] = {"verify": verify}
         opened.submit_as_before(part)
         if part is not None:
             narrowed = Narrowed(engine, part, inputs)
@@ -270,12 +271,12 @@ class Maker:
             if isinstance(error, LoadtrtError):
                 raise
 
-    def _keep(self, opened: Opened, run: ModelRun, part: Part | None) -> None:
-        """What a run has shown of an engine, for later runs."""
+    def _keep(self, opened: Opened, run: ModelRun, part: Part | None, models: frozenset[str]) -> None:
+        """What a run has shown of an engine, for later runs. models: of the run."""
         session = run.session
         opened.runs += 1
         opened.keep_way(part)
-        opened.verified |= run.model.verify
+        opened.verified |= {models} if run.model.verify else set()
         if self._many and session.deviation is not None and opened.deviation is None:
             self.talks.say(f"deviation from {session.deviation.reference or 'FP32'}: {session.deviation.text}")
         opened.deviation = session.deviation

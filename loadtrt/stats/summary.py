@@ -116,7 +116,7 @@ def _median(values: npt.NDArray[np.int64]) -> float | None:
     return float(np.median(values)) if len(values) else None
 
 
-def fairness(requests: list[int]) -> float | None:
+def fairness(requests: Sequence[float]) -> float | None:
     """Jain's index of the lanes' requests, (Σx)² / (n Σx²): 1 is equal shares, 1/n one lane has all. None: no work."""
     squares = sum(count * count for count in requests)
     return sum(requests) ** 2 / (len(requests) * squares) if squares else None
