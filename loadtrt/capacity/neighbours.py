@@ -9,16 +9,14 @@ take turns.
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import permutations
 from typing import TYPE_CHECKING, Any
 
 import loadtrt
 from loadtrt.asked.load import Closed, Rate
 from loadtrt.asked.load_options import at_rate
 from loadtrt.asked.ways_to_share import PLAIN
-from loadtrt.capacity.cells import finished, summed_up
+from loadtrt.capacity.cells import OWN, STRESS, finished, summed_up
 from loadtrt.capacity.fingerprints import error_of, fingerprints_of, predictions_of
 from loadtrt.capacity.rig import MACHINE, Rig, changed, require_same
 from loadtrt.environment import environment
@@ -43,64 +41,16 @@ from loadtrt.units import SECOND_NS, format_count, parse_share
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from loadtrt.asked.config import RunConfig
     from loadtrt.asked.load import Load
     from loadtrt.asked.model import Model
-    from loadtrt.asked.ways_to_share import Way
+    from loadtrt.capacity.cells import Wanted
     from loadtrt.lanes.recorder import Recorder
+    from loadtrt.results.breakdown import MetricSummary
     from loadtrt.results.engine_info import Verification
     from loadtrt.results.run_result import RunResult
     from loadtrt.runs.watched import Talks
 
-STRESS = 0.3  # of the throughput of a stressor's closed loop
-OWN = "own"
 _SEEDS = 1009  # between rounds: more than models have between them
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What to measure.
-
-    config: the configuration that all runs share, with all models.
-    ways: to share.
-    levels: of neighbours: IDLE, "50%", CLOSED.
-    load: of the model that is judged and has no load of its own.
-    arrivals: word of an arrival process without parameters.
-    rounds: of a cell, at most.
-    precision: of p99's ratio, at which a cell has enough rounds.
-    stressors: models, by name.
-    """
-
-    config: RunConfig
-    ways: tuple[Way, ...]
-    levels: tuple[str, ...]
-    load: str
-    arrivals: str
-    rounds: int
-    precision: float
-    stressors: Mapping[str, Model]
-
-    def groups(self) -> list[list[Cell]]:
-        """The cells, those of one pair and way together. The matrix comes first, then the stressors' cells."""
-        groups = [
-            [self._cell(way.text, model, neighbour, self.level(model), level) for level in self.levels]
-            for way in self.ways
-            for model, neighbour in permutations(self.config.models, 2)
-        ]
-        stress, loaded = f"{100 * STRESS:g}%", [level for level in self.levels if level != IDLE]
-        for model in self.config.models:
-            for stressor in self.stressors:
-                groups.append([self._cell(PLAIN, model, stressor, self.level(model), stress)])
-                groups.append([self._cell(PLAIN, stressor, model, CLOSED, level) for level in loaded])
-        return groups
-
-    def level(self, model: str) -> str:
-        """The load under which a model is judged."""
-        return self.load if self.config.models[model].load.closed else OWN
-
-    @staticmethod
-    def _cell(share: str, model: str, neighbour: str, level: str, neighbour_level: str) -> Cell:
-        return Cell(share=share, model=model, neighbour=neighbour, level=level, neighbour_level=neighbour_level)
 
 
 class Neighbours:
@@ -113,7 +63,8 @@ class Neighbours:
         self._length_ns = max(map(self._config.least_ns, models.values()))
         self._groups = wanted.groups()
         self._ways = {way.text: way for way in wanted.ways}
-        self._verified: dict[tuple[str, ...], dict[str, Verification]] = {}  # beside whom, and how placed
+        # Outputs under load that were compared, by what engines are placed for and by who runs beside whom.
+        self._verified: dict[tuple[str, frozenset[str]], dict[str, Verification]] = {}
         self._own_rigs = ExitStack()
         self._shared: Rig | None = None  # for engines that are placed otherwise than alone
         self.result = InterferenceResult(
@@ -225,13 +176,13 @@ class Neighbours:
         round_, runs = made
         rates = (self._rate_of(cell.model, cell.level), self._rate_of(cell.neighbour, cell.neighbour_level))
         changes = {"rate_per_s": rates[0], "neighbour_rate_per_s": rates[1]}
-        beside = runs["beside"]
-        # On plain streams all cells have the same engines; otherwise each pair has engines of its own.
-        pair = sorted(beside.models) if cell.share == PLAIN else [cell.model, cell.neighbour, str(len(beside.models))]
-        checked = (cell.share, *pair)
-        new = {name: found for name, model in beside.models.items() if (found := model.verification) is not None}
-        self._verified.setdefault(checked, {}).update(new)
-        return summed_up(cell.model_copy(update=changes), round_, runs, self._verified[checked], self.result.alone)
+        verified = self._verified[self._placed(cell), frozenset(runs["beside"].models)]
+        return summed_up(cell.model_copy(update=changes), round_, runs, verified, self.result.alone)
+
+    @staticmethod
+    def _placed(cell: Cell | None) -> str:
+        """What the engines of a cell, or of a model alone, are placed for: on plain streams all are the same ones."""
+        return PLAIN if cell is None or cell.share == PLAIN else f"{cell.share}: {cell.model} beside {cell.neighbour}"
 
     def _rig_for(self, cell: Cell) -> Rig:
         """The rig with the engines of a cell open."""
@@ -260,7 +211,8 @@ class Neighbours:
         measured: dict[str, Measured] = {}
         for kind in wanted if turn % 2 == 0 else reversed(wanted):
             on, levels = wanted[kind]
-            run = self._run(on, levels, number, f"{cell_words(cell)}, round {number + 1}: {kind.replace('_', ' ')}")
+            what = f"{cell_words(cell)}, round {number + 1}: {kind.replace('_', ' ')}"
+            run = self._run(on, levels, number, what, cell if kind == "beside" else None)
             if run is None:
                 return None
             if run.failure is not None:
@@ -271,10 +223,15 @@ class Neighbours:
                 measured["neighbour"] = self._measured(on, run, cell.neighbour)
         return Round(**measured), runs
 
-    def _run(self, rig: Rig, levels: Mapping[str, str], number: int, what: str) -> RunResult | None:
-        """A run of these models at these levels; None where a signal has ended it before its time."""
+    def _run(
+        self, rig: Rig, levels: Mapping[str, str], number: int, what: str, cell: Cell | None = None
+    ) -> RunResult | None:
+        """A run of these models at these levels; None where a signal has ended it before its time. cell: None for the
+        models alone."""
         models = {name: self._loaded(name, level, number) for name, level in levels.items()}
         run = rig.run(self._config.model_copy(update={"models": models}), what, number=number)
+        checked = {one: found for one, model in run.models.items() if (found := model.verification) is not None}
+        self._verified.setdefault((self._placed(cell), frozenset(levels)), {}).update(checked)
         return None if run.outcome == "interrupted" else run
 
     def _loaded(self, name: str, level: str, number: int) -> Model:
@@ -306,7 +263,9 @@ class Neighbours:
         if recorder is not None and recorder.complete:
             due, served = _within(recorder, self._length_ns)
         due = served if run.config.models[name].load.closed else due
-        return Measured(due=due, served=served, per_s=served * SECOND_NS / self._length_ns, latency_ns=times)
+        per_s = served * SECOND_NS / self._length_ns
+        sizes = _sizes(model.metrics.get("latency"))
+        return Measured(due=due, served=served, per_s=per_s, latency_ns=times, effective=sizes)
 
     def _update(self, **changes: Any) -> None:
         cells = tuple(cell for group in self._groups for cell in group if cell.rounds or cell.failure)
@@ -328,6 +287,11 @@ class Neighbours:
 def _rate(closed_per_s: float, level: str) -> float:
     """The level of a closed loop's throughput, in digits that a person copies."""
     return float(f"{parse_share(level) * closed_per_s:.6g}")
+
+
+def _sizes(summary: MetricSummary | None) -> dict[str, float]:
+    intervals = {} if summary is None else summary.confidence
+    return {which: intervals[which].effective for which in LATENCIES if which in intervals}
 
 
 def _within(recorder: Recorder, length_ns: int) -> tuple[int, int]:

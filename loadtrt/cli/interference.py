@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from loadtrt.asked.config import RunConfig
     from loadtrt.asked.model import Model
-    from loadtrt.capacity.neighbours import Wanted
+    from loadtrt.capacity.cells import Wanted
     from loadtrt.results.interference_result import InterferenceResult
 
 _LENGTH_NS = 5 * SECOND_NS
@@ -146,7 +146,7 @@ def _wanted(
     from loadtrt.asked.model_option import parse_models
     from loadtrt.asked.reading import load_config
     from loadtrt.asked.ways_to_share import parse_shares
-    from loadtrt.capacity.neighbours import Wanted
+    from loadtrt.capacity.cells import Wanted
 
     own = {name: given.pop(name) for name in ("load", "neighbour", "share", "rounds", "precision")}
     arrivals = given.pop("arrivals") or _ARRIVALS[0]

@@ -134,7 +134,8 @@ def _row(cell: Cell) -> tuple[Shown, ...]:
 def _level(level: str, rate: float | None) -> str:
     if level == IDLE:
         return "idle"
-    return level if rate is None else f"{level.removesuffix('%')} % ({rate_or(rate)})"
+    text = level.replace("%", " %")
+    return text if rate is None else f"{text} ({rate_or(rate)})"
 
 
 def _p99(rounds: Sequence[Round], side: str) -> str:

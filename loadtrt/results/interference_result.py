@@ -26,12 +26,14 @@ class Measured(Model):
     served: of them those that were served by the end of the load.
     per_s: `served`, a second.
     latency_ns: "p50", "p99" and "mean" of latency, of all requests that were served, whenever.
+    effective: how many independent requests they are worth for each of these, as far as that is known.
     """
 
     due: Count
     served: Count
     per_s: Positive
     latency_ns: dict[str, Positive | None]
+    effective: dict[str, Positive] = Field(default_factory=dict)
 
 
 class Round(Model):

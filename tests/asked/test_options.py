@@ -113,7 +113,7 @@ def test_the_schema_takes_what_the_reader_takes(options: dict[str, Any], fits: b
             load_config(file, {})
 
 
-@pytest.mark.parametrize("kind", ["config", "run", "repeat", "sweep", "capacity", "fleet", "profile"])
+@pytest.mark.parametrize("kind", ["config", "run", "repeat", "sweep", "capacity", "interference", "fleet", "profile"])
 def test_schemas_are_schemas(kind: str) -> None:
     """As JSON Schema has it."""
     done = CliRunner().invoke(cli, ["schema", kind])
