@@ -3,41 +3,54 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Made once each: what running needs, what tests and checks need beside it, and what tests compare with.
 READY := $(VENV)/.ready
+DEVELOPED := $(VENV)/.developed
 DOWNLOADS := $(VENV)/.downloads
 
-.PHONY: run test quick check bench docs downloads clean
+.PHONY: run test quick check bench docs site downloads versions clean
 run: $(READY)
 	$(BIN)/loadtrt run --config configs/googlenet.yaml
 
-test: $(READY) $(DOWNLOADS)  # tests of the GPU first: the last line tells what passed, also where these are all skipped
+test: $(DEVELOPED) $(DOWNLOADS)  # tests of the GPU first: the last line tells what passed, also where these are all skipped
 	$(BIN)/python -m pytest tests/gpu
 	$(BIN)/python -m pytest --ignore tests/gpu -n 2 --dist loadfile
 
-quick: $(READY)
+quick: $(DEVELOPED)
 	$(BIN)/python -m pytest --quick --ignore tests/gpu -n 2 --dist loadfile
 
-check: $(READY)
+check: $(DEVELOPED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
 downloads: $(DOWNLOADS)
-$(DOWNLOADS): $(READY) tests/support/downloads.py  # what tests compare with: they use no network themselves
+$(DOWNLOADS): $(DEVELOPED) tests/support/downloads.py  # what tests compare with: they use no network themselves
 	$(BIN)/python tests/support/downloads.py
 	@touch $@
 
-bench: $(READY)
+versions: $(DEVELOPED)  # the lowest and the newest versions of what loadtrt needs; the wheel and the sdist by themselves
+	.ci/versions $(BIN)/uv
+
+bench: $(DEVELOPED)
 	$(BIN)/python -m benchmarks.generator
 
 docs: $(READY)
 	$(BIN)/python -m loadtrt.cli.options > docs/options.md
 
+site: $(DEVELOPED)  # the documentation as a site in site/; fails where a link leads nowhere
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "loadtrt needs CPython 3.11 or newer; this is " + sys.version.split()[0] + ": call make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(DEVELOPED): $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
 clean:
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) dist build site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -34,10 +34,11 @@ import numpy as np
 
 from benchmarks.queues import Waiting, erlang_c, markov_tail
 from loadtrt.asked.reading import load_config
-from loadtrt.capacity.find import QUICK_NS, TIME_NS, Finder, Wanted
-from loadtrt.capacity.rig import Rig
 from loadtrt.environment import environment
 from loadtrt.runs.watched import Silence
+from loadtrt.sizing.find import Finder
+from loadtrt.sizing.rig import Rig
+from loadtrt.sizing.wanted import QUICK_NS, TIME_NS, Wanted
 from loadtrt.units import SECOND_NS, format_count, format_duration
 
 if TYPE_CHECKING:

@@ -32,15 +32,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from click.testing import CliRunner
 
-from loadtrt.capacity.demand import steady_demand
-from loadtrt.capacity.evidence import evidence_of
-from loadtrt.capacity.fleet_plan import plan_fleet
 from loadtrt.cli.main import cli
 from loadtrt.environment import environment
 from loadtrt.errors import UsageError
 from loadtrt.report.result_files import read_result
 from loadtrt.results.capacity_result import CapacityResult
 from loadtrt.results.fleet_result import ROUTINGS
+from loadtrt.sizing.demand import steady_demand
+from loadtrt.sizing.evidence import evidence_of
+from loadtrt.sizing.fleet_plan import plan_fleet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -132,7 +132,7 @@ def devices() -> list[Device]:
     ]
 
 
-# --- the truth: an event simulation that knows the law, written apart from loadtrt/capacity/station.py
+# --- the truth: an event simulation that knows the law, written apart from loadtrt/sizing/station.py
 
 
 class Server:

@@ -24,23 +24,23 @@ import numpy as np
 
 from benchmarks.queues import allen_cunneen, gamma_m_1, markov_quantile
 from loadtrt.asked.objective import Objective, parse_objective
-from loadtrt.capacity.demand import fewest_for, steady_demand
-from loadtrt.capacity.evidence import Evidence
-from loadtrt.capacity.fleet_plan import plan_fleet
-from loadtrt.capacity.fleet_prediction import predict
-from loadtrt.capacity.measured_law import Known
-from loadtrt.capacity.routers import router_of
-from loadtrt.capacity.station import Station, completions, station
 from loadtrt.environment import environment
 from loadtrt.results.engine_info import EngineInfo
 from loadtrt.results.fleet_result import ROUTINGS, TIES, Gpu
+from loadtrt.sizing.demand import fewest_for, steady_demand
+from loadtrt.sizing.evidence import Evidence
+from loadtrt.sizing.fleet_plan import plan_fleet
+from loadtrt.sizing.fleet_prediction import predict
+from loadtrt.sizing.measured_law import Known
+from loadtrt.sizing.routers import router_of
+from loadtrt.sizing.station import Station, completions, station
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from loadtrt.capacity.station import Floats, Work
     from loadtrt.results.fleet_result import Routing
+    from loadtrt.sizing.station import Floats, Work
 
 SERVICE_S = 0.005
 PRECISION = 0.01

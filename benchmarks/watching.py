@@ -38,7 +38,7 @@ from loadtrt.records.records import COLUMNS
 
 STRETCH_S = 0.4
 ALONE = ("--no-telemetry", "--no-live", "--quiet")
-PORT = 9400
+PORT = 18410
 
 
 def main() -> None:

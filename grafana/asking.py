@@ -7,7 +7,7 @@ import re
 import urllib.error
 import urllib.parse
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +21,15 @@ _NAME = re.compile(r"\$(?:(\w+)|\{(\w+)(?::\w+)?\})")
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Labels, and (seconds since the epoch, value) in order."""
+    """One series of an answer.
+
+    points: (seconds since the epoch, value) in order; of a native histogram the number of its values.
+    cells: (seconds, lower bound, upper bound, number of values) of each bucket of a native histogram.
+    """
 
     labels: dict[str, str]
     points: list[tuple[float, float]]
+    cells: list[tuple[float, float, float, float]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +95,8 @@ def resolve(
                 matches = [re.search(variable["regex"].strip("/"), option) for option in options]
                 options = [match[1] for match in matches if match]
             options.sort(reverse=True)
-            values[variable["name"]] = chosen.get(variable["name"], options[0] if options else "")
+            first = variable["allValue"] if variable.get("includeAll") else options[0] if options else ""
+            values[variable["name"]] = chosen.get(variable["name"], first)
     return values
 
 
@@ -127,10 +133,20 @@ def _text(labels: Mapping[str, str]) -> str:
 def _series(result: Any) -> list[Series]:
     if result and not isinstance(result[0], dict):  # a scalar: (instant, value)
         return [Series({}, [(float(result[0]), float(result[1]))])]
-    return [
-        Series(
-            dict(series["metric"]),
-            [(float(at), float(value)) for at, value in series.get("values") or [series["value"]]],
-        )
-        for series in result
-    ]
+    return [_one(series) for series in result]
+
+
+def _one(series: Mapping[str, Any]) -> Series:
+    if "value" in series or "values" in series:
+        numbers = series.get("values") or [series["value"]]
+        return Series(dict(series["metric"]), [(float(at), float(value)) for at, value in numbers])
+    native = series.get("histograms") or [series["histogram"]]
+    return Series(
+        dict(series["metric"]),
+        [(float(at), float(histogram["count"])) for at, histogram in native],
+        [
+            (float(at), float(low), float(high), float(count))
+            for at, histogram in native
+            for _, low, high, count in histogram.get("buckets", ())
+        ],
+    )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grafana.compare import compare_dashboard
-from grafana.panels import render
+from grafana.dashboard import render
 from grafana.run import run_dashboard
 
 if TYPE_CHECKING:

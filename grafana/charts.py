@@ -75,13 +75,15 @@ def lines(
     return _svg(size, parts)
 
 
-def heat(buckets: Sequence[tuple[str, Series]], span: tuple[float, float], size: tuple[int, int], unit: str) -> str:
-    """Cumulative buckets, (upper bound, series), as cells: the darker the more requests a second."""
-    ordered = sorted(((float(bound), dict(series.points)) for bound, series in buckets), key=lambda bucket: bucket[0])
-    cells: list[tuple[float, float, float, float]] = []  # (time, lower, upper bound, requests a second)
-    for (lower, below), (upper, reached) in pairwise(ordered):
+def heat(buckets: Sequence[Series], span: tuple[float, float], size: tuple[int, int], unit: str) -> str:
+    """A histogram's buckets as cells: the darker the more requests a second. Classic ones are a cumulative series each,
+    with the upper bound as its label; a native one is a series with cells."""
+    classic = [(float(series.labels["le"]), dict(series.points)) for series in buckets if "le" in series.labels]
+    classic.sort(key=lambda bucket: bucket[0])
+    cells = [cell for series in buckets for cell in series.cells]  # (time, lower, upper bound, requests a second)
+    for (lower, below), (upper, reached) in pairwise(classic):
         cells += [(at, lower, upper, value - below.get(at, 0)) for at, value in reached.items()]
-    cells = [cell for cell in cells if cell[3] > 1e-9 and math.isfinite(cell[2])]
+    cells = [cell for cell in cells if cell[3] > 1e-9 and cell[1] > 0 and math.isfinite(cell[2])]
     if not cells:
         return _empty(size)
     frame = _Frame(span, (min(cell[1] for cell in cells), max(cell[2] for cell in cells)), size, log=True)

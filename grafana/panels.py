@@ -1,26 +1,24 @@
-"""Parts of dashboards: queries whose metrics exist, panels with descriptions, variables.
+"""Panels of dashboards: queries whose metrics exist, descriptions, units and thresholds.
 
 Built with grafana-foundation-sdk 0.0.21, pinned: its newest-looking version, 1769699998!10.1.0, is for Grafana 10.1.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from grafana_foundation_sdk.builders import common as common_builders
 from grafana_foundation_sdk.builders import dashboard as dashboard_builders
 from grafana_foundation_sdk.builders import heatmap, prometheus, stat, statetimeline, table, timeseries
-from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import common, dashboard
 from grafana_foundation_sdk.models import heatmap as heatmap_models
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-from loadtrt.prometheus.families import FAMILIES
+from loadtrt.prometheus.families import FAMILIES, HISTOGRAMS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from grafana_foundation_sdk.cog.builder import Builder
 
@@ -31,11 +29,13 @@ SUFFIXES = {"histogram": ("_bucket", "_sum", "_count")}  # of a summary loadtrt 
 METRIC = re.compile(r"\bloadtrt_\w+")
 BOUND = "(objective|limit) .*"  # legends of bounds, which are drawn as red dashed lines
 HEIGHT = 8
+KEPT = "var-datasource=${datasource}&${instance:queryparam}"  # what a link to the other dashboard takes along
 
 
 def series_names() -> frozenset[str]:
-    """Every series that loadtrt exports, from the exporter's own table."""
-    return frozenset(family.name + suffix for family in FAMILIES for suffix in SUFFIXES.get(family.kind, ("",)))
+    """Every series that loadtrt exports, from the exporter's own table; those of times also as native histograms."""
+    classic = (family.name + suffix for family in FAMILIES for suffix in SUFFIXES.get(family.kind, ("",)))
+    return frozenset((*classic, *(family.name for family in HISTOGRAMS)))
 
 
 def query(expr: str, legend: str) -> prometheus.Dataquery:
@@ -55,8 +55,11 @@ def chart(
     stacked: bool = False,
     log: bool = False,
     most: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
 ) -> timeseries.Panel:
-    """Lines over time. stacked: areas, one on another. log: a logarithmic axis. most: where the axis ends."""
+    """Lines over time. stacked: areas, one on another. log: a logarithmic axis. most: where the axis ends. above,
+    below: the threshold from which, or up to which, a value is bad: a line with the bad side in red."""
     panel = (
         timeseries.Panel()
         .title(title)
@@ -80,6 +83,9 @@ def chart(
             ],
         )
     )
+    if above is not None or below is not None:
+        style = common_builders.GraphThresholdsStyleConfig().mode(common.GraphThresholdsStyleMode.LINE_AND_AREA)
+        panel = panel.thresholds(_thresholds(above, below)).thresholds_style(style)
     if stacked:
         panel = panel.stacking(common_builders.StackingConfig().mode(common.StackingMode.NORMAL).group("A"))
     if log:
@@ -92,7 +98,8 @@ def chart(
 def heat_map(
     title: str, description: str, unit: str, buckets: prometheus.Dataquery, *, span: int = 12
 ) -> heatmap.Panel:
-    """A classic histogram's buckets over time. unit: of what the buckets measure; their colour is requests a second."""
+    """A histogram's buckets over time, classic or native. unit: of what the buckets measure; their colour is requests a
+    second."""
     return (
         heatmap.Panel()
         .title(title)
@@ -119,21 +126,25 @@ def heat_map(
     )
 
 
-def number(title: str, description: str, unit: str, shown: prometheus.Dataquery) -> stat.Panel:
-    """The latest value, large, with its course behind it."""
-    return (
+def number(
+    title: str, description: str, unit: str, shown: prometheus.Dataquery, *, above: float | None = None
+) -> stat.Panel:
+    """The latest value, large, with its course behind it. above: red from this value on, green below."""
+    panel = (
         stat.Panel()
         .title(title)
         .description(description)
         .unit(unit)
         .datasource(SOURCE)
-        .span(4)
+        .span(3)
         .height(4)
         .targets(_lettered([shown]))
         .reduce_options(common_builders.ReduceDataOptions().values(False).calcs(["lastNotNull"]).fields(""))
         .graph_mode(common.BigValueGraphMode.AREA)
-        .color_mode(common.BigValueColorMode.NONE)
     )
+    if above is None:
+        return panel.color_mode(common.BigValueColorMode.NONE)
+    return panel.color_mode(common.BigValueColorMode.BACKGROUND).thresholds(_thresholds(above, None))
 
 
 def states(
@@ -178,79 +189,42 @@ def lines(title: str, description: str, columns: Sequence[tuple[str, str, str]])
             ]
         )
     )
+    run = "/d/loadtrt-run?" + KEPT + "&var-run=${__value.raw}&${__url_time_range}"
+    panel = panel.override_by_name("run", [_cell_link("Open this run", run)])
     for letter, (name, unit, _) in zip("ABCDEFGHIJKL", columns, strict=False):
         shown = [dashboard.DynamicConfigValue("displayName", name), dashboard.DynamicConfigValue("unit", unit)]
         panel = panel.override_by_name(f"Value #{letter}", shown)
     return panel
 
 
-def source_variable() -> dashboard_builders.DatasourceVariable:
-    """Which Prometheus: hard-wired data sources break every dashboard that is carried elsewhere."""
-    return dashboard_builders.DatasourceVariable("datasource").label("data source").type("prometheus")
-
-
-def query_variable(
-    name: str, label: str, expr: str, *, regex: str = "", every: bool = False, at_load: bool = False
-) -> dashboard_builders.QueryVariable:
-    """Values that a query of label_values or query_result gives, the last in the alphabet first: run ids are dates.
-
-    regex: its group is the value, and the variable is hidden, being no choice. every: may be all values at once.
-    at_load: keeps what was chosen when the time range changes.
-    """
-    refresh = dashboard.VariableRefresh
-    variable = (
-        dashboard_builders.QueryVariable(name)
-        .label(label)
-        .datasource(SOURCE)
-        .query(expr)
-        .refresh(refresh.ON_DASHBOARD_LOAD if at_load else refresh.ON_TIME_RANGE_CHANGED)
-        .sort(dashboard.VariableSort.ALPHABETICAL_DESC)
-    )
-    if every:
-        variable = variable.include_all(True).all_value(".*").multi(True)
-    return variable.regex(f"/{regex}/").hide(dashboard.VariableHide.HIDE_VARIABLE) if regex else variable
-
-
-def new_dashboard(
-    uid: str, title: str, description: str, since: str, *variables: dashboard_builders.QueryVariable
-) -> dashboard_builders.Dashboard:
-    """Empty, with what all of ours share. since: the beginning of the range that it opens with."""
-    built = (
-        dashboard_builders.Dashboard(title)
-        .uid(uid)
+def labels(title: str, description: str, shown: prometheus.Dataquery, *, hidden: Sequence[str] = ()) -> table.Panel:
+    """A line for each series: its labels, without the hidden ones. A label `report` is a link."""
+    names = ("Time", "Value", "__name__", "job", *hidden)
+    return (
+        table.Panel()
+        .title(title)
         .description(description)
-        .tags(["loadtrt"])
-        .time(since, "now")
-        .refresh("5s")
-        .tooltip(dashboard.DashboardCursorSync.CROSSHAIR)
-        .with_variable(source_variable())
+        .unit("none")
+        .datasource(SOURCE)
+        .span(24)
+        .height(4)
+        .targets(_lettered([shown.format(PromQueryFormat.TABLE).instant()]))
+        .transformations(
+            [dashboard.DataTransformerConfig("organize", options={"excludeByName": dict.fromkeys(names, True)})]
+        )
+        .override_by_name("report", [_cell_link("Open the report", "${__value.raw}")])
     )
-    for variable in variables:
-        built = built.with_variable(variable)
-    return built
 
 
-def with_rows(built: dashboard_builders.Dashboard, rows: Iterable[Row]) -> dashboard_builders.Dashboard:
-    """Rows from top to bottom, panels from left to right."""
-    for title, panels in rows:
-        built = built.with_row(dashboard_builders.Row(title))
-        for panel in panels:
-            built = built.with_panel(panel)
-    return built
+def _thresholds(above: float | None, below: float | None) -> dashboard_builders.ThresholdsConfig:
+    """Green on the good side of the one that is given, red beyond. A threshold's colour begins at its value."""
+    under, value, over = ("green", above, "red") if above is not None else ("red", below, "green")
+    steps = [dashboard.Threshold(None, under), dashboard.Threshold(value, over)]
+    return dashboard_builders.ThresholdsConfig().mode(dashboard.ThresholdsMode.ABSOLUTE).steps(steps)
 
 
-def render(built: dashboard_builders.Dashboard) -> str:
-    """Its JSON, as Grafana is provisioned with it: panels numbered, and without what the SDK adds and Grafana 13's
-    schema does not know: keys of interval variables on every variable, the old footer of tables.
-    """
-    tree: dict[str, Any] = json.loads(json.dumps(built.build(), cls=JSONEncoder))
-    for place, panel in enumerate(tree["panels"], 1):
-        panel["id"] = place
-        panel.get("options", {}).pop("footer", None)
-    for variable in tree["templating"]["list"]:
-        for key in ("auto", "auto_min", "auto_count"):
-            variable.pop(key, None)
-    return json.dumps(tree, indent=1, ensure_ascii=False) + "\n"
+def _cell_link(title: str, url: str) -> dashboard.DynamicConfigValue:
+    return dashboard.DynamicConfigValue("links", [{"title": title, "url": url, "targetBlank": False}])
 
 
 def _lettered(queries: Sequence[prometheus.Dataquery]) -> list[Any]:

@@ -2,7 +2,7 @@
 
     python -m grafana.preview --url http://127.0.0.1:9090 --html run.html --png run.png
     python -m grafana.preview --png docs/img/dashboard-data.png -- \\
-        loadtrt run --engine zoo:googlenet --rate 20/s --metrics 127.0.0.1:9400 --metrics-linger 3s
+        loadtrt run --engine zoo:googlenet --rate 20/s --metrics 127.0.0.1:18410 --metrics-linger 3s
 
 The second starts a Prometheus that scrapes --metrics while the command runs. This is not Grafana: layout, titles,
 units, legends and queries are the dashboard's, the drawing is not.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import html
+import math
 import re
 import shutil
 import subprocess
@@ -53,6 +54,8 @@ text { font-size: 10px; fill: #555b66 }
 .middle { text-anchor: middle }
 .number { font-size: 26px; text-align: center; padding: 14px 0 }
 .number small { font-size: 14px }
+.green { background: #d6eadc }
+.red { background: #f3cfcd }
 .legend { font-size: 10px; line-height: 13px }
 .legend span { margin-right: 10px; white-space: nowrap }
 .legend i { display: inline-block; width: 10px; height: 3px; margin-right: 4px; vertical-align: middle }
@@ -121,12 +124,14 @@ def _content(
     unit, custom = defaults["unit"], defaults.get("custom", {})
     match panel["type"]:
         case "stat":
-            latest = charts.shown(named[0][1].points[-1][1], unit) if named else "no data"
+            value = named[0][1].points[-1][1] if named else math.nan
+            latest = charts.shown(value, unit) if named else "no data"
             what = unit.removeprefix("suffix: ") if ":" in unit else ""
-            return f'<div class="number">{latest} <small>{what}</small></div>'
+            steps = defaults.get("thresholds", {}).get("steps", [])
+            colour = "".join([step["color"] for step in steps if value >= (step["value"] or -math.inf)][-1:])
+            return f'<div class="number {colour}">{latest} <small>{what}</small></div>'
         case "heatmap":
-            buckets = [(series.labels["le"], series) for _, series in named]
-            return charts.heat(buckets, span, size, panel["options"]["yAxis"]["unit"])
+            return charts.heat([series for _, series in named], span, size, panel["options"]["yAxis"]["unit"])
         case "state-timeline":
             return charts.bands(named, span, size)
         case "table":
@@ -150,13 +155,17 @@ def _table(panel: Mapping[str, Any], answered: Sequence[tuple[dict[str, Any], li
             each["id"]: each["value"] for each in override["properties"]
         }
         for override in panel["fieldConfig"]["overrides"]
+        if override["matcher"]["options"].startswith("Value #")
     }
+    (hidden,) = (each["options"]["excludeByName"] for each in panel["transformations"] if each["id"] == "organize")
     cells: dict[tuple[str, ...], dict[str, str]] = {}
     labels: list[str] = []
     for target, every in answered:
         for series in every:
-            labels = sorted(series.labels)
+            labels = sorted(set(series.labels) - set(hidden))
             line = cells.setdefault(tuple(series.labels[label] for label in labels), {})
+            if target["refId"] not in columns:
+                continue
             line[target["refId"]] = charts.shown(series.points[-1][1], columns[target["refId"]]["unit"])
     head = "".join(f"<th>{html.escape(name)}</th>" for name in (*labels, *(c["displayName"] for c in columns.values())))
     rows = "".join(
@@ -189,7 +198,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", help="of a Prometheus that has scraped the run")
-    parser.add_argument("--metrics", default="127.0.0.1:9400", help="what to scrape while COMMAND runs")
+    parser.add_argument("--metrics", default="127.0.0.1:18410", help="what to scrape while COMMAND runs")
     parser.add_argument("--dashboard", choices=("run", "compare"), default="run")
     parser.add_argument(
         "--set", action="append", default=[], metavar="VARIABLE=VALUE", help="a variable of the dashboard"

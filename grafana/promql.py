@@ -1,4 +1,9 @@
-"""PromQL about one run: the same words in every query of every dashboard."""
+"""PromQL about one run: the same words in every query of every dashboard.
+
+A Prometheus keeps a histogram of times either as classic series (_bucket, _sum, _count) or, where it scrapes native
+histograms, as one series without a suffix. Each query about a histogram asks for both: a native one where there is one,
+which is the more accurate, or else the classic ones.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +30,27 @@ class Run:
         """The mean of a histogram of times, s, for each set of the labels `by`; by sums and counts, so exact."""
         add = f"sum by ({by}) " if by else "sum"
         spent, counted = (f"{add}({self.rate(f'{part}_seconds_{end}')})" for end in ("sum", "count"))
-        return over(spent, counted)
+        return mean_of(f"{add}({self.rate(part + '_seconds')})", spent, counted)
 
     def quantile(self, part: str, rank: float) -> str:
         """A quantile of a histogram of times, s, interpolated within its buckets."""
-        return f"histogram_quantile({rank:g}, sum by (le) ({self.rate(part + '_seconds_bucket')}))"
+        native, classic = f"sum({self.rate(part + '_seconds')})", f"sum by (le) ({self.rate(part + '_seconds_bucket')})"
+        return f"({quantile_of(rank, native)} or {quantile_of(rank, classic)})"
+
+    def buckets(self, part: str) -> str:
+        """A histogram of times for a heat map: a native one, or else the classic buckets, never both."""
+        native, classic = f"sum({self.rate(part + '_seconds')})", f"sum by (le) ({self.rate(part + '_seconds_bucket')})"
+        return f"{native} or ({classic} unless on () {native})"
+
+
+def quantile_of(rank: float, histogram: str) -> str:
+    """A quantile of a native histogram, or of classic buckets."""
+    return f"histogram_quantile({rank:g}, {histogram})"
+
+
+def mean_of(native: str, spent: str, counted: str) -> str:
+    """The mean of a native histogram, or else of a classic one's sum and count."""
+    return f"({over(f'histogram_sum({native})', f'histogram_count({native})')} or {over(spent, counted)})"
 
 
 def over(numerator: str, denominator: str) -> str:

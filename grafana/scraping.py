@@ -23,11 +23,11 @@ _READY_S = 300.0
 
 
 @contextmanager
-def scraping(targets: Sequence[str]) -> Iterator[Prometheus]:
+def scraping(targets: Sequence[str], *, native: bool = False) -> Iterator[Prometheus]:
     """Debian's Prometheus on a free port of this machine, with data that is deleted afterwards; it has begun to scrape.
 
-    targets: "host:port" each, in place of the shipped ones. Raises FileNotFoundError where it is not installed,
-    TimeoutError where it does not start.
+    targets: "host:port" each, in place of the shipped ones. native: it scrapes native histograms. Raises
+    FileNotFoundError where it is not installed, TimeoutError where it does not start.
     """
     program = shutil.which("prometheus")
     if program is None:
@@ -41,6 +41,7 @@ def scraping(targets: Sequence[str]) -> Iterator[Prometheus]:
         folder = Path(name)
         (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
         command = [program, f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
+        command += ["--enable-feature=native-histograms"] if native else []
         command += [f"--web.listen-address={address}", "--log.level=warn"]  # it would listen on all interfaces
         with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
             try:

@@ -6,7 +6,9 @@ import importlib
 import os
 import platform
 import resource
+import subprocess
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -24,13 +26,16 @@ _FREE = 0.1  # of the cores: less is idle
 _STOLEN = 0.05  # of the cores' time, as of a run's lanes that are idle (findings/validity.py)
 _BY_OTHERS = "the cores are used by others"
 _LEAST_S = 1.0  # /proc/stat counts in hundredths of a second
+_GIT_S = 5.0  # a repository on a slow share: then nothing is said of it
 PACKAGES = ("anyio", "numpy", "onnx", "onnxruntime", "cuda-bindings", "nvidia-ml-py", "pydantic")
 
 
 def environment() -> dict[str, Any]:
-    """Operating system, CPU and packages. A package that is not installed is left out."""
+    """Operating system, CPU and packages, and the git revision of the working folder. What there is not is left out."""
     versions = {package: version_of(package) for package in PACKAGES}
+    made_of = revision()
     return {
+        **({"revision": made_of} if made_of else {}),
         "host": platform.node(),
         "kernel": platform.release(),
         "python": platform.python_version(),
@@ -38,6 +43,32 @@ def environment() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "packages": {package: version for package, version in versions.items() if version is not None},
     }
+
+
+def revision(folder: Path | None = None) -> str:
+    """The commit that is checked out in a folder, by default the working one, with "-dirty" where files that git tracks
+    have changed; "" where that is not known.
+
+    No lock is taken, and the repository's file system monitor, which is a program, is not started.
+    """
+    command = ["git", "-c", "core.fsmonitor=false", "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
+    said = ""
+    with suppress(OSError, subprocess.SubprocessError):  # no git, no repository, not this user's
+        said = subprocess.run(
+            command,
+            cwd=folder,
+            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=_GIT_S,
+            check=True,
+            start_new_session=True,  # a Ctrl-C is the run's
+        ).stdout.decode(errors="replace")
+    lines, told = said.splitlines(), "# branch.oid "
+    commit = next((line.removeprefix(told) for line in lines if line.startswith(told)), "")
+    changed = any(not line.startswith("#") for line in lines)
+    return "" if not commit.isalnum() else f"{commit}-dirty" if changed else commit  # "(initial)" before the first
 
 
 def version_of(package: str) -> str | None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loadtrt.errors import UsageError
+from loadtrt.recognizing import HEAD_BYTES, content_of
 from loadtrt.signals import SIGNALS
 
 if TYPE_CHECKING:
@@ -307,3 +308,14 @@ def _ending_with(act: Callable[[], object]) -> Iterator[None]:
             if act in SIGNALS.last_acts:
                 SIGNALS.last_acts.remove(act)
                 act()
+
+
+def held_by(file: Path) -> str | None:
+    """What a regular file holds, in words; None where it is empty or not there."""
+    try:
+        with file.open("rb") as opened:
+            return content_of(opened.read(HEAD_BYTES))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return f"what cannot be read ({reason(error)})"

@@ -31,6 +31,34 @@ _BEGINNINGS = {
     b"\xff\xd8\xff": ("image", "a JPEG image; decode it, and save the pixels with numpy.save"),
     b"%PDF": ("pdf", "a PDF document; name the file itself"),
 }
+# What a file holds, by how it begins, after a byte order mark and blanks. The first that fits counts.
+CONTENTS = {
+    "a plan": rb"[fvp]trt",
+    "an archive": rb"PK\x03\x04",
+    "a run": rb'\{\s*"schema_version":\s*"loadtrt\.run/',
+    "starts of a run": rb'\{\s*"schema_version":\s*"loadtrt\.repeat/',
+    "a sweep": rb'\{\s*"schema_version":\s*"loadtrt\.sweep/',
+    "a search for capacity": rb'\{\s*"schema_version":\s*"loadtrt\.capacity/',
+    "a measurement of interference": rb'\{\s*"schema_version":\s*"loadtrt\.interference/',
+    "a plan of a fleet": rb'\{\s*"schema_version":\s*"loadtrt\.fleet/',
+    "a profile": rb'\{\s*"schema_version":\s*"loadtrt\.profile/',
+    "a comparison": rb'\{\s*"schema_version":\s*"loadtrt\.(comparison|layers)/',
+    "a result of another loadtrt": rb'\{\s*"schema_version":\s*"loadtrt\.',
+    "facts of a build": rb'\{\s*"schema_version":\s*1,\s*"loadtrt_version"',
+    "a trace for Perfetto": rb'\{\s*"displayTimeUnit"',
+    "JSON of trtexec": rb'\[\s*\{\s*"(startEnqMs|startInMs|latencyMs|count|averageMs|name)"|\{\s*"Layers"',
+    "JSON": rb"[{\[]",
+    "a table of results": rb"file,kind,number,",
+    "a histogram log": rb"#\[[^\n]*\n#\[Histogram log",
+    "OpenMetrics": rb"# (HELP|TYPE) ",
+    "HTML": rb"(?i)<!doctype html|<html",
+    "XML": rb"<\?xml|<testsuite",
+    "a log of TensorRT": rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ ",
+    "an INT8 calibration cache": rb"TRT-\d",
+    "an ONNX model": rb"\x08[\x01-\x20][\x12\x1a\x22\x28\x32\x3a\x42]",  # ir_version, then the next field of a model
+    "binary data": rb"(?s).*\0",
+    "text": rb"(?s).",
+}
 _PAGE = re.compile(
     rb"\s*(?:<!--.*?-->\s*)*(?:<\?xml[^>]*>\s*)?<(!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL
 )
@@ -111,3 +139,9 @@ def _unpacked(head: bytes) -> bytes:
 
 def _is_tar(head: bytes) -> bool:
     return head[257:262] == b"ustar"
+
+
+def content_of(head: bytes) -> str | None:
+    """What a file holds that a command would write over, in words, by its first HEAD_BYTES; None for nothing."""
+    head = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    return next((content for content, begins in CONTENTS.items() if re.match(begins, head)), None)

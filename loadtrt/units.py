@@ -75,13 +75,13 @@ def parse_share(text: str | float) -> float:
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """(host, port) of ":9400", "9400", "0.0.0.0:9400", "[::1]:9400", "name:0". The default host is 127.0.0.1; port 0
-    chooses a free port. Raises UsageError."""
+    """(host, port) of ":18410", "18410", "0.0.0.0:18410", "[::1]:18410", "name:0". The default host is 127.0.0.1; port
+    0 chooses a free port. Raises UsageError."""
     match = _ADDRESS.fullmatch(text.strip())
     if not match or int(match["port"]) > 65535:
         raise UsageError(
             f"'{shortened(text)}' is not an address to serve metrics at: write :PORT or HOST:PORT with a port up to "
-            "65535, such as :9400, 0.0.0.0:9400 or [::1]:9400"
+            "65535, such as :18410, 0.0.0.0:18410 or [::1]:18410"
         )
     return (match["host"] or "").strip("[]") or _LOCALHOST, int(match["port"])
 

@@ -15,9 +15,9 @@ import trio.testing
 from hypothesis import HealthCheck, settings
 
 from fake_tensorrt import World
-from loadtrt.capacity.rig import Rig
 from loadtrt.cuda.runtime import has_gpu
 from loadtrt.engines.open import open_engine
+from loadtrt.sizing.rig import Rig
 from rigs import Heard
 from tensorrt_bench import FLAVOURS, Bench
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import ModuleType
 
-_SERVING = re.compile(r"^from loadtrt\.(lanes|capacity)\b", re.MULTILINE)
+_SERVING = re.compile(r"^from (benchmarks|loadtrt\.(lanes|sizing))\b", re.MULTILINE)
 _ENGINES = ("onnxruntime", "tensorrt", "tensorrt_rtx", "tensorrt_dispatch", "tensorrt_lean")
 
 # Hypothesis: no limit of time, and the same examples in every run, so that a change fails for what it changes alone.
@@ -40,9 +40,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """With --quick no test of rooms that serve thousands of requests, which take two thirds of all time."""
+    """With --quick no test of rooms that serve, or simulate, thousands of requests, which take three quarters of all
+    time."""
     if config.getoption("quick") and collection_path.suffix == ".py":
-        return bool(_SERVING.search(collection_path.read_text())) or None
+        serves = collection_path.parent.name in ("capacity", "api") or _SERVING.search(collection_path.read_text())
+        return bool(serves) or None
     return None
 
 

@@ -14,12 +14,14 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from loadtrt.asked.declaring import ENGINES, PLANS, SEARCHES, Strict, option
-from loadtrt.asked.fields import Address, Duration, FileName, Precision, option_name
+from loadtrt.asked.fields import Address, Duration, FileName, Precision, PushUrls, option_name
+from loadtrt.asked.labels import Labels  # noqa: TC001  # pydantic reads it
 from loadtrt.asked.model import Model  # noqa: TC001  # pydantic reads it
 from loadtrt.units import SECOND_NS
 
 DEFAULT_DURATION_NS = 10 * SECOND_NS
 PRECISE_DURATION_NS = 60 * SECOND_NS  # at the most: reaching the precision ends the run earlier
+MOST_MODELS = 64  # each has a board of 110 MiB, which fills as it is measured
 # What a run of several models cannot have.
 _OF_ONE_MODEL = ("profile", "export_times", "export_profile", "export_layer_info", "export_output")
 
@@ -87,7 +89,17 @@ class RunConfig(Strict):
     junit: FileName | None = _results(
         None, "Write validity and objectives as JUnit XML, one test each.", metavar="FILE", writes="XML"
     )
+    labels: Labels = _results(
+        {},
+        "Label results and metrics (repeatable), such as build=17; in a file a mapping of names to values.",
+        commands=SEARCHES,
+        metavar="KEY=VALUE",
+        alias="label",
+    )
     quiet: bool = _results(False, "Print no progress and no summary.", commands=f"{ENGINES} {PLANS}")
+    github: bool = _results(
+        False, "Write annotations and the step's summary, in GitHub Actions.", commands=f"{SEARCHES} {PLANS}"
+    )
 
     trt_log: FileName | None = _watching(
         None,
@@ -102,12 +114,30 @@ class RunConfig(Strict):
         False, "Accept that other processes compute on the GPU: what they leave is measured.", commands=SEARCHES
     )
     metrics: Address | None = _watching(
-        None, "Serve Prometheus metrics; without a host, to this machine only.", metavar="[HOST]:PORT"
+        None,
+        "Serve Prometheus metrics; without a host, to this machine only.",
+        commands=SEARCHES,
+        metavar="[HOST]:PORT",
     )
     metrics_linger: Duration = _watching(
-        3 * SECOND_NS, "Serve metrics this long after the run, so that two scrapes see its end.", metavar="TIME"
+        3 * SECOND_NS,
+        "Serve metrics this long after a run, so that two scrapes see its end.",
+        commands=SEARCHES,
+        metavar="TIME",
     )
-    metrics_native: bool = _watching(False, "Offer native histograms to a Prometheus that asks for them.")
+    metrics_native: bool = _watching(
+        False, "Offer native histograms to a Prometheus that asks for them.", commands=SEARCHES
+    )
+    push: PushUrls = _watching(
+        (),
+        "Push metrics (repeatable): to a Pushgateway (http://HOST:9091) at the end; by remote write (…/api/v1/write) "
+        "and OTLP (…/v1/metrics) every 5 s, too.",
+        commands=SEARCHES,
+        metavar="URL",
+    )
+    nvtx: bool = _watching(
+        False, "Mark phases, and requests where Python drives, for Nsight Systems.", commands=SEARCHES
+    )
 
     @classmethod
     def of(cls, **options: Any) -> RunConfig:
@@ -157,7 +187,7 @@ class RunConfig(Strict):
             raise ValueError("a run of 0s measures nothing: give --max-duration a time above 0")
         for name in self.given("metrics_native", "metrics_linger") if self.metrics is None else ():
             raise ValueError(
-                f"{option_name(name)} is about metrics: add --metrics, such as --metrics :9400, or leave it out"
+                f"{option_name(name)} is about metrics: add --metrics, such as --metrics :18410, or leave it out"
             )
         for name in self.given("export_profile", "export_layer_info") if not self.profile else ():
             raise ValueError(f"{option_name(name)} is written from a profile: add --profile")

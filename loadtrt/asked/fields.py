@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 from loadtrt.asked.objective import Objective, parse_objective, with_bounds
+from loadtrt.asked.push_urls import each_once
 from loadtrt.errors import UsageError
 from loadtrt.printing import bounded_repr, shortened
 from loadtrt.units import exact_duration, parse_address, parse_duration, parse_rate, parse_share
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
 
 
 def option_name(key: str) -> str:
     """ "--max-queue" of "max_queue"."""
     return f"--{key.replace('_', '-')}"
+
+
+def read_option(option: str, text: Any, parse: Callable[[Any], T]) -> T:
+    """What `parse` makes of the text of an option. Raises UsageError, which names it."""
+    try:
+        return parse(text)
+    except UsageError as error:
+        raise UsageError(f"{option}: {error}") from None
 
 
 def _shape(value: object) -> object:
@@ -85,7 +99,7 @@ def _text(value: object) -> str:
 
 
 def _address(value: object) -> object:
-    """ ":9400" of 9400, as YAML has it; where the text is no address, it is told."""
+    """ ":18410" of 18410, as YAML has it; where the text is no address, it is told."""
     text = f":{value}" if isinstance(value, int) and not isinstance(value, bool) else value
     if isinstance(text, str):
         parse_address(text)
@@ -163,6 +177,9 @@ TEXT_OR_LIST = WithJsonSchema(_ONE_OR_MANY)
 FileName = Annotated[str, AfterValidator(_file_name)]
 Source = Annotated[str, AfterValidator(_without_nul)]  # a file, or what is written in its place
 Sources = Annotated[tuple[Source, ...], BeforeValidator(_one_or_many), WithJsonSchema(_ONE_OR_MANY)]
+PushUrls = Annotated[
+    tuple[str, ...], BeforeValidator(_one_or_many), AfterValidator(_told(each_once)), WithJsonSchema(_ONE_OR_MANY)
+]
 ObjectiveText = Annotated[
     Objective,
     _from_text(lambda value: parse_objective(value) if isinstance(value, str) else value),

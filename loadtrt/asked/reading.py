@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from loadtrt.asked.config import RunConfig, model_name
+from loadtrt.asked.config import MOST_MODELS, RunConfig, model_name
 from loadtrt.asked.declaring import shown_as
 from loadtrt.asked.faults import MOST_FAULTS, fault_of, joined
 from loadtrt.asked.fields import option_name
@@ -68,7 +68,7 @@ _JUDGED = {"shared_gpu"}  # but it decides the verdict; a search may be resumed 
 
 
 def load_config(
-    file: Path | None,
+    file: Path | RunConfig | None,
     options: dict[str, Any],
     without: Collection[str] = (),
     *,
@@ -78,7 +78,8 @@ def load_config(
     """The configuration of `file` with `options` laid over it.
 
     file: YAML, or a run.json for the same run again, without its plugins and other code; None for no file. It holds
-        options, or options of the run and `models:` with the options of each by name.
+        options, or options of the run and `models:` with the options of each by name. A configuration of one model
+        stands for a file of its options.
     options: by key; None for one that is not given; `models` has those of single models by name. A model's own win,
         and those of any model are for all of them.
     without: keys of the file to leave out.
@@ -88,8 +89,12 @@ def load_config(
     Raises UsageError that names every fault: a file that cannot be read, is not YAML or is not a mapping, an unknown
     key (with the nearest), a value of the wrong kind.
     """
-    data = _read_yaml(file, options) if file else {}
-    config = _config_of(data, options, without, str(file) if file else "the command line", several=several, base=base)
+    data, source = {}, "the command line"
+    if isinstance(file, RunConfig):
+        data = require_one_model(file).options()
+    elif file is not None:
+        data, source = _read_yaml(file, options), str(file)
+    config = _config_of(data, options, without, source, several=several, base=base)
     return config if several else require_one_model(config)
 
 
@@ -136,13 +141,20 @@ def _config_of(
     several: bool = False,
     base: bool = False,
 ) -> RunConfig:
-    of_file, of_line = _models(data, source), _models(options, "the options")
+    given = {key: value for key, value in options.items() if value is not None}
+    of_file, of_line = _models(data, source), _models(given, "the options")
     file = {key: value for key, value in data.items() if key != "models"}
     _require_known(file, FIELDS, source)
-    given = {key: value for key, value in options.items() if value is not None and key != "models"}
+    given.pop("models", None)
     _require_known(given, FIELDS, "the options")
     _require_utf8(given)
+    for name, model in of_line.items():
+        _require_utf8({"model": name, **model})
+    if given.get("label") and isinstance(file.get("label"), dict):  # a build's beside those that a team always has
+        given["label"] = file["label"] | given["label"]
     names = list({**of_file, **of_line}) or [""]
+    if len(names) > MOST_MODELS:
+        raise UsageError(f"{source}: {len(names)} models are too many: a run has {MOST_MODELS} at most")
     if len(names) > 1 and not several:
         raise UsageError(_ONE_MODEL.format(", ".join(names)))
     if "engine" in given and any("engine" in model for model in (*of_file.values(), *of_line.values()) if names[1:]):
@@ -170,7 +182,7 @@ def _config_of(
         config = RunConfig.model_validate({**merged_run, "models": named})
     except ValidationError as error:
         faults += [fault_of(item, given, source, bool(data.get("models"))) for item in error.errors()]
-    if faults:
+    if faults := list(dict.fromkeys(faults)):  # an option of all models is wrong once
         raise UsageError(joined(faults, len(faults)))
     for asked in config.models.values():  # not where a result is read, which may be elsewhere
         asked.load.require()
@@ -216,7 +228,7 @@ def _require_utf8(given: dict[str, Any]) -> None:
 
 
 def _models(data: dict[str, Any], source: str) -> dict[str, dict[str, Any]]:
-    models = data.get("models") or {}
+    models = data.get("models", {})
     if not isinstance(models, dict) or not all(isinstance(model, dict) for model in models.values()):
         raise UsageError(f"{source}: models must hold names, each with the options of a model, such as engine: g.plan")
     read = {str(name): _with_underscores(model, f"{source}: models.{name}") for name, model in models.items()}

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, TextIO, TypeVar
 
 from loadtrt.errors import EXIT_INVALID, EXIT_MISSED, EXIT_UNDECIDED, EngineError, LoadtrtError
 from loadtrt.files import write_file
-from loadtrt.printing import SENTENCE, lines, printable, printable_json, say
+from loadtrt.printing import SENTENCE, lines, printable, say
+from loadtrt.signals import SIGNALS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pydantic import BaseModel
-
     from loadtrt.asked.config import RunConfig
     from loadtrt.engines.plan_profile import Profiled
-    from loadtrt.report.result_files import Result
+    from loadtrt.report import result_files
+    from loadtrt.results import Result
     from loadtrt.results.profile_result import ProfileResult
+    from loadtrt.sizing.keeping import Many
+
+_Result = TypeVar("_Result", bound="result_files.Result")
 
 
 class Delivery:
@@ -47,9 +50,28 @@ class Delivery:
             raise self.failure
 
 
-def json_of(result: BaseModel) -> str:
+def json_of(result: Result) -> str:
     """The content of a result's file."""
-    return printable_json(result.model_dump_json(indent=1)) + "\n"
+    return result.to_json()
+
+
+def carried_out(
+    config: RunConfig, schema: type[_Result], work_on: Callable[..., Many[_Result]], *, resume: bool, force: bool
+) -> _Result:
+    """What `capacity.keeping.carry_out` returns; it is shown whatever ends the runs."""
+    from loadtrt.cli.voice import Voice
+    from loadtrt.report.plain import terminal_text
+    from loadtrt.sizing.keeping import carry_out
+
+    def show(result: _Result) -> None:
+        if not config.quiet:
+            show_beside(config.json_file, terminal_text(result))
+
+    voice = Voice(quiet=config.quiet)
+    return carry_out(
+        config, schema, work_on, voice, SIGNALS,
+        resume=resume, force=force, show=show, insist=voice.insist, leave=leave,
+    )  # fmt: skip
 
 
 def show(text: str, stream: TextIO) -> None:
@@ -69,7 +91,7 @@ def show_line(line: str = "") -> None:
     show(f"{printable(line, SENTENCE)}\n", sys.stdout)
 
 
-def say_verdict(result: Result, code: int, *, quiet: bool) -> int:
+def say_verdict(result: result_files.Result, code: int, *, quiet: bool) -> int:
     """Say on stderr, where --quiet leaves the summary out, why the exit code is that of a verdict. Returns the code."""
     if quiet and code in (EXIT_INVALID, EXIT_MISSED, EXIT_UNDECIDED):
         from loadtrt.report.plain import verdict_line

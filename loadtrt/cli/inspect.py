@@ -88,6 +88,8 @@ def _show_plan(report: dict[str, Any]) -> None:
         facts.append(("host code", f"{format_bytes(report['host_code_bytes'])}: a lean runtime, so version-compatible"))
     if report["compute_capabilities"]:
         facts.append(("built for", f"compute capability {', '.join(report['compute_capabilities'])}"))
+    installing = [line for line in (report["install"], report["install_note"]) if line]
+    facts += [("to install" if not place else "", line) for place, line in enumerate(installing)]
     facts += _build_facts(report)
     loaded = report["loaded"]
     if loaded is None:

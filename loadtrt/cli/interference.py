@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadtrt.cli.options import GroupedCommand, extra, flag, options, read_option
+from loadtrt.asked.fields import read_option
+from loadtrt.cli.options import GroupedCommand, extra, flag, options
 from loadtrt.cli.outputs import inputs_of, outputs_of, require_outputs
 from loadtrt.errors import EXIT_INTERRUPTED, EXIT_INVALID, EngineError, UsageError
 from loadtrt.units import SECOND_NS, parse_share
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 
     from loadtrt.asked.config import RunConfig
     from loadtrt.asked.model import Model
-    from loadtrt.capacity.cells import Wanted
     from loadtrt.results.interference_result import InterferenceResult
+    from loadtrt.sizing.cells import Wanted
 
 _LENGTH_NS = 5 * SECOND_NS
 _ARRIVALS = ("poisson", "constant")
@@ -123,14 +124,12 @@ def command(
     values = [checked.alone(name).options() for name in checked.models]
     inputs = [name for options_ in values for name in inputs_of(options_)]
     require_outputs(outputs_of(values[0], "a measurement of interference"), [config, *inputs], force=force)
-    from loadtrt.capacity.neighbours import Neighbours
-    from loadtrt.cli.delivery import say_verdict
-    from loadtrt.cli.resuming import carry_out
-    from loadtrt.report.plain import terminal_text
+    from loadtrt.cli.delivery import carried_out, say_verdict
     from loadtrt.results.interference_result import InterferenceResult
+    from loadtrt.sizing.neighbours import Neighbours
 
     make = partial(Neighbours, wanted)
-    result = carry_out(checked, InterferenceResult, terminal_text, make, resume=resume, force=force)
+    result = carried_out(checked, InterferenceResult, make, resume=resume, force=force)
     return say_verdict(result, _exit_code(result), quiet=checked.quiet)
 
 
@@ -146,7 +145,7 @@ def _wanted(
     from loadtrt.asked.model_option import parse_models
     from loadtrt.asked.reading import load_config
     from loadtrt.asked.ways_to_share import parse_shares
-    from loadtrt.capacity.cells import Wanted
+    from loadtrt.sizing.cells import Wanted
 
     own = {name: given.pop(name) for name in ("load", "neighbour", "share", "rounds", "precision")}
     arrivals = given.pop("arrivals") or _ARRIVALS[0]

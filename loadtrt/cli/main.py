@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,6 +15,9 @@ from loadtrt.cli.words import as_declared, explained, require_once
 from loadtrt.errors import EngineError, LoadtrtError, UsageError, nearest, shortage_of
 from loadtrt.printing import say
 from loadtrt.signals import SIGNALS
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 # name: (module with `command`, help text). The texts are here so that --help imports none of the modules.
 COMMANDS = {
@@ -39,6 +43,9 @@ COMMANDS = {
     "doctor": ("loadtrt.cli.doctor", "Check GPU, driver, TensorRT and host, and show how to fix what is wrong."),
     "schema": ("loadtrt.cli.schema", "Print the JSON schema of a configuration or of a result."),
     "zoo": ("loadtrt.cli.zoo", "Generate and write a model, such as googlenet."),
+    "example": ("loadtrt.cli.example", "Write a configuration to begin with."),
+    "dashboards": ("loadtrt.cli.dashboards", "Write the files of Grafana and Prometheus."),
+    "completion": ("loadtrt.cli.completion", "Print the completion script of a shell."),
 }
 
 
@@ -65,6 +72,15 @@ class _Lazy(click.Group):
             words = as_declared(command, words)
             require_once(name, command, words, context)
         return name, command, words
+
+    def shell_complete(self, context: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Commands with their texts. Click would import each module for that."""
+        from click.shell_completion import CompletionItem
+
+        named = [
+            CompletionItem(name, help=help_) for name, (_, help_) in COMMANDS.items() if name.startswith(incomplete)
+        ]
+        return named + click.Command.shell_complete(self, context, incomplete)
 
     def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -128,4 +144,6 @@ def _was_interrupted(error: BaseException | None) -> bool:
 
 def _say(sentence: str, code: int) -> int:
     say(sentence)
+    if (github := sys.modules.get("loadtrt.cli.github")) is not None:
+        github.tell_failure(sentence)
     return code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args, get_origin
@@ -10,7 +11,7 @@ import click
 from pydantic import BeforeValidator
 
 from loadtrt.asked.declaring import GROUPS, value_type
-from loadtrt.asked.fields import option_name
+from loadtrt.asked.fields import option_name, read_option
 from loadtrt.asked.reading import FIELDS, SHOWN, keys_for, keys_of
 from loadtrt.cli.words import SEVERAL
 from loadtrt.errors import UsageError
@@ -20,6 +21,7 @@ from loadtrt.units import exact_duration
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from click.shell_completion import CompletionItem
     from pydantic.fields import FieldInfo
 
 # Options whose values hold commas: where they take several, each is given by itself.
@@ -54,10 +56,19 @@ class GroupedCommand(click.Command):
                     formatter.write_dl(records)
 
 
+def complete_files(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """What a shell completes where the value may be a file: the names of its files."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="file")]
+
+
 def extra(name: str | tuple[str, ...], group: str, help_: str, **attributes: Any) -> Callable[[F], F]:
     """An option of one command alone, with its heading and help, which names a default. name: of several, the last is
     the parameter's."""
     names = (name,) if isinstance(name, str) else name
+    if re.search("FILE|PLAN|MODEL", attributes.get("metavar") or "") or "--engine" in names:
+        attributes.setdefault("shell_complete", complete_files)
     if attributes.get("default") is not None and "[default: " not in help_:
         help_ = f"{help_}  [default: {attributes['default']}]"
     return click.option(*names, cls=GroupedOption, group=group, help=help_, **attributes)
@@ -103,7 +114,9 @@ def options(
                 function = _option(key, text, axes.get(key), choices.get(key))(function)
         if "engine" in taken:
             metavar = "[ENGINE]" if command in SEVERAL else "[ENGINE]…"
-            function = click.argument("engines", metavar=metavar, nargs=-1)(_with_positional(command, function))
+            function = click.argument("engines", metavar=metavar, nargs=-1, shell_complete=complete_files)(
+                _with_positional(command, function)
+            )
         if not file:
             return function
         text = "YAML file of these options, or a run.json; options of the command line win."
@@ -179,14 +192,15 @@ def _default(key: str) -> str:
 
 def _named(_: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str] | None:
     """{"data": "16x3x224x224"} of ("data:16x3x224x224",). Names may hold colons: the last one counts. Shapes of
-    several tensors may stand in one option, with commas, as trtexec takes them."""
+    several tensors may stand in one option, with commas, as trtexec takes them. Labels are NAME=VALUE."""
     key = str(parameter.name)
+    sign = "=" if key == "label" else ":"
     parts = [part for value in values for part in (value.split(",") if key == "shapes" else (value,))]
     named = {}
     for part in parts:
-        name, colon, rest = part.rpartition(":")
-        if not colon or not name:
-            raise click.UsageError(f"{option_name(key)} wants NAME:VALUE, not '{part}'")
+        name, found, rest = part.partition(sign) if key == "label" else part.rpartition(sign)
+        if not found or not name:
+            raise click.UsageError(f"{option_name(key)} wants NAME{sign}VALUE, not '{part}'")
         if name in named:
             raise click.UsageError(f"{option_name(key)} is given twice for {shortened(name)}: leave one out")
         named[name] = rest
@@ -202,14 +216,6 @@ def read_as(parse: Callable[[str], T]) -> Callable[[click.Context, click.Paramet
     return read
 
 
-def read_option(option: str, text: str, parse: Callable[[str], T]) -> T:
-    """What `parse` makes of the text of an option. Raises UsageError, which names it."""
-    try:
-        return parse(text)
-    except UsageError as error:
-        raise UsageError(f"{option}: {error}") from None
-
-
 def many(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...] | None:
     return values or None
 
@@ -223,8 +229,8 @@ def table() -> str:
         "without its dashes, with `_` for `-`. A file has at most 1 MiB of YAML, 32 levels, 50 000 values; an alias",
         "counts as all that it repeats. The longest TIME is ten years; rates are 1e-9/s to 1e12/s, sizes below 2^63",
         "bytes; the greatest number that an option takes is in `loadtrt schema config`. What is not repeatable is",
-        "given once. The command line alone has `run --latency` and `run --repeat` ([measuring](measuring.md)), and",
-        "ENGINE without `--engine`: `loadtrt run googlenet16.trt`.",
+        "given once. The command line alone has `run --latency` and `run --repeat` ([measuring](measuring.md)), `run",
+        "--model` ([several models](several-models.md)), and ENGINE without `--engine`: `loadtrt run googlenet16.trt`.",
     ]
     for group in GROUPS:
         if keys_of(group):

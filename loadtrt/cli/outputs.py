@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 from contextlib import suppress
 from pathlib import Path
@@ -12,40 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from loadtrt.asked.fields import option_name
 from loadtrt.asked.reading import SHOWN
 from loadtrt.errors import LoadtrtError, UsageError
-from loadtrt.files import descriptor_of, reason, require_writable
+from loadtrt.files import descriptor_of, held_by, require_writable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-
-_HEAD_BYTES = 4096
-# What a file holds, by how it begins, after a byte order mark and blanks. The first that fits counts.
-_CONTENTS = {
-    "a plan": rb"[fvp]trt",
-    "an archive": rb"PK\x03\x04",
-    "a run": rb'\{\s*"schema_version":\s*"loadtrt\.run/',
-    "starts of a run": rb'\{\s*"schema_version":\s*"loadtrt\.repeat/',
-    "a sweep": rb'\{\s*"schema_version":\s*"loadtrt\.sweep/',
-    "a search for capacity": rb'\{\s*"schema_version":\s*"loadtrt\.capacity/',
-    "a measurement of interference": rb'\{\s*"schema_version":\s*"loadtrt\.interference/',
-    "a plan of a fleet": rb'\{\s*"schema_version":\s*"loadtrt\.fleet/',
-    "a profile": rb'\{\s*"schema_version":\s*"loadtrt\.profile/',
-    "a comparison": rb'\{\s*"schema_version":\s*"loadtrt\.(comparison|layers)/',
-    "a result of another loadtrt": rb'\{\s*"schema_version":\s*"loadtrt\.',
-    "facts of a build": rb'\{\s*"schema_version":\s*1,\s*"loadtrt_version"',
-    "a trace for Perfetto": rb'\{\s*"displayTimeUnit"',
-    "JSON of trtexec": rb'\[\s*\{\s*"(startEnqMs|startInMs|latencyMs|count|averageMs|name)"|\{\s*"Layers"',
-    "JSON": rb"[{\[]",
-    "a table of results": rb"file,kind,number,",
-    "a histogram log": rb"#\[[^\n]*\n#\[Histogram log",
-    "OpenMetrics": rb"# (HELP|TYPE) ",
-    "HTML": rb"(?i)<!doctype html|<html",
-    "XML": rb"<\?xml|<testsuite",
-    "a log of TensorRT": rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ ",
-    "an INT8 calibration cache": rb"TRT-\d",
-    "an ONNX model": rb"\x08[\x01-\x20][\x12\x1a\x22\x28\x32\x3a\x42]",  # ir_version, then the next field of a model
-    "binary data": rb"(?s).*\0",
-    "text": rb"(?s).",
-}
 
 
 class Output(NamedTuple):
@@ -53,7 +22,8 @@ class Output(NamedTuple):
 
     option: the option that names it, for errors.
     name: the file; "-" is stdout; None where the option is not given.
-    content: what is written to it, as _CONTENTS has it: such files are written over without --force; None for any file.
+    content: what is written to it, as recognizing.CONTENTS has it: such files are written over without --force; None
+        for any file.
     """
 
     option: str
@@ -111,7 +81,7 @@ def require_outputs(outputs: Iterable[Output], inputs: Iterable[str | Path | Non
         if identity in taken:
             raise UsageError(f"{option} {name} and {taken[identity]} name the same file: give each its own")
         taken[identity] = f"{option} {name}"
-        held = _content_of(Path(name))
+        held = held_by(Path(name))
         if held is None or content in (None, held):
             continue
         if not force:
@@ -147,16 +117,3 @@ def _identity(name: str | Path) -> object | None:
         if stat.S_ISREG(status.st_mode):
             return status.st_dev, status.st_ino
     return None
-
-
-def _content_of(file: Path) -> str | None:
-    """What a regular file holds; None where it is empty or not there."""
-    try:
-        with file.open("rb") as opened:
-            head = opened.read(_HEAD_BYTES)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        return f"what cannot be read ({reason(error)})"
-    head = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    return next((content for content, begins in _CONTENTS.items() if re.match(begins, head)), None)

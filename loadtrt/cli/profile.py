@@ -44,25 +44,16 @@ def command(
     A profiler waits after every inference, so its times compare layers: for throughput and latency use `loadtrt run`.
     A configuration file of `run` gives the engine and the inputs; its load, lanes and files are ignored.
     """
-    given["profile"] = True
     if compare is not None:
         if nodes:
             raise UsageError("--nodes is for one engine, and --compare names two: leave one out")
         return _compare(config, compare, given, top, force=force)
-    checked = _configured(config, given)
+    from loadtrt.runs.layers import profile_config
+
+    checked = profile_config(config, given)
     values = checked.options()
     require_outputs(outputs_of(values, "a profile"), [config, *inputs_of(values)], force=force)
     return _one(checked, nodes, top)
-
-
-def _configured(config: Path | None, given: dict[str, Any]) -> RunConfig:
-    """Engine and inputs from the configuration of a run; its load, its end and its files are left out."""
-    from loadtrt.asked.reading import OUTPUT_KEYS, keys_of, load_config
-
-    without = (
-        OUTPUT_KEYS | keys_of("Load", "Objectives") | {"batcher", "requests", "duration", "max_duration", "precision"}
-    )
-    return load_config(config, given, without)
 
 
 def _one(config: RunConfig, nodes: bool, top: int | None) -> int:
@@ -95,12 +86,12 @@ def _compare(
     config: Path | None, names: tuple[str, str], given: dict[str, Any], top: int | None, *, force: bool
 ) -> int:
     """Both sides, each profiled now or read from a file, and the difference."""
-    from loadtrt.cli.compare import holds_results
     from loadtrt.cli.delivery import Delivery, json_of, show_beside
     from loadtrt.cli.voice import Voice
     from loadtrt.engines.tensorrt_log import logging_to
     from loadtrt.report.layer_comparison_sections import compared_profiles
     from loadtrt.report.plain import plain
+    from loadtrt.report.sides import holds_results
     from loadtrt.stats.profiles import compare_profiles
 
     for name in ("engine", "export_profile", "export_layer_info"):
@@ -131,14 +122,14 @@ def _compare(
 
 def _side(name: str, config: Path | None, given: dict[str, Any], voice: Voice) -> ProfileResult | ProfilePass:
     """An engine, profiled now, or a file of results."""
-    from loadtrt.cli.compare import holds_results, profile_of, read_side
+    from loadtrt.report.sides import holds_results, profile_of, read_side
 
     if holds_results(Path(name)):
         return profile_of(read_side(Path(name)), name)
-    from loadtrt.runs.layers import length_of, profile
+    from loadtrt.runs.layers import length_of, profile, profile_config
     from loadtrt.signals import SIGNALS
 
-    checked = _configured(config, {**given, "engine": name})
+    checked = profile_config(config, {**given, "engine": name})
     voice.say(f"profiling {name}")
     with SIGNALS:
         result, _ = profile(checked, voice, length_of(checked), SIGNALS)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import loadtrt
 from loadtrt.asked.fields import option_name
 from loadtrt.cli.delivery import show_beside
-from loadtrt.cli.resuming import Keeper
+from loadtrt.cli.github import require_summary, tell_result
 from loadtrt.cli.voice import Voice
 from loadtrt.errors import EXIT_INTERRUPTED, EngineError, UsageError
 from loadtrt.files import locked
@@ -25,6 +25,7 @@ from loadtrt.report.plain import terminal_text
 from loadtrt.results.repeat_result import RepeatResult
 from loadtrt.results.run_result import RunResult
 from loadtrt.signals import SIGNALS
+from loadtrt.sizing.keeping import Keeper
 from loadtrt.stats.starts import spreads
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def repeated(config: RunConfig, times: int) -> int:
     completed is kept in the file of --json after each start. A signal is passed on to the start that goes on, and no
     further one is made.
     """
+    require_summary(config.github)
     with locked("--json", config.json_file):
         return _repeated(config, times)
 
@@ -96,6 +98,8 @@ def _repeated(config: RunConfig, times: int) -> int:
     keeper.finish(made)
     if not config.quiet:
         show_beside(config.json_file, terminal_text(made))
+    if config.github:
+        tell_result(made, code if outcome == "failed" else exit_code(made), config.json_file)
     if keeper.failure is not None:
         raise UsageError(keeper.failure)
     return code if outcome == "failed" else exit_code(made)
@@ -107,7 +111,7 @@ def _start(config: RunConfig) -> tuple[int, RunResult | None]:
     asked, made = (os.memfd_create(name) for name in ("loadtrt-config", "loadtrt-run"))
     try:
         with open(asked, "wb", closefd=False) as file:
-            file.write(json.dumps({**config.options(), "json": f"/dev/fd/{made}"}).encode())
+            file.write(json.dumps({**config.options(), "json": f"/dev/fd/{made}", "github": False}).encode())
         command = [sys.executable, "-P", "-m", "loadtrt", "run", "--config", f"/dev/fd/{asked}"]
         process = subprocess.Popen(
             command,

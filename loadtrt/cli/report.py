@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from loadtrt.cli.options import FORCE_HELP
 from loadtrt.cli.outputs import Output, require_outputs
 from loadtrt.errors import UsageError
-from loadtrt.report import FORMATS, format_of
+from loadtrt.report import FORMATS, chosen_format
 
-if TYPE_CHECKING:
-    from loadtrt.report import Format
-
-_FORMATS = "\n".join(f"{known.suffixes[0]:<12}{known.name:<6} {known.summary}" for known in FORMATS)
+_FORMATS = "\n".join(f"{known.suffixes[0]:<15}{known.name:<25}{known.summary}" for known in FORMATS)
 
 
 @click.command(
@@ -29,6 +25,7 @@ _FORMATS = "\n".join(f"{known.suffixes[0]:<12}{known.name:<6} {known.summary}" f
     "-o", "--output", "outputs", multiple=True, metavar="FILE|-", help="File to write; - is stdout (repeatable)."
 )
 @click.option(
+    "-f",
     "--format",
     "format_",
     type=click.Choice([known.name for known in FORMATS]),
@@ -40,14 +37,14 @@ def command(files: tuple[Path, ...], outputs: tuple[str, ...], format_: str | No
 
     \b
     loadtrt report run.json -o run.html
-    loadtrt report before.json after.json -o both.html      (runs side by side, then each of them)
+    loadtrt report before.json after.json -o both.html      (runs compared, side by side, then each of them)
     loadtrt report capacity.json -o report.html -o report.md -o trials.csv
     """
     from loadtrt.cli.delivery import Delivery
     from loadtrt.report.result_files import load
 
     outputs = outputs or ("-",)
-    targets = {target: _format_of(target, format_) for target in outputs}
+    targets = {target: chosen_format(target, format_) for target in outputs}
     if len(targets) < len(outputs):
         raise UsageError("two outputs are the same: give each its own -o")
     require_outputs([Output("-o", name, wanted.content) for name, wanted in targets.items()], files, force=force)
@@ -57,15 +54,3 @@ def command(files: tuple[Path, ...], outputs: tuple[str, ...], format_: str | No
     for target, wanted in targets.items():
         delivery.make(target, partial(texts.__getitem__, wanted.name))
     delivery.finish()
-
-
-def _format_of(target: str, name: str | None) -> Format:
-    """The format of an output, by --format or its suffix. Raises UsageError if neither names one."""
-    if name is None and target == "-":
-        name = "md"
-    known = {format_.name: format_ for format_ in FORMATS}
-    wanted = known[name] if name is not None else format_of(target)
-    if wanted is None:
-        suffixes = ", ".join(format_.suffixes[0] for format_ in FORMATS)
-        raise UsageError(f"-o {target} has no suffix of a format: write {suffixes}, or add --format")
-    return wanted

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from loadtrt.cli.delivery import Delivery, deliver_exports, json_of, leave, say_verdict, show, show_beside
+from loadtrt.cli.github import require_summary, tell_result
 from loadtrt.cli.voice import Voice
 from loadtrt.engines.tensorrt_log import logging_to
 from loadtrt.errors import EXIT_INTERRUPTED, EXIT_INVALID, EXIT_MISSED, EXIT_UNDECIDED, EngineError
@@ -38,6 +39,7 @@ def run(config: RunConfig) -> int:
         while late:
             write_file(str(config.json_file), json_of(late.pop()), measured=True)
 
+    require_summary(config.github)
     with locked("--json", config.json_file):
         try:
             return _run(config, late, partial(leave, write_late))
@@ -63,6 +65,8 @@ def _run(config: RunConfig, late: list[RunResult], leave: Callable[[], None]) ->
         left_out = _deliver(result, maker.sessions, config, delivery)
         if result.failure is not None:
             say(result.failure)
+        if config.github:
+            tell_result(result, exit_code(result), config.json_file)
         maker.linger(config, result)
         maker.close()
         if maker.fault is not None:

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadtrt.capacity.grid import AXES
+from loadtrt.cli.github import require_summary, tell_result
 from loadtrt.cli.options import GroupedCommand, flag, options
 from loadtrt.cli.outputs import inputs_of, outputs_of, require_outputs
-from loadtrt.errors import EXIT_INTERRUPTED, EXIT_INVALID, EngineError, UsageError
+from loadtrt.errors import EXIT_INTERRUPTED, EXIT_INVALID
 from loadtrt.load.arrivals import PROCESSES
+from loadtrt.sizing.grid import AXES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from loadtrt.asked.config import RunConfig
     from loadtrt.results.capacity_result import SweepResult
 
 
@@ -49,39 +49,26 @@ def command(config: Path | None, all_points: bool, resume: bool, force: bool, **
     Without --rate each point is a closed loop; along --contexts and --buffers the sweep stops where two further values
     gained less than 5 % of throughput. The file of --json is written after each point.
     """
-    base, axes = _base_and_axes(config, given)
+    from loadtrt.cli.delivery import carried_out, say_verdict
+    from loadtrt.results.capacity_result import SweepResult
+    from loadtrt.sizing.sweeper import Sweeper, base_and_axes
+
+    base, axes = base_and_axes(config, given)
     values = base.options()
     require_outputs(outputs_of(values, "a sweep"), [config, *inputs_of(values)], force=force)
-    from loadtrt.capacity.sweeper import Sweeper
-    from loadtrt.cli.delivery import say_verdict
-    from loadtrt.cli.resuming import carry_out
-    from loadtrt.report.plain import terminal_text
-    from loadtrt.results.capacity_result import SweepResult
-
+    require_summary(base.github)
     make = partial(Sweeper, base, axes, all_points=all_points)
-    result = carry_out(base, SweepResult, terminal_text, make, resume=resume, force=force)
-    return say_verdict(result, _exit_code(result), quiet=base.quiet)
-
-
-def _base_and_axes(file: Path | None, given: dict[str, Any]) -> tuple[RunConfig, dict[str, tuple[Any, ...]]]:
-    """The configuration that all points share, and the values of each axis. Raises UsageError."""
-    from loadtrt.asked.reading import load_config
-    from loadtrt.capacity.grid import parse_axis
-
-    axes = {name: parse_axis(name, given[name]) for name in given if name in AXES and given[name] is not None}
-    if not axes:
-        raise UsageError("a sweep needs an axis: give several values, such as --contexts 1,2,4 or --batch 1,4,16")
-    over_file = [name for name in ("rate", "burstiness", "batch", "batcher", "max_queue") if name in axes]
-    common = {name: value for name, value in given.items() if name not in AXES}
-    first = {name: axes[name][0] for name in over_file}
-    return load_config(file, common | first, without={"profile"}, base=True), axes
+    result = carried_out(base, SweepResult, make, resume=resume, force=force)
+    code = say_verdict(result, _exit_code(result), quiet=base.quiet)
+    if base.github:
+        tell_result(result, code, base.json_file)
+    return code
 
 
 def _exit_code(result: SweepResult) -> int:
     """0 if any point is valid: the table shows which failed or are INVALID."""
+    from loadtrt.sizing.sweeper import require_measured
+
     if result.outcome == "interrupted":
         return EXIT_INTERRUPTED
-    measured = [point.run for point in result.points if point.run is not None and point.failure is None]
-    if not measured:
-        raise EngineError(result.points[0].failure or "no point was measured")
-    return 0 if any(run.valid for run in measured) else EXIT_INVALID
+    return 0 if any(run.valid for run in require_measured(result)) else EXIT_INVALID

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from loadtrt.cli.options import read_option
+from loadtrt.asked.fields import read_option
 from loadtrt.cli.voice import restore
 from loadtrt.errors import LoadtrtError, UsageError
 from loadtrt.printing import shortened
@@ -48,8 +48,8 @@ def command(url: str, every: str) -> int:
     URL is where the run serves its metrics, with `loadtrt run --metrics`.
 
     \b
-    loadtrt watch gpu-host:9400
-    loadtrt watch http://gpu-host:9400/metrics --every 5s
+    loadtrt watch gpu-host:18410
+    loadtrt watch http://gpu-host:18410/metrics --every 5s
 
     Both machines need the same version of loadtrt.
     """
@@ -66,7 +66,7 @@ def command(url: str, every: str) -> int:
 
 
 def parse_url(text: str) -> str:
-    """The address of the live view of "host:9400", ":9400", "http://host:9400" or "http://host:9400/metrics".
+    """The address of the live view of "host:18410", ":18410", "http://host:18410" or "http://host:18410/metrics".
 
     Raises UsageError.
     """
@@ -85,7 +85,7 @@ def parse_url(text: str) -> str:
         or " " in whole
         or not _is_host(host)
     ):
-        raise UsageError(f"'{text}' is not the address of a run: write host:port, such as gpu-host:9400")
+        raise UsageError(f"'{text}' is not the address of a run: write host:port, such as gpu-host:18410")
     if port is None and "://" not in text:
         raise UsageError(f"'{text}' has no port: write {text}:PORT, with the port of the run's --metrics")
     path = parts.path.rstrip("/").removesuffix("/metrics").removesuffix("/view")

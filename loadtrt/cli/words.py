@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 # What to do instead of giving several engines to a command.
 SEVERAL = {
-    "run": "a run drives one engine: make a run of each with --json, and then 'loadtrt compare A.json B.json'",
+    "run": "run both at once with --model a=A --model b=B, or each by itself with --json, for 'loadtrt compare'",
     "sweep": "a sweep drives one engine: make a sweep of each",
     "capacity": "a search drives one engine: search for each by itself",
     "profile": "--compare A B profiles two engines side by side",
@@ -86,7 +86,7 @@ def _instead(command: str, option: click.Option) -> str:
     if told is None and option.metavar and "," in option.metavar:
         return f"write all its values in one, as {_name(option)} {option.metavar}"
     if told is None and command == "run":
-        from loadtrt.capacity.grid import AXES
+        from loadtrt.sizing.grid import AXES
 
         if option.name in AXES:
             return f"a run has one; 'loadtrt sweep {_name(option)} …' measures several"

@@ -18,6 +18,7 @@ from loadtrt import __version__
 from loadtrt.cuda import runtime
 from loadtrt.doctor import ONNX_RUNTIME, Check, fail, info, ok, warn, warn_if
 from loadtrt.engines.flavour import INSTEAD_OF_RTX, find_flavours, unsupported_gpu
+from loadtrt.engines.installing import origin_of
 from loadtrt.environment import (
     cgroup_folders,
     cpu_model,
@@ -245,13 +246,17 @@ def tensorrt() -> list[Check]:
     if here:
         return [*here, *broken, *([info("not installed", ", ".join(absent))] if absent else [])]
     nothing = f"none that loads (looked for {', '.join(item.name for item in modules)})"
-    remedy = "pip install 'loadtrt[tensorrt]' (or lean, dispatch, rtx), in the version that built your plans"
+    remedy = (
+        "pip install 'loadtrt[tensorrt]', whose libraries come from NVIDIA's own index, or lean, dispatch or rtx, "
+        "which PyPI has; 'loadtrt inspect PLAN' prints the line for the version that built a plan"
+    )
     return [*broken, warn("modules", nothing, remedy) if gpus else info("modules", nothing)]
 
 
 def _module(flavour: Flavour, gpus: list[tuple[int, int]]) -> Check:
     able = [field.name for field in fields(flavour.capabilities) if getattr(flavour.capabilities, field.name)]
-    found = f"{flavour.version}; library {flavour.libs or 'unknown'}; can {', '.join(able) or 'run plans only'}"
+    library = f"{flavour.libs or 'unknown'} {origin_of(flavour.libs)}"
+    found = f"{flavour.version}; library {library}; can {', '.join(able) or 'run plans only'}"
     refused = [unsupported_gpu(flavour, gpu) for gpu in gpus]
     if refused and refused[0] is not None and all(refused):
         return warn(flavour.name, f"{found}; but {refused[0]}", INSTEAD_OF_RTX)

@@ -15,9 +15,9 @@ from loadtrt.engines.flavour import (
     load_plugins,
     refusal_of,
     require_plugins,
-    to_install,
     unsupported_gpu,
 )
+from loadtrt.engines.installing import to_install
 from loadtrt.engines.lean_library import LeanLibrary, how_to_name, installed_library, load_library, named_library
 from loadtrt.engines.plan import PlanHeader, read_header, read_sidecar
 from loadtrt.engines.tensorrt_log import Journal, journal_of

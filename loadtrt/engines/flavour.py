@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from loadtrt.engines.installing import to_install
 from loadtrt.engines.tensorrt_log import journal_of
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.reading_files import open_file
@@ -193,17 +194,6 @@ def refusal_of(header: PlanHeader, flavour: Flavour, *, lean: bool = False) -> s
     if plan != here:
         return "is another version"
     return None
-
-
-def to_install(header: PlanHeader) -> str:
-    """What to install for this plan."""
-    exact = ".".join(map(str, header.version[:3])) + ".*"
-    if header.family == "rtx":
-        return f"pip install 'loadtrt[rtx]' 'tensorrt-rtx-cu13=={exact}'"
-    if not header.carries_host_code:
-        return f"install that TensorRT, pip install 'tensorrt=={exact}', or build the plan again with the installed one"
-    # The newest dispatch runtime reads one major version back; the extra alone would fetch it for a plan of 8 too.
-    return "pip install 'loadtrt[dispatch]'" + (" 'tensorrt-dispatch-cu13<11'" if header.version[0] <= 8 else "")
 
 
 def unsupported_gpu(flavour: Flavour, capability: tuple[int, int]) -> str | None:

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from loadtrt.engines.installing import pip_line
 from loadtrt.engines.onnx_model import dtype_of, parse_model
 from loadtrt.engines.plan import looks_like_onnx, looks_like_plan, read_header
 from loadtrt.engines.value_types import given_inputs
@@ -53,6 +54,8 @@ def inspect_file(
         "sha256": header.sha256,
         "host_code_bytes": header.host_code_bytes,
         "compute_capabilities": list(header.compute_capabilities),
+        "install": pip_line(header).line,
+        "install_note": pip_line(header).note,
         **_built(path, header.sha256),
         "loaded": None,
         "not_loaded": "",

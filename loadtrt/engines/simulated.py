@@ -224,7 +224,8 @@ class SimulatedEngine(_Doubler):
         self._races = simulation.races()
 
     def share(self, device: SharedDevice | None, time_: DeviceTime, part: float) -> None:
-        """Be on a device with others from now on, or on one with others' time. Before lanes are allocated.
+        """Be on a device with engines of other models from now on. Before lanes are allocated; one task drives all of
+        them (lanes/together.py), as a request of one changes when those of others end.
 
         device: how its lanes share it; None for lanes that nobody shares.
         part: the part of the device that this is.

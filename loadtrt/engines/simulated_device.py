@@ -83,10 +83,10 @@ class Tenant:
         self.ends: list[tuple[int, int, int]] = []
         self.first, self.weight, self.priority = device.join(self, lanes), weight, priority
         self.advance = device.advance
+        self.add = self._add if self.first else device.add  # the numbers of the first tenant's lanes are the device's
         self._device = device
 
-    def add(self, lane: int, at: int, ready: int, work: int) -> None:
-        """Add a request that comes at `at`, can begin at `ready` and takes `work` ns alone on the device."""
+    def _add(self, lane: int, at: int, ready: int, work: int) -> None:
         self._device.add(self.first + lane, at, ready, work)
 
     def next_at(self) -> int:
@@ -119,12 +119,12 @@ class SharedDevice:
         return first
 
     def add(self, lane: int, at: int, ready: int, work: int) -> None:
-        """As of Tenant."""
+        """Add a request that comes at `at`, can begin at `ready` and takes `work` ns alone on the device."""
         self.advance(at)
         self._queues[lane].append((ready, work))
         if len(self._queues[lane]) == 1:
             heappush(self._waiting, (ready, lane))
-            self._plan()
+            self.event_at = min(self.event_at, ready)
             self.advance(at)
 
     def advance(self, until: int) -> None:
@@ -134,18 +134,14 @@ class SharedDevice:
                 self._end()
             else:
                 self._begin()
-            self._plan()
-
-    def _plan(self) -> None:
-        """Find `event_at`, after a change."""
-        raise NotImplementedError
+            self.event_at = min(self._end_at, self._waiting[0][0]) if self._waiting else self._end_at
 
     def _begin(self) -> None:
-        """A request begins, at `event_at`."""
+        """A request is ready, at `event_at`. Finds the next end."""
         raise NotImplementedError
 
     def _end(self) -> None:
-        """A request ends, at `event_at`."""
+        """A request ends, at `event_at`. Finds the next end."""
         raise NotImplementedError
 
     def _completed(self, lane: int, at: int) -> bool:
@@ -186,11 +182,11 @@ class ProcessorSharing(SharedDevice):
         self._end_at = NEVER
         if self._computing:
             self._end_at = self._at + max(0, round((self._computing[0][0] - self._progress) * self._pace))
-        self.event_at = min(self._end_at, self._waiting[0][0]) if self._waiting else self._end_at
 
     def _begin(self) -> None:
         ready, lane = heappop(self._waiting)
         self._start(lane, ready)
+        self._plan()
 
     def _start(self, lane: int, at: int) -> None:
         weight = self._tenants[lane].weight
@@ -209,6 +205,7 @@ class ProcessorSharing(SharedDevice):
         self._weight -= self._tenants[lane].weight
         if self._completed(lane, self._at):
             self._start(lane, self._at)
+        self._plan()
 
 
 class Priorities(SharedDevice):
@@ -222,12 +219,6 @@ class Priorities(SharedDevice):
         self._ready: list[tuple[int, int, int, int]] = []  # heap of (priority, ready, order, lane)
         self._order = count()
 
-    def _plan(self) -> None:
-        if self._lane is None:
-            self.event_at = self._waiting[0][0] if self._waiting else NEVER
-        else:
-            self.event_at = self._end_at
-
     def _begin(self) -> None:
         self._next(self.event_at)
 
@@ -240,11 +231,11 @@ class Priorities(SharedDevice):
         self._next(at)
 
     def _next(self, at: int) -> None:
-        """Begin the first of the requests that are ready."""
+        """Begin the first of the requests that are ready, unless one computes."""
         while self._waiting and self._waiting[0][0] <= at:
             ready, lane = heappop(self._waiting)
             heappush(self._ready, (self._tenants[lane].priority, ready, next(self._order), lane))
-        if self._ready:
+        if self._ready and self._lane is None:
             *_, self._lane = heappop(self._ready)
             self._began[self._lane] = at
             self._end_at = at + self._queues[self._lane][0][1]

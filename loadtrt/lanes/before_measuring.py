@@ -85,6 +85,7 @@ async def _compare(
     missing = {run.name: _VERIFY_REQUESTS * run.places for run in runs if run.name in verifiers}
     if not missing:
         return
+    drives: list[Drive] = []
 
     def comparing(run: ModelRun) -> Callable[[Completion, int], None]:
         compare, name = verifiers[run.name].compare, run.name
@@ -92,12 +93,11 @@ async def _compare(
         def completed(completion: Completion, inputs: int) -> None:
             compare(completion, inputs)
             missing[name] -= 1
-            if max(missing.values()) <= 0:
-                stop.enough = True
+            compared = zip(runs, drives, strict=True)
+            stop.enough |= all(missing.get(other.name, 0) <= 0 or drive.over for other, drive in compared)
 
         return completed if several else compare
 
-    drives = []
     for run in runs:
         load = replace(_preparing(run, config), most_ns=_VERIFY_MOST_NS)
         load = replace(load, least_ns=_VERIFY_MOST_NS) if several else replace(load, least_requests=missing[run.name])

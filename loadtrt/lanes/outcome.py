@@ -26,6 +26,7 @@ from loadtrt.stats.whole_run import judge_number
 from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_duration
 
 LATE_START_NS = 10 * MILLISECOND_NS  # after the instant that was asked for: less is the host's noise
+LEAST_ALONE = 0.1  # of the measured time, in which a model of several was without one of the others
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -253,7 +254,7 @@ def _together_ns(runs: Sequence[ModelRun]) -> int:
 def _neighbour_ended(model: ModelResult, single: RunResult, together_ns: int) -> Iterator[Finding]:
     """A model that was measured without one of the others for a tenth of its time or more."""
     alone_ns = single.phases.measure_ns - single.phases.drain_ns - together_ns
-    if model.ok and alone_ns > 0.1 * single.phases.measure_ns:
+    if model.ok and alone_ns >= LEAST_ALONE * single.phases.measure_ns:
         measured = format_duration(single.phases.measure_ns)
         yield Finding(
             kind="neighbour-ended",

@@ -1,7 +1,6 @@
 """Serves a run by HTTP, from threads of the observer process: /metrics to Prometheus, /view to `loadtrt watch`.
 
-prometheus_client writes the text formats. Prometheus' protobuf, the only format with native histograms that Prometheus
-scrapes, is written here, as prometheus_client has no writer for it.
+prometheus_client writes the text formats, live/protobuf.py Prometheus' protobuf.
 """
 
 from __future__ import annotations
@@ -10,11 +9,8 @@ import errno
 import gzip
 import socket
 import socketserver
-import struct
 import sys
 from contextlib import suppress
-from itertools import groupby
-from math import inf
 from threading import Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Self
@@ -23,7 +19,8 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 from prometheus_client.exposition import ThreadingWSGIServer, choose_encoder
 
 from loadtrt.errors import UsageError, shortage_of
-from loadtrt.live.metrics import families
+from loadtrt.live.metrics import together
+from loadtrt.live.protobuf import to_protobuf
 from loadtrt.live.view import to_json
 from loadtrt.units import parse_address
 
@@ -32,7 +29,6 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
 
     from prometheus_client import Metric
-    from prometheus_client.samples import NativeHistogram, Sample
 
     from loadtrt.live.metrics import Observation
     from loadtrt.live.view import View
@@ -41,9 +37,27 @@ TEXT = "text/plain; version=0.0.4; charset=utf-8"
 JSON = "application/json"
 PROTOBUF = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
 _PLACES = "the metrics are at /metrics, the live view for loadtrt watch at /view\n"
-_TYPES = {"counter": 0, "gauge": 1, "info": 1, "summary": 2, "histogram": 4}  # of MetricType in metrics.proto
+# Who usually has a port, for where it is taken. 18410 is that of our examples: exporters have 9100 to 9999, and it is
+# neither in Prometheus' wiki (Default port allocations, a copy of June 2020, read on 2026-11-30), nor in nmap's list of
+# services, nor among the ports that Linux and Kubernetes give out.
+_USUAL = {
+    3000: "Grafana",
+    4317: "an OpenTelemetry collector",
+    4318: "an OpenTelemetry collector",
+    8000: "a Triton server's HTTP",
+    8001: "a Triton server's gRPC",
+    8002: "a Triton server's metrics",
+    8080: "cAdvisor",
+    8888: "Jupyter",
+    9090: "Prometheus",
+    9091: "Pushgateway",
+    9093: "Alertmanager",
+    9100: "node_exporter",
+    9400: "dcgm-exporter",
+    9835: "nvidia_gpu_exporter",
+    18410: "another run of loadtrt",
+}
 
-_SMALL = [bytes([value]) for value in range(0x80)]
 _LOOK_S = 0.1  # between looks at whether to close
 REQUEST_S = 10.0  # for a whole request: a client that trickles must not hold a thread for ever
 MOST_CLIENTS = 32  # at once
@@ -64,6 +78,7 @@ class Exporter:
         *,
         native: bool = False,
         view: Callable[[], View | None] = lambda: None,
+        before: Callable[[], Iterable[Observation]] = tuple,
     ) -> None:
         """Listen at an address. Raises UsageError where that is not possible.
 
@@ -72,10 +87,12 @@ class Exporter:
         native: answer in Prometheus' protobuf where it is asked for, with native histograms besides the classic ones. A
             Prometheus that has them enabled keeps only these, unless told otherwise, so that they are not the default.
         view: called for each /view; None while nothing is known of the run.
+        before: runs that have ended and are still shown, called at each scrape.
         """
         host, port = parse_address(address)
         self._observe = observe
         self._view = view
+        self._before = before
         self._native = native
         self.scrapes = 0
         self.failure = ""
@@ -126,7 +143,7 @@ class Exporter:
         """(content type, body)."""
         seen = self._observe()
         protobuf = self._native and "application/vnd.google.protobuf" in accept
-        metrics = [] if seen is None else list(families(seen, native=protobuf))
+        metrics = together([*self._before(), *([] if seen is None else [seen])], native=protobuf)
         if protobuf:
             return PROTOBUF, to_protobuf(metrics)
         encode, kind = choose_encoder(accept)
@@ -205,7 +222,11 @@ def _listen(host: str, port: int, application: Callable[..., Iterable[bytes]]) -
             case socket.gaierror() | UnicodeError():
                 raise UsageError(f"{where}: there is no host {host}; leave it out for this machine alone") from None
             case OSError(errno=errno.EADDRINUSE):
-                raise UsageError(f"{where}: the port is in use; take another, or :0 for any free one") from None
+                usual = f", usually by {_USUAL[port]}" if port in _USUAL else ""
+                other = "" if port == 18410 else ", such as :18410"
+                raise UsageError(
+                    f"{where}: the port is in use{usual}; take another{other}, or :0 for any free one"
+                ) from None
             case OSError(errno=errno.EACCES):
                 raise UsageError(f"{where}: this user may not use the port; take one above 1023") from None
             case OSError(errno=errno.EADDRNOTAVAIL):
@@ -213,90 +234,3 @@ def _listen(host: str, port: int, application: Callable[..., Iterable[bytes]]) -
                     f"{where}: this machine has no such address; 0.0.0.0 means all of its addresses"
                 ) from None
         raise UsageError(f"{where}: {error}") from None
-
-
-def to_protobuf(metrics: Iterable[Metric]) -> bytes:
-    """io.prometheus.client.MetricFamily (metrics.proto of prometheus/client_model), each preceded by its length."""
-    return b"".join(_delimited(_family(metric)) for metric in metrics)
-
-
-def _family(metric: Metric) -> bytes:
-    name = metric.name + {"counter": "_total", "info": "_info"}.get(metric.type, "")  # as before OpenMetrics
-    head = _bytes(1, name.encode()) + _bytes(2, metric.documentation.encode()) + _int(3, _TYPES[metric.type])
-    if metric.type not in ("histogram", "summary"):
-        field = 3 if metric.type == "counter" else 2
-        points = [_labels(sample.labels) + _bytes(field, _double(1, sample.value)) for sample in metric.samples]
-    else:
-        own = "le" if metric.type == "histogram" else "quantile"
-        write = _histogram if metric.type == "histogram" else _summary
-        points = []
-        for labels, samples in groupby(metric.samples, lambda it: {k: v for k, v in it.labels.items() if k != own}):
-            points.append(_labels(labels) + write(metric.name, list(samples)))
-    return head + b"".join(_bytes(4, point) for point in points)
-
-
-def _histogram(name: str, samples: list[Sample]) -> bytes:
-    body = b""
-    for sample in samples:
-        if sample.native_histogram is not None:
-            body += _native(sample.native_histogram)
-        elif sample.name == f"{name}_count":
-            body += _int(1, int(sample.value))
-        elif sample.name == f"{name}_sum":
-            body += _double(2, sample.value)
-        else:
-            bound = inf if sample.labels["le"] == "+Inf" else float(sample.labels["le"])
-            body += _bytes(3, _int(1, int(sample.value)) + _double(2, bound))
-    return _bytes(7, body)
-
-
-def _summary(_: str, samples: list[Sample]) -> bytes:
-    quantiles = (_double(1, float(sample.labels["quantile"])) + _double(2, sample.value) for sample in samples)
-    return _bytes(4, b"".join(_bytes(3, quantile) for quantile in quantiles))
-
-
-def _native(native: NativeHistogram) -> bytes:
-    spans = (_int(1, _zigzag(span.offset)) + _int(2, span.length) for span in native.pos_spans or ())
-    return (
-        _int(5, _zigzag(native.schema))
-        + _double(6, native.zero_threshold)
-        + _int(7, int(native.zero_count))
-        + b"".join(_bytes(12, span) for span in spans)
-        + _bytes(13, b"".join(_varint(_zigzag(delta)) for delta in native.pos_deltas or ()))
-    )
-
-
-def _labels(labels: dict[str, str]) -> bytes:
-    return b"".join(_bytes(1, _bytes(1, label.encode()) + _bytes(2, value.encode())) for label, value in labels.items())
-
-
-def _varint(value: int) -> bytes:
-    if value <= 0x7F:
-        return _SMALL[value]
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _zigzag(value: int) -> int:
-    """The encoding of protobuf's sint: 0, −1, 1, −2 become 0, 1, 2, 3."""
-    return 2 * value if value >= 0 else -2 * value - 1
-
-
-def _int(field: int, value: int) -> bytes:
-    return _varint(field << 3) + _varint(value)
-
-
-def _double(field: int, value: float) -> bytes:
-    return _varint(field << 3 | 1) + struct.pack("<d", value)
-
-
-def _bytes(field: int, value: bytes) -> bytes:
-    return _varint(field << 3 | 2) + _delimited(value)
-
-
-def _delimited(value: bytes) -> bytes:
-    return _varint(len(value)) + value

@@ -67,21 +67,21 @@ class Observation:
     others: tuple[Observation, ...] = ()
 
 
+def together(observations: Iterable[Observation], native: bool = False) -> list[Metric]:
+    """The families of several runs, of all their models, each family once."""
+    whole: dict[str, Metric] = {}
+    for seen in (of_model for run in observations for of_model in (run, *run.others)):
+        for metric in families(seen, native):
+            if metric.name in whole:
+                whole[metric.name].samples += metric.samples
+            else:
+                whole[metric.name] = metric
+    return list(whole.values())
+
+
 def families(seen: Observation, native: bool = False) -> Iterator[Metric]:
-    """The families of FAMILIES, in that order, without those that have no value now, each of all models of the run.
-    native: the histograms of METRICS have native buckets besides the classic ones."""
-    if not seen.others:
-        yield from _of_model(seen, native)
-        return
-    merged: dict[str, Metric] = {}
-    for of_model in (seen, *seen.others):
-        for metric in _of_model(of_model, native):
-            if merged.setdefault(metric.name, metric) is not metric:
-                merged[metric.name].samples += metric.samples
-    yield from merged.values()
-
-
-def _of_model(seen: Observation, native: bool) -> Iterator[Metric]:
+    """The families of FAMILIES, in that order, without those that have no value now, of one model. native: the
+    histograms of METRICS have native buckets besides the classic ones."""
     facts = seen.facts
     run = {"model": facts.model, "run": facts.run}
     snapshot = seen.snapshot
@@ -96,18 +96,20 @@ def _of_model(seen: Observation, native: bool) -> Iterator[Metric]:
     yield _histogram(table.LOAD_RATIO, run, _RATIO_BOUNDS, ratios, snapshot.ratio_sum)
     for family, points in (*_requests(seen), *_state(seen), *_laws(seen), *_objectives(seen)):
         yield from _plain(family, run, points)
-    labels = {table.label_name(name): value for name, value in facts.information.items()}
+    gpu = table.gpu_labels(facts.uuid, facts.host)
+    labels = {table.label_name(name): value for name, value in {**facts.labels, **facts.information}.items()}
     duration = exact_duration(facts.duration_ns) if facts.duration_ns else ""
     size = {
         "batch": str(facts.batch),
         "duration": duration,
         "requests": "" if facts.requests is None else str(facts.requests),
+        **({"point": facts.point.text} if facts.point else {}),
     }
-    yield _info(table.RUN_INFO, {**labels, **size, **run})
+    yield _info(table.RUN_INFO, {**labels, **size, **run, **gpu})
     yield _info(table.BUILD_INFO, {**run, "version": loadtrt.__version__})
     if seen.gpu is not None:
         for family, points in _gpu(seen.gpu):
-            yield from _plain(family, run, points)
+            yield from _plain(family, {**run, **gpu}, points)
 
 
 def _requests(seen: Observation) -> Iterator[tuple[Family, Points]]:
@@ -143,6 +145,9 @@ def _state(seen: Observation) -> Iterator[tuple[Family, Points]]:
     ):
         yield family, [((), value)]
     yield table.PHASE, [((phase,), float(phase == snapshot.phase)) for phase in PHASES]
+    if facts.point is not None:
+        states = {"done": facts.point.done, "now": 1, "left": facts.point.left}
+        yield table.POINTS, [((state,), count) for state, count in states.items()]
     yield table.START, [((), snapshot.started_ns / SECOND_NS if snapshot.started_ns else None)]
     age_ns = seen.now_ns - snapshot.written_ns if snapshot.written_ns else None
     yield table.SNAPSHOT_AGE, [((), None if age_ns is None else max(age_ns, 0) / SECOND_NS)]

@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from loadtrt.asked.objective import Objective
 from loadtrt.errors import EngineError, UsageError
@@ -34,8 +34,21 @@ if TYPE_CHECKING:
 _START_S = 20.0  # importing may take long from a cold disk
 _ANSWER_S = 5.0
 _TELEMETRY_S = 5.0  # more for telemetry, which is summed up: for the most intervals that there are
+PUSH_S = 10.0  # for a push to one place
 _STILL_S = 1.0  # a process that is stopped by a signal, for so long, is not waited for
 _LOOK_S = 0.25
+
+
+class Point(NamedTuple):
+    """The place of a run in a sweep, or in a search for capacity.
+
+    text: its settings, for people.
+    done, left: points, or candidates, before and after this one.
+    """
+
+    text: str
+    done: int
+    left: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +68,9 @@ class RunFacts:
     max_lateness_ns: the limit set by `--max-lateness`, None for the default one.
     shared_gpu: whether others may compute on the GPU (`--shared-gpu`).
     places: requests that the lanes hold at once.
+    labels: those that the user gave.
+    uuid, host: of the GPU, "" without one, and of this machine, as dcgm-exporter has them.
+    point: None in a run by itself.
     """
 
     run: str
@@ -71,6 +87,10 @@ class RunFacts:
     max_lateness_ns: int | None = None
     shared_gpu: bool = False
     places: int = 1
+    labels: dict[str, str] = field(default_factory=dict)
+    uuid: str = ""
+    host: str = ""
+    point: Point | None = None
 
     def to_json(self) -> str:
         """One line."""
@@ -81,7 +101,8 @@ class RunFacts:
         """The inverse of `to_json`."""
         fields: dict[str, Any] = json.loads(text)
         objectives = tuple(Objective(**objective) for objective in fields["objectives"])
-        return cls(**{**fields, "objectives": objectives, "items": tuple(fields["items"])})
+        point = fields["point"] and Point(*fields["point"])
+        return cls(**{**fields, "objectives": objectives, "items": tuple(fields["items"]), "point": point})
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +112,20 @@ class Wishes:
     metrics: the address to serve metrics at; None for not at all.
     native: whether to offer native histograms.
     terminal: whether to draw on stderr.
+    push: where to push metrics, as `parse_push` reads it.
+    linger_ns: how long a run that has ended stays on the page while others follow.
     """
 
     metrics: str | None = None
     native: bool = False
     terminal: bool = False
+    push: tuple[str, ...] = ()
+    linger_ns: int = 0
+
+    @property
+    def follows(self) -> bool:
+        """Whether the run's rows are read."""
+        return bool(self.metrics or self.terminal or self.push)
 
 
 class Observer:
@@ -131,6 +161,7 @@ class Observer:
         self._answers: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
         self._listener = Thread(target=self._listen, name="loadtrt-observer", daemon=True)
         self._listener.start()
+        self._pushes = len(wishes.push)
         self.send(wishes=asdict(wishes))
 
     @property
@@ -140,7 +171,7 @@ class Observer:
 
     def ready(self) -> None:
         """Wait until the process has started and serves metrics. Safe to call twice. Raises UsageError for metrics that
-        cannot be served, such as at a port in use, and EngineError for a process that does not start."""
+        cannot be served, such as at a port in use, or pushed, and EngineError for a process that does not start."""
         if self._is_ready:
             return
         answer = self._answer("url", _START_S)
@@ -154,6 +185,15 @@ class Observer:
     def describe(self, *facts: RunFacts) -> None:
         """What the run is, model by model; the terminal starts to draw."""
         self.send(facts=[of_model.to_json() for of_model in facts])
+
+    def finish(self, *, push: bool = True) -> list[str]:
+        """The run is over, with all its rows on the board: keep its last numbers, and push them. push: whether there is
+        time for that. Returns sentences on what could not be pushed."""
+        self.send(finish=push)
+        answer = self._answer("finish", _ANSWER_S + PUSH_S * self._pushes * push)
+        if answer is not None:
+            return list(map(str, answer["finish"]))
+        return ["the observer process did not answer: whether metrics were pushed is not known"] if self._pushes else []
 
     def say(self, sentence: str) -> None:
         """Write a line above the drawing."""

@@ -1,7 +1,7 @@
 """The observer process: `python -m loadtrt.live.observing FD`, started by `loadtrt.live.observer`.
 
 It reads one message a line from stdin and ends with it. Messages: wishes (once, first), facts, gpu, say, telemetry,
-end_drawing. The first, telemetry and end_drawing are answered with one line on stdout each.
+finish, end_drawing. The first, telemetry, finish and end_drawing are answered with one line on stdout each.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from loadtrt.live.clients import Clients
     from loadtrt.live.metrics import Observation
+    from loadtrt.live.pusher import Pusher
     from loadtrt.live.sampler import Sampler
     from loadtrt.live.view import View
     from loadtrt.records.board import Snapshot
@@ -125,16 +126,26 @@ class Observing:
         self._no_gpu = ""
         self._drawing: Drawing | None = None
         self._draws = False
+        self._pusher: Pusher | None = None
+        self._pushing = Lock()
+        self._linger_ns = 0
+        self._final: Observation | None = None  # of the run that has ended last
+        self._ended_runs: list[Observation] = []  # before the one that is observed, and still on the page
 
     def handle(self, message: dict[str, Any]) -> dict[str, Any] | None:
         match message:
-            case {"wishes": {"metrics": address, "native": native, "terminal": draws}}:
-                self._draws = bool(draws)
+            case {"wishes": {"metrics": address, "native": native, "terminal": draws, "push": urls, "linger_ns": ns}}:
+                self._draws, self._linger_ns = bool(draws), int(ns)
                 try:
+                    self._push_to(urls)
                     return {"url": self._serve(address, native) if address else "", "error": ""}
                 except LoadtrtError as error:
                     return {"url": "", "error": str(error)}
             case {"facts": list(texts)}:
+                if self._final is not None:  # the GPU's numbers are those of the next run now
+                    others = tuple(replace(other, gpu=None) for other in self._final.others)
+                    self._ended_runs.append(replace(self._final, gpu=None, others=others))
+                    self._final = None
                 self._runs = runs = [
                     Run(board, RunFacts.from_json(text), self._latest)
                     for board, text in zip(self._boards, texts, strict=True)
@@ -144,6 +155,8 @@ class Observing:
                     self._drawing = Drawing(lambda: _of_all([run.view() for run in runs]))
             case {"gpu": str(bus_id), "own": dict(own)}:
                 self._watch_gpu(bus_id, own)
+            case {"finish": bool(push)}:
+                return {"finish": self._finish(push)}
             case {"say": str(sentence)}:
                 if self._drawing is not None:
                     self._drawing.say(sentence)
@@ -166,9 +179,40 @@ class Observing:
         self._owned.close()
 
     def _follow(self, runs: Sequence[Run]) -> None:
-        while not self._ended.wait(_FOLLOW_S):
+        while not self._ended.wait(_FOLLOW_S) and runs is self._runs:
             for run in runs:
                 run.follow()
+
+    def _observation(self) -> Observation:
+        """Of the run that is observed."""
+        return _of_all([run.observation() for run in self._runs])
+
+    def _finish(self, push: bool) -> list[str]:
+        if not self._runs:
+            return []
+        with self._pushing:
+            self._final = seen = self._observation()
+            return [] if self._pusher is None else self._pusher.finish(seen, push=push)
+
+    def _before(self) -> list[Observation]:
+        """Runs that have ended a moment ago: scrapes must see their last numbers, though others have begun."""
+        now_ns = time.time_ns()
+        self._ended_runs = [seen for seen in self._ended_runs if now_ns < seen.now_ns + self._linger_ns]
+        return self._ended_runs
+
+    def _push_to(self, urls: list[str]) -> None:
+        if urls:
+            from loadtrt.live.pusher import EACH_S, Pusher
+
+            self._pusher = pusher = Pusher(urls)
+            if pusher.continues:
+                Thread(target=self._push_each, args=(pusher, EACH_S), daemon=True).start()
+
+    def _push_each(self, pusher: Pusher, every_s: float) -> None:
+        while not self._ended.wait(every_s):
+            with self._pushing:  # what is pushed later must be seen later: histories take nothing older
+                if self._runs and self._final is None:
+                    pusher.push(self._observation())
 
     def _latest(self, start_ns: int, end_ns: int) -> GpuReading | None:
         reading = None if self._sampler is None else self._sampler.latest
@@ -186,9 +230,10 @@ class Observing:
 
         exporter = Exporter(
             address,
-            lambda: _of_all([run.observation() for run in self._runs]) if self._runs else None,
+            lambda: self._observation() if self._runs else None,
             native=native,
             view=lambda: _of_all([run.view() for run in self._runs]) if self._runs else None,
+            before=self._before,
         )
         return self._owned.enter_context(exporter).url
 

@@ -43,18 +43,23 @@ class Watch:
         self._say = say
         self._gpu: Gpu | None = None
         self._samples = False
-        self._shows = wishes is not None and bool(wishes.metrics or wishes.terminal)
+        self._shows = wishes is not None and wishes.follows
         self._own = own or Own((os.getpid(),))
         self._clients: Clients | None = None
         self.clocks = Clocks(None)
         self.sharing: GpuSharing | None = None
         self.observer = None if wishes is None else Observer(wishes, models)
-        if self.observer is not None and wishes is not None and wishes.metrics:
+        if self.observer is not None and wishes is not None and (wishes.metrics or wishes.push):
             try:
                 self.observer.ready()
             except BaseException:
                 self.close()
                 raise
+
+    @property
+    def uuid(self) -> str:
+        """Of the GPU; "" where there is none, or NVML does not tell."""
+        return (self._gpu.uuid if self._gpu is not None else None) or ""
 
     @property
     def boards(self) -> list[Board]:

@@ -116,7 +116,9 @@ def in_numpy(dtype: str) -> bool:
     """Whether numpy itself has the type, without ml_dtypes."""
     import numpy as np
 
-    return dtype == STRING or (dtype in DTYPES and hasattr(np, DTYPES[dtype][1]))
+    if dtype in (STRING, "bool"):  # numpy 1 warns of whoever asks for np.bool
+        return True
+    return dtype in DTYPES and hasattr(np, DTYPES[dtype][1])
 
 
 def numpy_dtype(dtype: str) -> np.dtype:

@@ -2,7 +2,7 @@
 runs, the dashboards, the docs and their tests read it.
 
 Names follow Prometheus' conventions: prefix `loadtrt_`, base units, `_total` for counters. Every series also has the
-labels `model` and `run`.
+labels `model` and `run`, those of a GPU its UUID and the host's name, as dcgm-exporter has them.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 Kind: TypeAlias = Literal["counter", "gauge", "histogram", "summary", "info"]
 
 RUN_LABELS = ("model", "run")
+GPU_LABELS = ("UUID", "Hostname")  # spelled as dcgm-exporter does, so that series join
 BASE_UNITS = ("seconds", "ratio", "hertz", "watts", "joules", "celsius", "bytes")
 # Ten a decade from 1 µs to 10 s, one set for all: a median queueing delay is often below 2 µs, a small plan's latency
 # 30 µs.
@@ -41,8 +42,8 @@ class Family:
     name: as queries write it, without what histograms append (_bucket, _count, _sum).
     kind: Prometheus' type.
     help: one line.
-    labels: besides RUN_LABELS, and `le` and `quantile` of histograms and summaries. These are floats: "1.0", as in
-        OpenMetrics and Prometheus 3, never "1".
+    labels: besides RUN_LABELS, GPU_LABELS of a GPU's, and `le` and `quantile` of histograms and summaries. These are
+        floats: "1.0", as in OpenMetrics and Prometheus 3, never "1".
     """
 
     name: str
@@ -92,6 +93,12 @@ BUSY_LANES = Family("loadtrt_busy_lanes", "gauge", "lanes with a request in flig
 LANES = Family("loadtrt_lanes", "gauge", "execution contexts")
 OFFERED = Family("loadtrt_offered_requests_per_second", "gauge", "arrival rate (offered load); none in a closed loop")
 PHASE = Family("loadtrt_phase", "gauge", "1 for the phase of the run", ("phase",))
+POINTS = Family(
+    "loadtrt_points",
+    "gauge",
+    "points of a sweep, or candidates of a search for capacity: done, measured now, and left",
+    ("state",),
+)
 START = Family("loadtrt_start_time_seconds", "gauge", "when measuring began, Unix time")
 SNAPSHOT_AGE = Family("loadtrt_snapshot_age_seconds", "gauge", "time since the measuring process last wrote")
 OBSERVER_CPU = Family(
@@ -205,6 +212,11 @@ def information(engine: EngineInfo, arrivals: str, buffers: int) -> dict[str, st
         "buffers": str(buffers),
         **engine.mode,
     }
+
+
+def gpu_labels(uuid: str | None, host: str) -> dict[str, str]:
+    """GPU_LABELS, as far as they are known."""
+    return {label: value for label, value in zip(GPU_LABELS, (uuid, host), strict=True) if value}
 
 
 def label_name(text: str) -> str:

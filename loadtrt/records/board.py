@@ -161,6 +161,11 @@ class Board:
         """Take the pages of the first `rows` rows now, as a page fault later costs a request microseconds."""
         self.rows[: rows : _PAGE_BYTES // self.rows.strides[0], 0] = 0
 
+    def reset(self) -> None:
+        """Forget the run, for another one. The writer of rows has gone, and readers of the run read no more."""
+        self._words[_REACHED] = 0
+        self._write(**dict.fromkeys(Standing._fields, 0))
+
     def enter(self, phase: str) -> None:
         """Enter a phase."""
         started = {"started_ns": time.time_ns()} if phase == "measure" else {}

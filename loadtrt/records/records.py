@@ -99,6 +99,12 @@ class Records:
         """Served requests."""
         return Records(self.rows[self.status == OK])
 
+    def since(self, start_ns: int) -> Records:
+        """A copy, with instants since `start_ns`."""
+        rows = self.rows.copy()
+        rows[:, :4] -= start_ns
+        return Records(rows)
+
     @property
     def counted(self) -> Records:
         """Requests that have a latency: served ones, and unserved ones, whose age is a lower bound."""

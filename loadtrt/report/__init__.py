@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from loadtrt.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from loadtrt.report.document import Section
     from loadtrt.report.result_files import Loaded
     from loadtrt.results.run_result import RunResult
 
@@ -28,6 +29,7 @@ class Format:
     name: what --format calls it.
     suffixes: of the names of its files; the first is the usual one.
     function: "module:function", which is imported when used.
+    renderer: likewise, of a document's title and sections; None for a format that takes results alone.
     one_run: the function takes a run's result rather than any results with their files' names.
     content: what a file of this format holds, as cli/outputs.py calls it.
     """
@@ -38,12 +40,15 @@ class Format:
     summary: str
     one_run: bool = False
     content: str = "text"
+    renderer: str | None = None
 
     def text(self, loaded: Sequence[Loaded]) -> str:
         """The results in this format. Raises UsageError."""
-        module, _, name = self.function.partition(":")
-        function: Callable[[Any], str] = getattr(import_module(f"loadtrt.report.{module}"), name)
-        return function(_only_run(loaded, self.name) if self.one_run else loaded)
+        return _imported(self.function)(_only_run(loaded, self.name) if self.one_run else loaded)
+
+    def document(self, title: str, sections: Sequence[Section]) -> str:
+        """A document in this format, which has a renderer."""
+        return _imported(str(self.renderer))(title, sections)
 
 
 FORMATS = (
@@ -53,9 +58,16 @@ FORMATS = (
         "html:html_text",
         "One page that needs no network: charts, findings, tables.",
         content="HTML",
+        renderer="html:html_page",
     ),
-    Format("md", (".md", ".markdown"), "markdown:markdown_text", "Markdown, for a pull request."),
-    Format("txt", (".txt",), "plain:plain_text", "Plain text, as commands show it."),
+    Format(
+        "md",
+        (".md", ".markdown"),
+        "markdown:markdown_text",
+        "Markdown, for a pull request.",
+        renderer="markdown:markdown_page",
+    ),
+    Format("txt", (".txt",), "plain:plain_text", "Plain text, as commands show it.", renderer="plain:plain_page"),
     Format(
         "csv", (".csv",), "csv_lines:csv_text", "A line for each run, point and trial.", content="a table of results"
     ),
@@ -75,6 +87,34 @@ FORMATS = (
         one_run=True,
         content="a trace for Perfetto",
     ),
+    Format(
+        "flat",
+        (".metrics.json",),
+        "flat_json:metrics_json",
+        "Numbers by name, for MLflow's log_metrics and W&B's log.",
+        content="JSON",
+    ),
+    Format(
+        "flat-params",
+        (".params.json",),
+        "flat_json:params_json",
+        "What was measured, for MLflow's log_params and W&B's config.",
+        content="JSON",
+    ),
+    Format(
+        "benchmark-action",
+        (".smaller.json",),
+        "benchmark_action:smaller_json",
+        "Times for github-action-benchmark's customSmallerIsBetter.",
+        content="JSON",
+    ),
+    Format(
+        "benchmark-action-bigger",
+        (".bigger.json",),
+        "benchmark_action:bigger_json",
+        "Rates for its customBiggerIsBetter.",
+        content="JSON",
+    ),
 )
 
 
@@ -82,6 +122,25 @@ def format_of(file: str) -> Format | None:
     """The format that a file's suffix says; of suffixes that fit the longest one counts."""
     fitting = [(len(suffix), known) for known in FORMATS for suffix in known.suffixes if file.lower().endswith(suffix)]
     return max(fitting, key=lambda pair: pair[0])[1] if fitting else None
+
+
+def chosen_format(target: str, name: str | None = None, among: Sequence[Format] = FORMATS) -> Format:
+    """The format of an output, by its name or the output's suffix; Markdown on stdout. Raises UsageError where neither
+    names one of these."""
+    if name is None and target == "-":
+        name = "md"
+    wanted = next((known for known in among if known.name == name), None) if name is not None else format_of(target)
+    if wanted is None or wanted not in among:
+        suffixes = ", ".join(known.suffixes[0] for known in among)
+        more = ", or add --format" if among is FORMATS else ""
+        raise UsageError(f"-o {target} has no suffix of a format: write {suffixes}{more}")
+    return wanted
+
+
+def _imported(name: str) -> Callable[..., str]:
+    module, _, function = name.partition(":")
+    imported: Callable[..., str] = getattr(import_module(f"loadtrt.report.{module}"), function)
+    return imported
 
 
 def _only_run(loaded: Sequence[Loaded], format_: str) -> RunResult:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from loadtrt.records.histogram import Histogram
 from loadtrt.records.records import METRICS, Records
-from loadtrt.report.document import Name, Notice, Section, Table, known_columns, section, words
-from loadtrt.report.formatting import UNKNOWN, between, differences
+from loadtrt.report.comparison_verdicts import CHANCE, TONES, figures, interval_text, tile_of, verdicts_of
+from loadtrt.report.document import Name, Notice, Section, Table, Tiles, known_columns, section, words
+from loadtrt.report.formatting import UNKNOWN, differences
 from loadtrt.report.settings import compared_settings
 from loadtrt.report.trtexec import stamp_step_ns
 from loadtrt.stats.intervals import rate_interval
@@ -18,15 +19,16 @@ from loadtrt.stats.summary import summarize
 from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_count, format_duration, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from loadtrt.report.document import Block, Cell, Tone
+    from loadtrt.report.document import Badge, Block, Cell
     from loadtrt.results.run_result import RunResult
     from loadtrt.stats.regression import Comparison, Judged, Ratio
 
 _SHOWN = ("p50", "p90", "p99", "mean")
 _DEVICE = ("device", "enqueue", "h2d", "compute", "d2h")  # what trtexec measures, too
-_TONES: dict[str, Tone] = {"regressed": "bad", "not regressed": "good"}
+_TILES = ("throughput", "latency.p50", "latency.p99", "device.p50", "device.p99")
+_MOST_TILES = 3
 _WARMUP_NS = 200 * MILLISECOND_NS  # trtexec's default
 _COARSE = 0.05  # of a mean: stamps with larger steps say nothing of single values
 
@@ -38,6 +40,8 @@ class Side:
     settings: what runs may differ in; None for trtexec's times, which do not have them.
     writer: who wrote the file; "" where its times do not say.
     notes: sentences without their subject.
+    measure_ns: how long it measured.
+    offered: requests came at a rate, which throughput then is.
     """
 
     title: str
@@ -45,6 +49,8 @@ class Side:
     settings: Mapping[str, str] | None
     writer: Literal["loadtrt", "trtexec", ""]
     notes: Sequence[str]
+    measure_ns: int = 0
+    offered: bool = False
 
 
 def side_of(name: str, run: RunResult | Records) -> Side:
@@ -56,27 +62,44 @@ def side_of(name: str, run: RunResult | Records) -> Side:
     return _of_times(name, run) if isinstance(run, Records) else _of_run(name, run)
 
 
-def compared_runs(a: Sequence[Side], b: Sequence[Side], comparison: Comparison) -> Iterator[Section]:
+def compared_runs(
+    a: Sequence[Side], b: Sequence[Side], comparison: Comparison, *, curves: bool = True
+) -> Iterator[Section]:
     """Throughput, latency and its phases of both, B/A with its interval, and the verdicts on thresholds.
 
     `latency`, from the instant a request was due, is shown where all are runs. Several runs of a side are shown by
-    their geometric means.
+    their geometric means. curves: whether to draw the latencies of both.
     """
     names: list[Block] = []
     for letter, sides in (("A", a), ("B", b)):
         names += [words(f"{letter}  ", Name(side.measured.name), f": {side.title}") for side in sides]
-    header = ("", "A", "B", "B/A", "95 %")
-    rows = list(_rows(comparison, foreign=any(side.settings is None for side in (*a, *b))))
-    kept, cells = known_columns(header, rows, ("95 %",), (UNKNOWN,))
-    few = "–: unknown, or too few requests for this number" if any(UNKNOWN in row for row in cells) else ""
-    yield Section(("Comparison of runs",), tuple(names), level=1)
-    yield section("B against A", Table(kept, cells, note=few), bare=True)
-    notes = [*_notes(a, b), _of_intervals(comparison, several=len(a) + len(b) > 2)]
-    yield section("Notes", *(words(note) for note in notes if note), bare=True)
+    numbers = list(_numbers(comparison, foreign=any(side.settings is None for side in (*a, *b))))
+    tiles = [tile_of(label, ratio) for label, ratio in numbers if ratio.name in _TILES and ratio.ratio is not None]
+    yield Section(("Comparison of runs",), (*names, Tiles(tuple(tiles[:_MOST_TILES]))), level=1)
     verdicts = [_threshold(item) for item in comparison.thresholds]
     if verdicts and not comparison.valid:
         verdicts.append(Notice("bad", "INVALID: a run cannot be trusted, and neither can any verdict"))
     yield section("Thresholds", *verdicts, bare=True, conclusion=True)
+    verdicts_on = verdicts_of(comparison, [*a, *b])
+    rows = [_row(label, ratio, verdicts_on(ratio)) for label, ratio in numbers]
+    kept, cells = known_columns(("", "A", "B", "B/A", "95 %", "verdict"), rows, ("95 %",), (UNKNOWN,))
+    few = "–: unknown, or too few requests for this number" if any(UNKNOWN in row[:-1] for row in cells) else ""
+    table = Table(kept, cells, last=1, note=few, detail=(len(kept) - 1,))
+    yield section("B against A", *figures(numbers, comparison, [*a, *b], curves=curves), table, bare=True)
+    notes = [*_notes(a, b), _of_intervals(comparison, several=len(comparison.a) + len(comparison.b) > 2)]
+    yield section("Notes", *(words(note) for note in notes if note), words(CHANCE, only="page"), bare=True)
+
+
+def compared_before(comparison: Comparison) -> Iterator[Section]:
+    """The same of a comparison that was read: of the runs it has the names alone."""
+    first, *others = compared_runs((), (), comparison)
+    names = [
+        words(f"{letter}  ", Name(name))
+        for letter, files in (("A", comparison.a), ("B", comparison.b))
+        for name in files
+    ]
+    yield replace(first, blocks=(*names, *first.blocks))
+    yield from others
 
 
 def _of_times(name: str, times: Records) -> Side:
@@ -109,6 +132,7 @@ def _of_times(name: str, times: Records) -> Side:
         settings=None,
         writer="trtexec" if step_ns > 1 else "",  # loadtrt writes its stamps to the nanosecond
         notes=notes,
+        measure_ns=span_ns,
     )
 
 
@@ -141,6 +165,8 @@ def _of_run(name: str, result: RunResult) -> Side:
         settings=compared_settings(result),
         writer="loadtrt",
         notes=notes,
+        measure_ns=result.phases.measure_ns,
+        offered=rates.offered_per_s is not None,
     )
 
 
@@ -167,31 +193,29 @@ def _requests(result: RunResult) -> int:
     return measured.ok + measured.failed + measured.unserved + measured.dropped
 
 
-def _rows(comparison: Comparison, foreign: bool) -> Iterator[tuple[Cell, ...]]:
-    ratios = {ratio.name: ratio for ratio in comparison.ratios}
-    yield _row("requests/s", ratios["throughput"], format_count)
-    requests, inferences = ratios["throughput"], ratios["inferences"]
+def _numbers(comparison: Comparison, foreign: bool) -> Iterator[tuple[str, Ratio]]:
+    """What is shown of a comparison, by what to call it."""
+    found = {ratio.name: ratio for ratio in comparison.ratios}
+    requests, inferences = found["throughput"], found["inferences"]
+    yield "requests/s", requests
     both = ((inferences.a, requests.a), (inferences.b, requests.b))
     if any(rate is not None and not math.isclose(rate, other or 0.0) for rate, other in both):
-        yield _row("inferences/s", inferences, format_count)
+        yield "inferences/s", inferences
     for metric in _DEVICE if foreign else ("latency", *_DEVICE):
-        known = [ratios[f"{metric}.{which}"] for which in _SHOWN if f"{metric}.{which}" in ratios]
+        known = [found[f"{metric}.{which}"] for which in _SHOWN if f"{metric}.{which}" in found]
         if any(ratio.a or ratio.b for ratio in known):  # else a phase that neither has
-            for which, ratio in zip(_SHOWN, known, strict=True):
-                yield _row(f"{metric} {which}", ratio, format_duration)
+            yield from ((f"{metric} {which}", ratio) for which, ratio in zip(_SHOWN, known, strict=True))
 
 
-def _row(label: str, ratio: Ratio, shown: Callable[[float], str]) -> tuple[Cell, ...]:
+def _row(label: str, ratio: Ratio, verdict: Badge) -> tuple[Cell, ...]:
+    shown = format_count if ratio.unit == "1/s" else format_duration
     values = (UNKNOWN if value is None else shown(value) for value in (ratio.a, ratio.b))
-    return (label, *values, UNKNOWN if ratio.ratio is None else f"{ratio.ratio:.3f}", _between(ratio) or UNKNOWN)
-
-
-def _between(ratio: Ratio) -> str:
-    return "" if ratio.low is ratio.high is None else between(ratio.low, ratio.high, "{:.3f}".format)
+    known = UNKNOWN if ratio.ratio is None else f"{ratio.ratio:.3f}"
+    return (label, *values, known, interval_text(ratio) or UNKNOWN, verdict)
 
 
 def _of_intervals(comparison: Comparison, several: bool) -> str:
-    if not any(_between(ratio) for ratio in comparison.ratios):
+    if not any(interval_text(ratio) for ratio in comparison.ratios):
         reason = next((ratio.reason for ratio in comparison.ratios if ratio.ratio and ratio.reason), None)
         return f"no interval of B/A: {reason}" if reason else ""
     if several:
@@ -206,11 +230,11 @@ def _of_intervals(comparison: Comparison, several: bool) -> str:
 
 
 def _threshold(item: Judged) -> Notice:
-    interval = _between(item.ratio)
+    interval = interval_text(item.ratio)
     texts = [item.verdict.upper()]
     if item.ratio.ratio is not None:
         texts.append(f"B/A {item.ratio.ratio:.3f}" + (f" ({interval})" if interval else ""))
-    tone = _TONES.get(item.verdict, "open")
+    tone = TONES.get(item.verdict, "open")
     return Notice(tone, f"{item.threshold}: {', '.join(texts)}", (("why", item.reason),) if item.reason else ())
 
 

@@ -30,7 +30,7 @@ OBJECTIVES = 3  # columns are of the first three; the verdict is on all
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would compute
 _TIMES = (*PERCENTILES, "mean", "min", "max")
 _OF_PLACE = ("file", "kind", "number", "trial", "in_flight", "rate_per_s", "pareto", "knee")
-_OF_RUN: dict[str, Callable[[RunResult], Any]] = {
+OF_RUN: dict[str, Callable[[RunResult], Any]] = {
     "outcome": lambda run: run.outcome,
     "valid": lambda run: run.valid,
     "verdict": lambda run: run.verdict,
@@ -82,7 +82,7 @@ def _time_column(metric: str, what: str) -> str:
 
 COLUMNS = (
     *_OF_PLACE,
-    *_OF_RUN,
+    *OF_RUN,
     *(_time_column(metric.name, what) for metric in METRICS for what in _TIMES),
     *(f"objective_{number}_{name}" for number in range(1, OBJECTIVES + 1) for name in (*_OF_OBJECTIVE, *_OF_NUMBER)),
 )
@@ -94,12 +94,13 @@ def csv_text(loaded: Sequence[Loaded]) -> str:
     writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
     for item in loaded:
-        for line in _lines(item):
+        for line in lines_of(item):
             writer.writerow({name: _cell(value) for name, value in line.items()})
     return text.getvalue()
 
 
-def _lines(item: Loaded) -> Iterator[dict[str, Any]]:
+def lines_of(item: Loaded) -> Iterator[dict[str, Any]]:
+    """The cells by column of each run, point and trial. Raises UsageError for a result that has none."""
     match item.result:
         case RunResult(models=models) as run:
             for number, (name, single) in enumerate(models_of(run).items(), 1):
@@ -111,7 +112,7 @@ def _lines(item: Loaded) -> Iterator[dict[str, Any]]:
         case SweepResult() as sweep:
             for place, point in enumerate(sweep.points):
                 marks = {"pareto": place in sweep.pareto, "knee": place == sweep.knee}
-                settings = {name: value for name, value in point.settings.items() if name in _OF_RUN}
+                settings = {name: value for name, value in point.settings.items() if name in OF_RUN}
                 line = {"file": item.file, "kind": "point", "number": place + 1, **marks, **settings}
                 yield _measured(line, point.run, point.failure)
         case CapacityResult() as capacity:
@@ -136,7 +137,7 @@ def _measured(line: dict[str, Any], run: RunResult | None, failure: str | None =
 
 
 def _run(run: RunResult) -> dict[str, Any]:
-    line = {name: of_run(run) for name, of_run in _OF_RUN.items()}
+    line = {name: of_run(run) for name, of_run in OF_RUN.items()}
     for metric in METRICS:
         summary = run.model.metrics.get(metric.name)
         if summary is not None:

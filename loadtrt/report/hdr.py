@@ -1,4 +1,5 @@
-"""A run's histograms as a HdrHistogram interval log (V2), for the tools of that family: one line a metric, tagged.
+"""A run's histograms as a HdrHistogram interval log (V2), for the tools of that family: latency second by second,
+without a tag, so that a reader that knows no tags has latency alone; every other metric as one tagged line.
 
 Three significant digits: a value v of [2^e, 2^(e+1)), e ≥ 11, is in one of 1024 equal buckets, of index
 (s << 10) + (v >> s) with s = e − 10; below 2^11 each value has its own. loadtrt's buckets are eight times as wide
@@ -16,31 +17,33 @@ import base64
 import struct
 import zlib
 from datetime import UTC, datetime
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from loadtrt.errors import UsageError
-from loadtrt.records.histogram import Histogram, bounds_of
+from loadtrt.records.histogram import BUCKETS, CELL, Histogram, bounds_of, bucket_of
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import numpy.typing as npt
 
     from loadtrt.results.run_result import RunResult
+    from loadtrt.results.steadiness import Interval
 
 _COOKIE, _COMPRESSED_COOKIE = 0x1C849313, 0x1C849314  # V2, with the bits that say so
 _DIGITS = 3
 _HALF_BITS = 10
 _HIGHEST = (1 << 44) - 1
+_UNTAGGED = "latency"
 
 
 def hdr_log(run: RunResult) -> str:
-    """The log: header lines, then the whole run as one interval of each metric, `Tag=` its name. Raises UsageError for
-    a run without a request."""
+    """The log: header lines, then the intervals of latency, and the whole run as one interval of each other metric,
+    `Tag=` its name. Lines are in the order of their start, as readers take it. Raises UsageError for a run without a
+    request."""
     histograms = {name: Histogram.from_dict(kept) for name, kept in run.model.histograms.items()}
     known = {name: histogram for name, histogram in histograms.items() if histogram.count}
     if not known:
@@ -58,14 +61,89 @@ def hdr_log(run: RunResult) -> str:
         f"#[BaseTime: {began:.3f} (seconds since epoch)]",
         '"StartTimestamp","Interval_Length","Interval_Max","Interval_Compressed_Histogram"',
     ]
-    for name, histogram in known.items():
-        most_ms = (histogram.max or 0) / MILLISECOND_NS
-        lines.append(f"Tag={name},0.000,{phases.measure_ns / SECOND_NS:.3f},{most_ms:.3f},{encoded(histogram)}")
-    return "\n".join(lines) + "\n"
+    latency = known.pop(_UNTAGGED, None)
+    first, *later = list(_latency_lines(run, latency)) if latency is not None else [""]
+    tagged = [f"Tag={name},{_line(0, phases.measure_ns, histogram)}" for name, histogram in known.items()]
+    return "\n".join([*lines, *filter(None, [first]), *tagged, *later]) + "\n"
+
+
+def _latency_lines(run: RunResult, latency: Histogram) -> Iterator[str]:
+    """A line for each interval of the run; one for all of it where its file has no intervals that add up to it."""
+    intervals, end_ns = run.model.intervals, run.phases.measure_ns
+    parts = _parts(intervals, latency)
+    if parts is None:
+        yield _line(0, end_ns, latency)
+        return
+    for interval, part in zip(intervals, parts, strict=True):
+        length_ns = min(run.model.interval_ns, max(end_ns - interval.start_ns, 0))
+        yield _line(interval.start_ns, length_ns, part)
+
+
+def _line(start_ns: int, length_ns: int, histogram: Histogram) -> str:
+    most_ms = (histogram.max or 0) / MILLISECOND_NS
+    return f"{start_ns / SECOND_NS:.3f},{length_ns / SECOND_NS:.3f},{most_ms:.3f},{encoded(histogram)}"
+
+
+def _parts(intervals: Sequence[Interval], whole: Histogram) -> Iterator[Histogram] | None:
+    """The histogram of each interval; together they are that of the run, count by count. None where the run's file does
+    not have what that takes.
+
+    A run keeps of an interval its greatest value, and counts of cells, which are 9 % wide. So a value is in the right
+    cell, and within it the run's buckets are shared among the intervals in proportion, none above its greatest value.
+    """
+    rows = [(row, *item) for row, interval in enumerate(intervals) for item in interval.latency_counts.items()]
+    if not rows or not all(0 <= cell < BUCKETS // CELL and count > 0 for _, cell, count in rows):
+        return None
+    left = np.zeros((len(intervals), BUCKETS // CELL), np.int64)
+    for row, cell, count in rows:
+        left[row, cell] = count
+    totals = whole.counts.reshape(-1, CELL).sum(1)
+    greatest = np.array([-1 if item.latency_max_ns is None else item.latency_max_ns for item in intervals], np.int64)
+    tops = np.where(greatest < 0, -1, bucket_of(greatest))
+    served, last_cells = left.any(1), left.shape[1] - 1 - np.argmax(left[:, ::-1] > 0, 1)
+    if (left.sum(0) != totals).any() or (tops[served] // CELL != last_cells[served]).any():
+        return None
+    if int(left.max()) * int(whole.counts.max()) >= 1 << 62:
+        return None
+    used = np.flatnonzero(whole.counts)
+    shared = np.zeros((len(intervals), len(used)), np.int64)
+    left[served, last_cells[served]] -= 1  # the greatest of each, which has its bucket
+    ties = np.random.default_rng(0)
+    for place in range(len(used) - 1, -1, -1):
+        bucket, own = used[place], served & (tops == used[place])
+        count, cell = int(whole.counts[bucket]) - int(own.sum()), bucket // CELL
+        weights = np.where(tops >= bucket, left[:, cell], 0)
+        total = int(weights.sum())
+        if not 0 <= count <= total:
+            return None
+        if count:
+            share, rest = np.divmod(weights * count, total)
+            more = np.lexsort((ties.permutation(len(rest)), -rest))[: count - int(share.sum())]
+            share[more] += 1
+            left[:, cell] -= share
+            shared[:, place] = share
+        shared[:, place] += own
+    return _histograms(intervals, whole, used, shared)
+
+
+def _histograms(
+    intervals: Sequence[Interval], whole: Histogram, used: npt.NDArray[np.int64], shared: npt.NDArray[np.int64]
+) -> Iterator[Histogram]:
+    """Histograms of the counts [intervals, used buckets], with the greatest of each, and the least of the run once."""
+    shortest = int(np.argmax(shared[:, 0] > 0))
+    for row, interval in enumerate(intervals):
+        part = Histogram()
+        part.counts[used] = shared[row]
+        first = used[shared[row] > 0][:1]
+        if len(first):
+            low, width = bounds_of(first)
+            part.max = interval.latency_max_ns
+            part.min = whole.min if row == shortest else min(int(low[0] + (width[0] - 1) // 2), part.max or 0)
+        yield part
 
 
 def encoded(histogram: Histogram) -> str:
-    """A histogram that is not empty as a compressed V2 HdrHistogram, in base64."""
+    """A histogram as a compressed V2 HdrHistogram, in base64."""
     payload = b"".join(map(_varint, _runs(_hdr_counts(histogram))))
     head = struct.pack(">iiiiqqd", _COOKIE, len(payload), 0, _DIGITS, 1, _HIGHEST, 1.0)
     packed = zlib.compress(head + payload, 9)
@@ -75,6 +153,8 @@ def encoded(histogram: Histogram) -> str:
 def _hdr_counts(histogram: Histogram) -> npt.NDArray[np.int64]:
     """Counts by HdrHistogram's index, up to the last that is not 0."""
     used = np.flatnonzero(histogram.counts)
+    if not len(used):
+        return np.zeros(1, np.int64)
     low, width = bounds_of(used)
     ends = np.array([min(max(edge or 0, 0), _HIGHEST) for edge in (histogram.min, histogram.max)], np.int64)
     places = _index_of(np.clip(low + (width - 1) // 2, *ends))
@@ -98,12 +178,14 @@ def _index_of(values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 def _runs(counts: npt.NDArray[np.int64]) -> Iterator[int]:
     """Counts, with a run of zeros as minus its length; one alone is 0."""
-    for empty, group in groupby(counts.tolist(), lambda count: not count):
-        if not empty:
-            yield from group
-            continue
-        length = sum(1 for _ in group)
-        yield -length if length > 1 else 0
+    used = np.flatnonzero(counts)
+    if not len(used):
+        yield 0
+    gaps = np.diff(used, prepend=-1) - 1
+    for gap, count in zip(gaps.tolist(), counts[used].tolist(), strict=True):
+        if gap:
+            yield -gap if gap > 1 else 0
+        yield count
 
 
 def _varint(value: int) -> bytes:

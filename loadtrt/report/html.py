@@ -38,7 +38,12 @@ STYLE = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
 
 def html_text(loaded: Sequence[Loaded]) -> str:
     """All results as one HTML page."""
-    return page(title_of(loaded), list(sections(loaded)), f"Made by loadtrt {loadtrt.__version__}.")
+    return html_page(title_of(loaded), list(sections(loaded)))
+
+
+def html_page(title: str, sections: Sequence[Section]) -> str:
+    """A document as one HTML page, with the version of loadtrt below it."""
+    return page(title, sections, f"Made by loadtrt {loadtrt.__version__}.")
 
 
 def page(title: str, sections: Sequence[Section], footer: str) -> str:

@@ -1,162 +1,106 @@
-"""Objectives of a run, or thresholds of a comparison, as JUnit XML, which CI services show test by test.
+"""The cases of a run or a comparison (gates.py) as JUnit XML, which CI services show test by test.
 
-There is a testcase for each objective or threshold, and one for validity. Met passes, missed is a failure, undecided is
-an error: the test could not be carried out with so little data, and CI services let a build with skipped tests pass.
-Of an INVALID run the testcase "valid" fails and the others are skipped: its numbers neither meet nor miss anything. A
-scenario whose rules were not kept is skipped, too: it has no result, and the exit code ignores it.
+What is undecided is an error, and counts as red: CI services let a build with skipped tests pass.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from loadtrt.report.run_verdict import objective_text, scenario_lines, shortfalls
+from loadtrt.report.gates import comparison_cases, model_cases
 from loadtrt.report.settings import models_of
-from loadtrt.units import SECOND_NS
+from loadtrt.units import MILLISECOND_NS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from loadtrt.results.run_result import RunResult, ScenarioResult
-    from loadtrt.stats.regression import Comparison, Judged
+    from loadtrt.report.gates import Case
+    from loadtrt.results.run_result import RunResult
+    from loadtrt.stats.regression import Comparison
 
 _NO_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, 2.2
-
-
-_Wrong: TypeAlias = tuple[Literal["failure", "error", "skipped"], str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class _Case:
-    """One testcase.
-
-    output: text of a testcase that passed.
-    wrong: kind, type and message of a testcase that did not pass.
-    """
-
-    name: str
-    output: str = ""
-    wrong: _Wrong | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Suite:
-    """A testsuite. facts: its properties."""
-
-    attributes: Mapping[str, str]
-    classname: str
-    cases: Sequence[_Case]
-    facts: Mapping[str, str]
+_MOST_WORD = 100
 
 
 def run_junit(run: RunResult) -> str:
-    """A run's objectives, and whether it is valid: a testsuite for each model."""
-    several = len(run.models) > 1
-    return _document([_suite_of(part, f" {name}" if several else "") for name, part in models_of(run).items()])
+    """A run's objectives, and whether it is valid: a suite for each of its models."""
+    models = models_of(run)
+    return _document([_run_suite(name, part, len(models)) for name, part in models.items()])
 
 
-def _suite_of(run: RunResult, name: str) -> _Suite:
-    problems = "; ".join(f"{problem.evidence} → {problem.remedy}" for problem in run.model.problems)
-    wrong: _Wrong | None = None
-    if run.outcome == "failed":
-        wrong = ("failure", "failed", run.failure or "the run failed")
-    elif not run.valid:
-        wrong = ("failure", "invalid", problems)
-    elif run.outcome == "interrupted":
-        wrong = ("error", "interrupted", "the run was interrupted, and is judged as far as it went")
-    trusted = run.valid and run.outcome != "failed"
-    cases = [_Case("valid", " · ".join(shortfalls(run)), wrong)]
-    for item in run.model.objectives:
-        text = objective_text(item) + (f" → {item.reason}" if item.reason else "")
-        cases.append(_judged(item.objective.text, text, item.verdict or "undecided", trusted))
-    if run.model.scenario is not None:
-        cases.append(_scenario(run.model.scenario))
+def _run_suite(name: str, run: RunResult, models: int) -> Element:
+    """name: of the model. models: of the run, who have equal shares of its time."""
+    engine = run.model.engine.name
     facts = {
         "run": run.run,
-        "engine": run.model.engine.name,
+        "engine": engine,
         "device": run.model.engine.device,
         "batch": str(run.model.engine.batch),
         "contexts": str(run.config.model.contexts),
         "requests": str(run.model.ok),
+        **({"revision": str(run.environment["revision"])} if "revision" in run.environment else {}),
+        **run.config.labels,
     }
+    several = models > 1
     suite = {
-        "name": f"loadtrt run{name} {run.model.engine.name}",
+        "name": f"loadtrt run {name} {engine}" if several else f"loadtrt run {engine}",
         "timestamp": run.started.partition("+")[0],
-        "time": f"{run.phases.measure_ns / SECOND_NS:.3f}",
     }
-    return _Suite(suite, f"loadtrt.run.{_undotted(name.strip() or run.model.engine.name)}", cases, facts)
+    classname = f"loadtrt.run.{_one_word(name if several else engine)}"
+    return _suite(suite, classname, model_cases(run), facts, run.phases.measure_ns // models)
 
 
-def comparison_junit(comparison: Comparison) -> str:
-    """A comparison's thresholds, and whether all runs are valid."""
-    problems = "; ".join(comparison.problems)
-    valid = _Case("valid", wrong=None if comparison.valid else ("failure", "invalid", problems))
-    cases = [valid, *(_threshold(item, comparison.valid) for item in comparison.thresholds)]
+def comparison_junit(comparison: Comparison, measured_ns: int = 0) -> str:
+    """A comparison's thresholds, and whether all runs are valid. measured_ns: how long these measured, all together."""
     facts = {"A": ", ".join(comparison.a), "B": ", ".join(comparison.b)}
     suite = {"name": f"loadtrt compare {facts['A']} / {facts['B']}"}
-    return _document([_Suite(suite, f"loadtrt.compare.{_undotted(facts['B'])}", cases, facts)])
+    classname = f"loadtrt.compare.{_one_word(facts['B'])}"
+    return _document([_suite(suite, classname, list(comparison_cases(comparison)), facts, measured_ns)])
 
 
-def _scenario(result: ScenarioResult) -> _Case:
-    """By the rules it passes; where they were not kept nothing was shown by them, and nothing failed either."""
-    text = "; ".join(scenario_lines(result))
-    wrong: _Wrong | None = None if result.by_rules else ("skipped", "not by the rules", text)
-    return _Case(f"scenario {result.scenario}", text, wrong)
-
-
-def _threshold(item: Judged, trusted: bool) -> _Case:
-    ratio = item.ratio
-    text = f"{item.verdict}, B/A " + ("unknown" if ratio.ratio is None else f"{ratio.ratio:.3f}")
-    text += "" if ratio.low is None else f" ({ratio.low:.3f} .. {ratio.high:.3f})"
-    text += f": {item.reason}" if item.reason else ""
-    return _judged(item.threshold, text, item.verdict, trusted)
-
-
-def _judged(name: str, text: str, verdict: str, trusted: bool) -> _Case:
-    if not trusted:
-        return _Case(name, wrong=("skipped", "invalid", "not judged, as the numbers cannot be trusted: see valid"))
-    match verdict:
-        case "met" | "not regressed":
-            return _Case(name, text)
-        case "undecided":
-            return _Case(name, wrong=("error", "undecided", text))
-        case _:
-            return _Case(name, wrong=("failure", verdict, text))
-
-
-def _document(suites: Sequence[_Suite]) -> str:
+def _document(suites: Sequence[Element]) -> str:
     whole = Element("testsuites")
-    for suite in suites:
-        _add(suite, whole)
+    whole.extend(suites)
     indent(whole)
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{tostring(whole, encoding="unicode")}\n'
 
 
-def _add(suite: _Suite, whole: Element) -> None:
-    cases = suite.cases
+def _suite(
+    suite: Mapping[str, str], classname: str, cases: Sequence[Case], facts: Mapping[str, str], measured_ns: int
+) -> Element:
+    """measured_ns: time of the suite. All cases are judged from what was measured in it, so each has an equal share: CI
+    adds them up."""
     kinds = Counter(case.wrong[0] for case in cases if case.wrong)
+    measured_ms = round(measured_ns / MILLISECOND_NS)
+    times = [place * measured_ms // len(cases) for place in range(len(cases) + 1)]
     counts = {"tests": len(cases), "failures": kinds["failure"], "errors": kinds["error"], "skipped": kinds["skipped"]}
-    counted = {**suite.attributes, **{key: str(count) for key, count in counts.items()}}
-    element = SubElement(whole, "testsuite", _clean(counted))
+    numbers = {"time": _seconds(measured_ms), **{key: str(count) for key, count in counts.items()}}
+    element = Element("testsuite", _clean({**suite, **numbers}))
     properties = SubElement(element, "properties")
-    for key, value in suite.facts.items():
+    for key, value in facts.items():
         SubElement(properties, "property", _clean({"name": key, "value": value}))
-    for case in cases:
-        inside = SubElement(element, "testcase", _clean({"classname": suite.classname, "name": case.name}))
+    for case, begins, ends in zip(cases, times, times[1:], strict=False):
+        named = {"classname": classname, "name": case.name, "time": _seconds(ends - begins)}
+        inside = SubElement(element, "testcase", _clean(named))
         if case.wrong:
             kind, type_, message = case.wrong
             SubElement(inside, kind, _clean({"type": type_, "message": message})).text = _printable(message)
         elif case.output:
             SubElement(inside, "system-out").text = _printable(case.output)
+    return element
 
 
-def _undotted(name: str) -> str:
-    """For a class's name, in which CI takes dots for packages."""
-    return name.replace(".", "_")
+def _seconds(ms: int) -> str:
+    return f"{ms // 1000}.{ms % 1000:03}"
+
+
+def _one_word(name: str) -> str:
+    """For a class's name. CI takes dots for packages and makes links and files of the rest: letters, digits and hyphens
+    are left of it, with _ for what else there is."""
+    return re.sub(r"[^\w-]+", "_", _printable(name), flags=re.ASCII).strip("_")[:_MOST_WORD] or "_"
 
 
 def _printable(text: str) -> str:

@@ -25,6 +25,11 @@ def markdown_text(loaded: Sequence[Loaded]) -> str:
     return markdown(list(sections(loaded)))
 
 
+def markdown_page(_title: str, sections: Sequence[Section]) -> str:
+    """A document as Markdown. The title is left out: the first section has one."""
+    return markdown(sections)
+
+
 def markdown(sections: Sequence[Section]) -> str:
     """All sections that have words or tables. Ends with a newline."""
     parts = []

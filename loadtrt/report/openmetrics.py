@@ -51,6 +51,9 @@ class _Export:
     def __init__(self, result: RunResult, run: str) -> None:
         self._result = result
         self._labels = {"model": table.model_name(result.model.engine), "run": run}
+        gpu = result.environment.get("gpu")
+        uuid = gpu.get("uuid") if isinstance(gpu, dict) else None
+        self._of_gpu = table.gpu_labels(uuid and str(uuid), str(result.environment.get("host", "")))
         phases = result.phases
         before = phases.load_ns + phases.allocate_ns + phases.verify_ns + phases.warmup_ns
         start = round(datetime.fromisoformat(result.started).timestamp()) * SECOND_NS + before
@@ -110,8 +113,10 @@ class _Export:
         if math.isfinite(limit_ns):
             yield from self._gauge(table.LATENESS_LIMIT, [((), [limit_ns / SECOND_NS] * (count - 1))])
         information = table.information(model.engine, asked.load.options()["arrivals"], asked.buffers)
-        labels = {table.label_name(name): value for name, value in information.items()}
-        yield self._info(table.RUN_INFO, {**labels, "batch": str(model.engine.batch)})
+        labels = {
+            table.label_name(name): value for name, value in {**self._result.config.labels, **information}.items()
+        }
+        yield self._info(table.RUN_INFO, {**labels, "batch": str(model.engine.batch), **self._of_gpu})
         yield self._info(table.BUILD_INFO, {"version": self._result.loadtrt})
 
     def _objectives(self) -> Iterator[Metric]:
@@ -215,8 +220,9 @@ class _Export:
     ) -> Metric:
         """A family, with the values of each series at these instants, by default all of the run's."""
         metric = _declared(family)
+        own = {**self._labels, **(self._of_gpu if family.name.startswith("loadtrt_gpu_") else {})}
         for values_of_labels, values in series:
-            labels = {**self._labels, **dict(zip(family.labels, values_of_labels, strict=True))}
+            labels = {**own, **dict(zip(family.labels, values_of_labels, strict=True))}
             metric.samples += [
                 Sample(family.name, labels, value, time)
                 for time, value in zip(times or self._times, values, strict=True)

@@ -29,6 +29,11 @@ def plain_text(loaded: Sequence[Loaded]) -> str:
     return plain(list(sections(loaded)))
 
 
+def plain_page(_title: str, sections: Sequence[Section]) -> str:
+    """A document as plain text. The title is left out: the first section has one."""
+    return plain(sections)
+
+
 def terminal_text(result: Result) -> str:
     """One result, as the command that made it shows it."""
     return plain(list(sections_of(result, "", "result")))

@@ -23,6 +23,7 @@ from loadtrt.results.profile_result import ProfileResult
 from loadtrt.results.repeat_result import RepeatResult
 from loadtrt.results.run_result import RunResult
 from loadtrt.stats.profiles import LayerComparison
+from loadtrt.stats.regression import Comparison
 
 _TRTEXEC_LOG = r"&&&& \w+ TensorRT|\[I\] === "
 _Schema = TypeVar("_Schema", bound=BaseModel)
@@ -55,6 +56,7 @@ Result: TypeAlias = (
     | FleetResult
     | ProfileResult
     | LayerComparison
+    | Comparison
 )
 SCHEMAS: dict[Kind, type[Result]] = {
     Kind.RUN: RunResult,
@@ -65,9 +67,9 @@ SCHEMAS: dict[Kind, type[Result]] = {
     Kind.FLEET: FleetResult,
     Kind.PROFILE: ProfileResult,
     Kind.COMPARISON: LayerComparison,
+    Kind.RUN_COMPARISON: Comparison,
 }
 _VERSIONS = {schema.model_fields["schema_version"].default: kind for kind, schema in SCHEMAS.items()}
-_VERSIONS["loadtrt.comparison/1"] = Kind.RUN_COMPARISON  # which is only written
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +98,9 @@ class ResultFile:
 def read_file(path: Path) -> ResultFile:
     """A file with its kind; FILE:MODEL is one model of a run of several. Raises UsageError for a file that is missing,
     is not JSON, or has no known kind."""
-    file, colon, model = str(path).rpartition(":")
-    if colon and not path.exists() and Path(file).exists():
-        named = replace(read_file(Path(file)), path=path, model=model)
+    file, model = _with_model(path)
+    if model is not None:
+        named = replace(read_file(file), path=path, model=model)
         if named.kind is not Kind.RUN:
             raise UsageError(f"{file} is {named.kind}, which has no models: leave :{model} out")
         return named
@@ -116,6 +118,13 @@ def read_file(path: Path) -> ResultFile:
             what = "not JSON: give a result that --json wrote" if text.strip() else "empty; export it again"
         raise UsageError(f"{path} is {what}") from None
     return ResultFile(path, _kind_of(path, content), content)
+
+
+def _with_model(path: Path) -> tuple[Path, str | None]:
+    """The file and the model of FILE:MODEL; None where the whole is a name of a file."""
+    text = str(path)
+    colons = [place for place, sign in enumerate(text) if sign == ":"] if not path.exists() else []
+    return next(((Path(text[:at]), text[at + 1 :]) for at in colons if Path(text[:at]).is_file()), (path, None))
 
 
 def content_of(source: Path | ResultFile, kind: Kind) -> tuple[Path, Any]:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 from loadtrt.report.capacity_sections import capacity
 from loadtrt.report.charts.plot import SERIES
 from loadtrt.report.charts.shares import Bar, bars, shares
+from loadtrt.report.comparison_sections import compared_before, compared_runs, side_of
+from loadtrt.report.comparison_verdicts import CHANCE, ratio_text, verdicts_of
 from loadtrt.report.document import Figure, Name, Section, Table, section, words
 from loadtrt.report.fleet_sections import fleet
-from loadtrt.report.formatting import count_or
+from loadtrt.report.formatting import UNKNOWN, count_or
 from loadtrt.report.interference_sections import interference
 from loadtrt.report.layer_comparison_sections import PAGE_ROWS, compared_profiles
 from loadtrt.report.profile_sections import profile
@@ -26,16 +28,20 @@ from loadtrt.results.interference_result import InterferenceResult
 from loadtrt.results.profile_result import ProfileResult
 from loadtrt.results.repeat_result import RepeatResult
 from loadtrt.results.run_result import RunResult
+from loadtrt.stats.measured import RATES
 from loadtrt.stats.profiles import LayerComparison, compare_profiles
+from loadtrt.stats.regression import Comparison, compare
 from loadtrt.units import plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from loadtrt.report.comparison_sections import Side
     from loadtrt.report.document import Block
     from loadtrt.report.result_files import Loaded, Result
 
 _MOST_SETTINGS = 6  # columns of what differs
+_COMPARED = ("throughput", "latency.p50", "latency.p99")  # where more than two results are compared
 
 
 def sections(loaded: Sequence[Loaded]) -> Iterator[Section]:
@@ -48,6 +54,9 @@ def sections(loaded: Sequence[Loaded]) -> Iterator[Section]:
             several = len(result.models) > 1
             runs += [(f"{file}: {name}" if several else file, part) for name, part in models_of(result).items()]
         yield Section((f"{plural(len(runs), 'run')} side by side",), tuple(_side_by_side(runs)), level=1)
+    sides = [(names[item.file], side) for item in loaded if (side := _side(item, names[item.file]))]
+    if len(sides) > 1:
+        yield from _against_first(sides)
     profiles = [(names[item.file], timed) for item in loaded if (timed := _profile(item.result)) is not None]
     if len(profiles) == 2:
         (file_a, a), (file_b, b) = profiles
@@ -82,6 +91,8 @@ def sections_of(result: Result, file: str, key: str) -> Iterator[Section]:
             engines = (result.a.engine, result.b.engine)
             name_a, name_b = (engine.name if engine else letter for engine, letter in zip(engines, "AB", strict=True))
             yield from compared_profiles(result, name_a, name_b, top=PAGE_ROWS)
+        case Comparison():
+            yield from compared_before(result)
 
 
 def _starts(result: RepeatResult, file: str, key: str) -> Iterator[Section]:
@@ -124,6 +135,38 @@ def names_of(files: Sequence[str]) -> dict[str, str]:
         if len(set(names.values())) == len(parts):
             return names
     return dict(zip(files, files, strict=True))
+
+
+def _side(item: Loaded, name: str) -> list[Side]:
+    """A result as a side of a comparison: a run of one model, or several starts of one; else none."""
+    match item.result:
+        case RunResult(models=models) as result if len(models) == 1:
+            return [side_of(name, result)]
+        case RepeatResult(runs=runs):
+            whole = [(place, run) for place, run in enumerate(runs, 1) if run.outcome == "completed"]
+            return [side_of(f"{name}:{place}", run) for place, run in whole]
+        case _:
+            return []
+
+
+def _against_first(sides: Sequence[tuple[str, Sequence[Side]]]) -> Iterator[Section]:
+    """Results against the first one: two of them in full, more in a table. sides: runs by the name of their file."""
+    (name, first), *others = sides
+    compared = [
+        (other, runs, compare([side.measured for side in first], [side.measured for side in runs]))
+        for other, runs in others
+    ]
+    if len(compared) == 1:
+        yield from compared_runs(first, others[0][1], compared[0][2], curves=False)
+        return
+    rows = []
+    for other, runs, comparison in compared:
+        verdict_of = verdicts_of(comparison, [*first, *runs])
+        known = {ratio.name: ratio_text(ratio, verdict_of(ratio)) for ratio in comparison.ratios}
+        rows.append((Name(other), *(known.get(key, UNKNOWN) for key in _COMPARED)))
+    header = ("", *("requests/s" if key in RATES else key.replace(".", " ") for key in _COMPARED))
+    note = f"each result ÷ {name}, with the 95 % confidence interval. {CHANCE}"
+    yield Section((f"Compared with {name}",), (Table(header, tuple(rows), last=3, note=note),), level=1)
 
 
 def _profile(result: Result) -> ProfileResult | None:

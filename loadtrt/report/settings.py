@@ -49,8 +49,10 @@ def about(
     file: str,
     *more: Cell,
 ) -> Words:
-    """Which loadtrt made a result and when, and its file, for a page."""
-    return words(f"loadtrt {result.loadtrt} · {result.started} · ", Name(file), *more, only="page")
+    """Which loadtrt made a result and when, its labels, and its file, for a page."""
+    labels = getattr(getattr(result, "config", None), "labels", {})  # a fleet has none
+    made = [f"loadtrt {result.loadtrt}", result.started, *(f"{name}={value}" for name, value in labels.items())]
+    return words(f"{' · '.join(made)} · ", Name(file), *more, only="page")
 
 
 def noted(engines: Iterable[EngineInfo | None]) -> Iterator[Words]:

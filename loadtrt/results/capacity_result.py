@@ -14,7 +14,7 @@ from pydantic import model_validator
 from loadtrt.asked.config import RunConfig  # noqa: TC001  # pydantic reads them
 from loadtrt.asked.fields import Objectives, ObjectiveText  # noqa: TC001
 from loadtrt.asked.model import LoadOptions  # noqa: TC001  # pydantic reads them
-from loadtrt.results import Model
+from loadtrt.results import Model, Result
 from loadtrt.results.engine_info import EngineInfo, MemoryBill  # noqa: TC001  # pydantic reads them
 from loadtrt.results.run_result import RunResult  # noqa: TC001
 from loadtrt.units import plural
@@ -46,7 +46,7 @@ class SkippedPoint(Model):
     reason: str
 
 
-class SweepResult(Model):
+class SweepResult(Result):
     """All of one sweep.
 
     config: the configuration that all points share.
@@ -239,7 +239,7 @@ class Candidate(Model):
         return tuple(trial for trial in self.trials if trial.kind != "ladder")
 
 
-class CapacityResult(Model):
+class CapacityResult(Result):
     """All of one capacity search: the schema of capacity.json.
 
     config: the configuration that all trials share.

@@ -10,7 +10,7 @@ from typing import Literal
 
 from loadtrt.asked.fields import Objectives  # noqa: TC001
 from loadtrt.asked.objective import Verdict  # noqa: TC001
-from loadtrt.results import Model
+from loadtrt.results import Model, Result
 from loadtrt.results.capacity_result import Scaling  # noqa: TC001  # pydantic reads them
 from loadtrt.results.engine_info import EngineInfo  # noqa: TC001
 from loadtrt.results.run_result import ObjectiveShare  # noqa: TC001
@@ -33,7 +33,7 @@ class Speed(Model):
 
 
 class Gpu(Model):
-    """One GPU in the simulation (capacity/station.py).
+    """One GPU in the simulation (sizing/station.py).
 
     contexts, buffers, batch: its configuration.
     speeds: throughput by concurrency.
@@ -201,7 +201,7 @@ class Direct(Model):
     gpus: int
 
 
-class FleetResult(Model):
+class FleetResult(Result):
     """All of one fleet plan: the schema of `plan-capacity --json`.
 
     max_utilisation: limit of utilisation, in (0, 1].

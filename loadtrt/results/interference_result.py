@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from loadtrt.asked.config import RunConfig  # noqa: TC001  # pydantic reads them
-from loadtrt.results import Count, Model, Positive
+from loadtrt.results import Count, Model, Positive, Result
 from loadtrt.results.engine_info import EngineInfo, Verification  # noqa: TC001
 
 CLOSED = "closed"
@@ -137,7 +137,7 @@ class Cell(Model):
 
 
 class Predicted(Model):
-    """The p99 of a cell as fingerprints predict it (capacity/fingerprints.py), beside what was measured.
+    """The p99 of a cell as fingerprints predict it (sizing/fingerprints.py), beside what was measured.
 
     ratio: predicted p99 beside the neighbour over alone; None where the neighbour leaves the model nothing.
     """
@@ -161,7 +161,7 @@ class Fingerprint(Model):
     pressures: dict[str, dict[str, PairedRatio]]
 
 
-class InterferenceResult(Model):
+class InterferenceResult(Result):
     """All of one measurement of interference.
 
     config: the configuration that all runs share, with all models and no stressor.

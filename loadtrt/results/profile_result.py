@@ -10,7 +10,7 @@ import math
 from typing import Any, Literal
 
 from loadtrt.asked.config import RunConfig  # noqa: TC001  # pydantic reads it
-from loadtrt.results import Model
+from loadtrt.results import Model, Result
 from loadtrt.results.engine_info import EngineInfo, Layer, kind_of
 
 Mode = Literal["graph", "plain"]
@@ -69,7 +69,7 @@ class ProfilePass(Model):
         return sorted(kinds, key=lambda item: -item[2])
 
 
-class ProfileResult(Model):
+class ProfileResult(Result):
     """The profile of one engine.
 
     outcome: completed; interrupted (Ctrl-C) or failed (see `failure`), with what was timed until then.

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from loadtrt.asked.config import RunConfig  # noqa: TC001  # pydantic reads them
 from loadtrt.asked.objective import Verdict, overall
-from loadtrt.results import Model
+from loadtrt.results import Model, Result
 from loadtrt.results.run_result import RunResult  # noqa: TC001
 
 
@@ -46,7 +46,7 @@ class Spread(Model):
         return self
 
 
-class RepeatResult(Model):
+class RepeatResult(Result):
     """Several starts of one run.
 
     started: when the command began, ISO 8601, UTC.

@@ -8,14 +8,15 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from loadtrt.asked.config import RunConfig  # noqa: TC001
 from loadtrt.asked.fields import ObjectiveText  # noqa: TC001
 from loadtrt.asked.objective import Verdict, overall
 from loadtrt.load.inputs import InputOrigin  # noqa: TC001
 from loadtrt.records.histogram import require_histogram
-from loadtrt.results import Count, Model
+from loadtrt.records.records import Records  # noqa: TC001
+from loadtrt.results import Count, Model, Result
 from loadtrt.results.breakdown import (  # noqa: TC001
     Batches,
     Cohort,
@@ -133,7 +134,7 @@ class ObjectiveShare(Model):
     bad_low, bad_high: interval of the share of bad requests, in [0, 1].
     value_low_ns, value_high_ns: interval of the quantile; None on a side that the sample does not bound.
     effective: effective sample size: the number of independent requests that these are worth; None of a number.
-    averaged: share of bad requests, averaged over arrivals (capacity/averaging.py), of which the interval, the
+    averaged: share of bad requests, averaged over arrivals (sizing/averaging.py), of which the interval, the
         effective sample size and the verdict are then, too; None: they are of the share in the run.
     reason: why the verdict is undecided; None otherwise.
     value, value_low, value_high: the number of the whole run that the objective bounds (stats/whole_run.py), with its
@@ -266,7 +267,7 @@ class ModelResult(Model):
         return given
 
 
-class RunResult(Model):
+class RunResult(Result):
     """All of one run: the schema of run.json.
 
     run: an id that no other run has, as its metrics bear it.
@@ -302,6 +303,19 @@ class RunResult(Model):
     telemetry: GpuTelemetry | None = None
     sharing: GpuSharing | None = None
     models: dict[str, ModelResult] = Field(min_length=1)
+    _records: Records | None = PrivateAttr(None)
+
+    @property
+    def records(self) -> Records | None:
+        """All requests of a run of one model, in the process that made it; None where it was read from a file, and
+        where there were more than are kept. Instants are ns from the start of measuring."""
+        return self._records
+
+    def with_records(self, records: Records | None) -> Self:
+        """The same result with these requests."""
+        made = self.model_copy()
+        made._records = records
+        return made
 
     @property
     def model(self) -> ModelResult:

@@ -1,1 +1,1 @@
-"""One maker of runs, for every command and for Python: `loadtrt.run`."""
+"""One maker of runs, for every command and for Python."""

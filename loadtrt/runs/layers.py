@@ -6,9 +6,10 @@ import time
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import loadtrt
+from loadtrt.asked.reading import OUTPUT_KEYS, keys_of, load_config
 from loadtrt.engines.open import open_engine
 from loadtrt.engines.plan_profile import Profiled, ProfileLength, TellsLayers, Watch
 from loadtrt.environment import available_bytes, environment
@@ -24,6 +25,7 @@ from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from loadtrt.asked.config import RunConfig
     from loadtrt.live.clients import Own
@@ -34,6 +36,19 @@ if TYPE_CHECKING:
     from loadtrt.signals import Signals
 
 PASS_NS = 3 * SECOND_NS
+
+
+def profile_config(file: Path | RunConfig | None, given: dict[str, Any]) -> RunConfig:
+    """Engine and inputs from the configuration of a run; its load, its end and its files are left out.
+
+    file, given: as for `load_config`.
+
+    Raises UsageError.
+    """
+    without = (
+        OUTPUT_KEYS | keys_of("Load", "Objectives") | {"batcher", "requests", "duration", "max_duration", "precision"}
+    )
+    return load_config(file, {**given, "profile": True}, without)
 
 
 def profile(config: RunConfig, talks: Talks, length: ProfileLength, signals: Signals) -> tuple[ProfileResult, Profiled]:

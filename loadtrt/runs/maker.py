@@ -23,7 +23,8 @@ from loadtrt.lanes.scheduler import Stop
 from loadtrt.lanes.session import run_models
 from loadtrt.printing import command_line
 from loadtrt.runs.narrowed import Narrowed, Part
-from loadtrt.runs.opened import Opened, emptied, require_device_room, require_files, require_host_room
+from loadtrt.runs.opened import Opened, emptied
+from loadtrt.runs.room import require_device_room, require_files, require_host_room
 from loadtrt.runs.watched import Silence, Watched
 from loadtrt.signals import Signals
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from loadtrt.engines.engine import Engine
     from loadtrt.engines.reference import Reference
     from loadtrt.lanes.model_run import OnTick
+    from loadtrt.live.observer import Point
+    from loadtrt.results.capacity_result import CapacityResult, SweepResult
     from loadtrt.results.run_result import RunResult
     from loadtrt.runs.watched import Talks
 
@@ -79,7 +82,7 @@ class Maker:
 
         signals: those of the command line; None: of this maker alone.
         many: several runs follow one another on an engine. It is allocated when it is opened and emptied after each
-            run, and there are neither metrics nor a live view.
+            run, and there is no live view.
         leave: called where an engine that hangs is not closed after 10 s; the engine is left behind.
         """
         self.talks = talks or Silence()
@@ -135,7 +138,8 @@ class Maker:
         try:
             with self.signals.interruptible():
                 if self._watched is None:
-                    self._watched = Watched(config, self.talks, shows=not self._many)
+                    self._watched = Watched(config, self.talks, draws=not self._many)
+                self._watched.loading()
                 also = config.given("profile", "export_layer_info", "trt_log")
                 for name, model in config.models.items():
                     self.talks.status(f"loading {model.engine}")
@@ -177,6 +181,7 @@ class Maker:
         on_tick: OnTick | None = None,
         part: tuple[int, int] | Part | None = None,
         start_at: int | None = None,
+        point: Point | None = None,
     ) -> RunResult:
         """Make a run on the engines that are open, or on some of them, and sum it up.
 
@@ -187,6 +192,7 @@ class Maker:
         on_tick: as for `ModelRun`, of all models together.
         part: the part of the engine to run on, of a configuration of that size, of one model; None: all of it.
         start_at: when to begin to measure, Unix time in ns; all else is done before. None: at once.
+        point: the run's place among those of a sweep or a search.
         """
         watched, part = self._watched, part and Part(*part)
         assert watched is not None  # noqa: S101  # open() was called
@@ -200,9 +206,9 @@ class Maker:
         self.signals.hold()
         started = datetime.now(UTC)
         name = f"{started:%Y%m%d-%H%M%S}-{os.getpid()}-{self._runs}"
-        watched.begin(name, config, runs)
-        for run, ticker in zip(runs.values(), tickers(on_tick, len(runs)), strict=True):
-            run.on_tick = ticker
+        for run, ticker in zip(runs.values(), tickers(watched.ticking(on_tick), len(runs)), strict=True):
+            run.engine, run.on_tick = watched.marked(run.engine, run.inputs), ticker
+        watched.begin(name, config, runs, point)
         self.stop = Stop()
         before = core_times()
         work = partial(self._work, config, runs, start_at)
@@ -213,6 +219,8 @@ class Maker:
         watch = watched.watch
         around = watch.clocks.environment() | ({"busy_host": busy} if busy else {})
         telemetry = watched.end(self.sessions)
+        if self._many:
+            watched.finish(push=not self.signals.hurried())
         with self.signals.computing():
             from loadtrt.lanes.outcome import result_of_models  # what it needs is not loaded before measuring
 
@@ -285,10 +293,12 @@ class Maker:
         session.allocate_ns = opened.allocate_ns
         opened.broken = opened.hangs or session.failure is not None
 
-    def linger(self, config: RunConfig, result: RunResult) -> None:
-        """Serve metrics after the run, so that its last numbers are scraped; a signal ends it."""
+    def linger(self, config: RunConfig, result: RunResult | SweepResult | CapacityResult) -> None:
+        """Push metrics, and serve them after the last run, so that its last numbers are scraped; a signal ends it."""
         if self._watched is not None:
-            self._watched.linger(config, result, self.signals.sleep)
+            if not self._many:
+                self._watched.finish(push=not self.signals.hurried())
+            self._watched.linger(config, result.outcome, self.signals.sleep)
 
     def close(self) -> None:
         """Close the engines and end the observer. Safe to call twice."""

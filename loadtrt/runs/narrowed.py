@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from loadtrt.engines.engine import Spins, Submits
+from loadtrt.engines.engine import Shares, Spins, Submits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from loadtrt.engines.clock import Clock
     from loadtrt.engines.engine import Engine
+    from loadtrt.engines.waiting import Wakeup
     from loadtrt.errors import EngineError
     from loadtrt.load.tensors import Arrays
     from loadtrt.loop.device import Device
@@ -26,7 +28,7 @@ class Part(NamedTuple):
 
 
 class Narrowed:
-    """A part of an engine that is open: of all that it can do, as `Spins` and `Submits` have it, too.
+    """A part of an engine that is open: of all that it can do, as `Spins`, `Shares` and `Submits` have it, too.
 
     input_sets: those of its requests.
     """
@@ -53,7 +55,7 @@ class Narrowed:
         info: EngineInfo = self._whole.info
         return info if self._batch is None else replace(info, batch=self._batch, tensors=tuple(self.parts[0]))
 
-    # What Spins and Submits ask for: they look at the class, and not at __getattr__, from Python 3.12 on.
+    # What Spins, Shares and Submits ask for: they look at the class, and not at __getattr__, from Python 3.12 on.
 
     def spins(self) -> Device | None:
         """See Spins: input sets count from the part's first one."""
@@ -69,6 +71,20 @@ class Narrowed:
         """See Spins."""
         error: EngineError = self._whole.error_of(fault)
         return error
+
+    @property
+    def wakeup(self) -> Wakeup | None:
+        """See Shares."""
+        return self._whole.wakeup if isinstance(self._whole, Shares) else None
+
+    @property
+    def clock(self) -> Clock | None:
+        """See Shares."""
+        return self._whole.clock if isinstance(self._whole, Shares) else None
+
+    def next_look(self, *, soon: bool) -> int:
+        """See Shares."""
+        return self._whole.next_look(soon=soon) if isinstance(self._whole, Shares) else 0
 
     @property
     def ways(self) -> Sequence[str]:

@@ -1,17 +1,14 @@
-"""An engine that is open for a model of a run, and whether there is room for its lanes."""
+"""An engine that is open for a model of a run."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.engines.engine import Submits
-from loadtrt.environment import available_bytes
-from loadtrt.errors import EngineError, shortage_of
+from loadtrt.errors import EngineError
 from loadtrt.records.records import FAILED, OK
-from loadtrt.units import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,8 +20,6 @@ if TYPE_CHECKING:
     from loadtrt.results.engine_info import MemoryBill
     from loadtrt.results.precisions import Deviation
     from loadtrt.runs.narrowed import Part
-
-_FILES = 12  # of an event loop, an engine and an observer
 
 
 @dataclass(slots=True)
@@ -71,50 +66,6 @@ class Opened:
         """For later runs of the part."""
         if isinstance(self.engine, Submits) and self.engine.way is not None:
             self.ways[part] = self.engine.way, self.engine.info.submit_rates
-
-
-def require_files() -> None:
-    """Raise EngineError where an event loop, an engine and an observer would soon find that no more files may be open.
-    An event loop that is half made writes a traceback."""
-    opened: list[int] = []
-    try:
-        while len(opened) < _FILES:
-            opened.append(os.open(os.devnull, os.O_RDONLY))
-    except OSError as error:
-        raise EngineError(shortage_of(error) or str(error)) from None
-    finally:
-        for file in opened:
-            os.close(file)
-
-
-def require_host_room(opened: Mapping[str, Opened]) -> None:
-    """Raise EngineError where the lanes of these models need more host memory than is left beside their inputs."""
-    inputs = {
-        name: sum(array.nbytes for arrays in item.inputs.sets for array in arrays.values())
-        for name, item in opened.items()
-    }
-    needs = {name: item.bill.host_bytes - inputs[name] for name, item in opened.items()}
-    remedy = ": use fewer --contexts, --buffers or --input-sets, or a smaller --batch"
-    _require(needs, available_bytes(), " of host memory", remedy)
-
-
-def require_device_room(opened: Mapping[str, Opened], remedy: str = "") -> None:
-    """Raise EngineError where the lanes of these models do not fit on their device together. The weights are loaded
-    already, so free memory excludes them. remedy: what to do, after the sentence."""
-    for kind in {item.engine.info.kind for item in opened.values()}:
-        bills = {name: item.bill for name, item in opened.items() if item.engine.info.kind == kind}
-        free = [bill.free_bytes for bill in bills.values() if bill.free_bytes is not None]
-        needs = {name: bill.device_bytes - (bill.weights_bytes or 0) for name, bill in bills.items()}
-        _require(needs, min(free, default=None), "", remedy)
-
-
-def _require(needs: Mapping[str, int], free: int | None, where: str, remedy: str) -> None:
-    needed = sum(needs.values())
-    if free is None or needed <= free:
-        return
-    *most, last = (f"{name} ({format_bytes(nbytes)})" for name, nbytes in needs.items())
-    lanes = f"the lanes of {', '.join(most)} and {last}" if most else "the lanes"
-    raise EngineError(f"{lanes} need {format_bytes(needed)}{where} and {format_bytes(free)} is free{remedy}")
 
 
 async def emptied(engine: Engine, session: Session, patience_ns: int) -> bool:

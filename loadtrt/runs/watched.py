@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -12,17 +14,18 @@ from loadtrt.live.clients import own_process
 from loadtrt.live.observer import RunFacts, Wishes
 from loadtrt.live.watching import Watch
 from loadtrt.prometheus.families import information, model_name
+from loadtrt.runs.marked import Marked, Marks
 from loadtrt.units import SECOND_NS, format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from loadtrt.asked.config import RunConfig
     from loadtrt.engines.engine import Engine
-    from loadtrt.lanes.model_run import ModelRun, Session
-    from loadtrt.live.observer import Observer
+    from loadtrt.lanes.model_run import ModelRun, OnTick, Session
+    from loadtrt.live.observer import Observer, Point
+    from loadtrt.load.tensors import Arrays
     from loadtrt.results.gpu_telemetry import GpuTelemetry
-    from loadtrt.results.run_result import RunResult
 
 _DEVICES = Path("/dev")
 
@@ -54,9 +57,12 @@ class Talks(Protocol):
     def take_back(self) -> None:
         """The observer does not draw any more."""
 
+    def insist(self, sentence: str) -> None:
+        """A line of its own on what was asked for and not done, with --quiet too."""
+
 
 class Silence:
-    """Says nothing."""
+    """Says nothing, apart from warnings on what was not done."""
 
     on_terminal = False
 
@@ -72,6 +78,9 @@ class Silence:
 
     def take_back(self) -> None: ...
 
+    def insist(self, sentence: str) -> None:
+        warnings.warn(sentence, RuntimeWarning, stacklevel=2)
+
 
 class Watched:
     """The observer of the runs of one maker, and who writes on the terminal: `talks`, or the observer.
@@ -79,24 +88,39 @@ class Watched:
     watch: the owner of the observer and of the GPU's clocks.
     """
 
-    def __init__(self, config: RunConfig, talks: Talks, *, shows: bool) -> None:
+    def __init__(self, config: RunConfig, talks: Talks, *, draws: bool) -> None:
         """Say what was decided about the load, and start an observer if one may be needed; it starts while the engine
-        loads. shows: whether metrics are served and a live view is drawn, as `config` says. Raises UsageError for
-        metrics that cannot be served, before minutes of loading."""
+        loads. draws: whether a live view is drawn, as `config` says. Raises UsageError for metrics that cannot be
+        served or pushed, before minutes of loading."""
+        self._marks = Marks() if config.nvtx else None
         for remark in dict.fromkeys(remark for model in config.models.values() for remark in model.load.remarks):
             talks.say(remark)
         self._talks = talks
-        self._draws = shows and config.live and talks.on_terminal
-        self._is_open = False
-        wishes = Wishes(config.metrics if shows else None, config.metrics_native, self._draws)
+        self._draws = draws and config.live and talks.on_terminal
+        self._is_open = self._has_begun = False
+        self._told: set[str] = set()
+        wishes = Wishes(config.metrics, config.metrics_native, self._draws, config.push, config.metrics_linger)
         simulated = all(model.engine.startswith("simulated:") for model in config.models.values())
         may_use_gpu = not simulated and any(_DEVICES.glob("nvidia[0-9]*"))
-        observes = wishes.metrics or wishes.terminal or (config.telemetry and may_use_gpu)
+        observes = wishes.follows or (config.telemetry and may_use_gpu)
         self.watch = Watch(
             wishes if observes else None, talks.say, own_process() if may_use_gpu else None, len(config.models)
         )
 
-    def begin(self, run: str, config: RunConfig, runs: Mapping[str, ModelRun]) -> None:
+    def loading(self) -> None:
+        """An engine is loaded from now on."""
+        if self._marks is not None:
+            self._marks.begin("load")
+
+    def marked(self, engine: Engine, inputs: Sequence[Arrays]) -> Engine:
+        """The engine with the ranges of NVTX that are asked for."""
+        return engine if self._marks is None else Marked(engine, inputs, self._marks)
+
+    def ticking(self, on_tick: OnTick | None) -> OnTick | None:
+        """The function with the ranges of NVTX that are asked for."""
+        return on_tick if self._marks is None else self._marks.ticking(on_tick)
+
+    def begin(self, run: str, config: RunConfig, runs: Mapping[str, ModelRun], point: Point | None = None) -> None:
         """A run begins: describe it to observers, and start to draw. All runs use one GPU."""
         if not self._is_open:
             self._is_open = True
@@ -104,20 +128,32 @@ class Watched:
             self.watch.open(next(filter(None, buses), None), telemetry=config.telemetry)
         observer = self.watch.observer
         if observer is not None and self.watch.boards:
-            if observer.url:
+            if self._has_begun:
+                for board in self.watch.boards:
+                    board.reset()
+            elif observer.url:
                 self._talks.say(f"metrics at {observer.url}")
+            self._has_begun = True
             if self._draws:
                 self._talks.hand_over(observer)
             for one, board in zip(runs.values(), self.watch.boards, strict=True):
                 one.board = board
-            several = len(runs) > 1
-            facts = [facts_of(run, config.alone(one.name), one.engine, len(one.inputs)) for one in runs.values()]
-            named = [replace(of, model=name) if several else of for of, name in zip(facts, runs, strict=True)]
-            self.watch.describe(*named)
+            self.watch.describe(*self._facts(run, config, runs, point))
         self.watch.begin()
+
+    def _facts(
+        self, run: str, config: RunConfig, runs: Mapping[str, ModelRun], point: Point | None
+    ) -> Iterator[RunFacts]:
+        """What observers know of each model."""
+        for one in runs.values():
+            facts = facts_of(run, config.alone(one.name), one.engine, len(one.inputs))
+            name = one.name if len(runs) > 1 else facts.model
+            yield replace(facts, model=name, uuid=self.watch.uuid, host=platform.node(), point=point)
 
     def end(self, sessions: Mapping[str, Session]) -> GpuTelemetry | None:
         """Measuring is over: remove the drawing. Returns the GPU's telemetry while the run measured."""
+        if self._marks is not None:
+            self._marks.close()
         if self.watch.observer is not None and not self.watch.observer.alive:
             self._talks.take_back()
         telemetry, recorders = None, [session.recorder for session in sessions.values()]
@@ -137,14 +173,21 @@ class Watched:
                 self._talks.say("the observer process did not answer and was ended: there are no metrics from then on")
         return telemetry
 
-    def linger(self, config: RunConfig, result: RunResult, sleep: Callable[[float], None]) -> None:
-        """Serve metrics for `--metrics-linger` after the run. sleep: takes seconds."""
+    def finish(self, *, push: bool) -> None:
+        """The run is over: its metrics say so, and are pushed. push: whether there is time for that."""
         observer = self.watch.observer
-        if observer is None:
-            return
-        for board in observer.boards:
-            board.enter("done")
-        if config.metrics and observer.alive and result.outcome == "completed":
+        if observer is not None and self.watch.boards:
+            for board in observer.boards:
+                board.enter("done")
+            for sentence in observer.finish(push=push):
+                if sentence not in self._told:  # of many runs, once
+                    self._told.add(sentence)
+                    self._talks.insist(sentence)
+
+    def linger(self, config: RunConfig, outcome: str, sleep: Callable[[float], None]) -> None:
+        """Serve metrics for `--metrics-linger` after the last run. sleep: takes seconds."""
+        observer = self.watch.observer
+        if config.metrics and observer is not None and observer.alive and outcome == "completed":
             if config.metrics_linger:
                 self._talks.say(f"metrics stay for {format_duration(config.metrics_linger)} (--metrics-linger)")
             sleep(config.metrics_linger / SECOND_NS)
@@ -184,4 +227,5 @@ def facts_of(run: str, config: RunConfig, engine: Engine, input_sets: int) -> Ru
         max_lateness_ns=model.max_lateness,
         shared_gpu=config.shared_gpu,
         places=model.in_flight,
+        labels=config.labels,
     )

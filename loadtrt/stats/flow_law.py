@@ -6,7 +6,7 @@ was due, the lane's last completion) to its completion c_i. Its work, of mean 1,
 
     W_i = Σ_k X(k)·τ_ik        τ_ik = ∫ 1/m(t) dt over the part of [b_i, c_i] with k(t) = k
 
-k is the number of requests in flight where all lanes are busy, and that of busy lanes otherwise (capacity/station.py).
+k is the number of requests in flight where all lanes are busy, and that of busy lanes otherwise (sizing/station.py).
 
 **X.** What a request is does not depend on how many were in flight when it began. So the mean of W_i − 1 is zero over
 the requests that began at each level a, for every distribution of W and every load:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from loadtrt.results import Model
+from loadtrt.results import Model, Result
 from loadtrt.results.engine_info import Layer, kind_of, nodes_in_name
 from loadtrt.results.profile_result import LayerTimes, Mode, ProfilePass
 from loadtrt.stats.layer_matching import Group, MatchedBy, match_layers
@@ -175,7 +175,7 @@ class PassTotals(Model):
     inference_ns: float | None
 
 
-class LayerComparison(Model):
+class LayerComparison(Result):
     """Passes A and B layer by layer.
 
     a, b: the passes.

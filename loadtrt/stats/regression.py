@@ -44,7 +44,7 @@ from typing import TYPE_CHECKING, Literal
 import loadtrt
 from loadtrt.errors import UsageError
 from loadtrt.records.records import METRICS
-from loadtrt.results import Model
+from loadtrt.results import Model, Result
 from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.stats.binomial import student_chance
 from loadtrt.stats.measured import OF_DUE, RATES, number_of
@@ -93,7 +93,7 @@ class Judged(Model):
     reason: str | None = None
 
 
-class Comparison(Model):
+class Comparison(Result):
     """A comparison of runs.
 
     loadtrt: version that compared them.

@@ -14,21 +14,21 @@ from benchmarks.queues import Waiting, markov_tail
 from loadtrt.asked.load import Closed, Rate
 from loadtrt.asked.load_options import load_of
 from loadtrt.asked.objective import parse_objective
-from loadtrt.capacity.averaging import averaged, works_of
-from loadtrt.capacity.station import latencies, station
 from loadtrt.engines.simulated import SimulatedEngine
 from loadtrt.engines.simulation import Simulation
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.lanes.scheduler import Load, Stop, drive
 from loadtrt.load.arrivals import Poisson, due_instants
 from loadtrt.records.records import COLUMNS, FAILED, Records
+from loadtrt.sizing.averaging import averaged, works_of
+from loadtrt.sizing.station import latencies, station
 from loadtrt.stats.verdict import share_interval
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from loadtrt.capacity.station import Floats, Work
+    from loadtrt.sizing.station import Floats, Work
 
 SERVICE_S = 0.001
 REQUESTS, SEEDS = 20_000, range(40)
@@ -220,7 +220,7 @@ async def test_a_run_served_again_in_simulation_is_the_run(cv: float | None, mon
     due, latency = records.due / SECOND_NS, (records.completed - records.due) / SECOND_NS
     again = latencies(due, works_of(records, model), model)
     assert np.median(np.abs(again / latency - 1)) < 0.05
-    monkeypatch.setattr("loadtrt.capacity.averaging._LEAST_OF_LEVEL", len(records) + 1)
+    monkeypatch.setattr("loadtrt.sizing.averaging._LEAST_OF_LEVEL", len(records) + 1)
     times = np.array(list(itertools.islice(simulation.service_times(1), len(records))), np.float64)
     work = works_of(records, model) * times.mean() / simulation.service_ns
     assert np.abs(latencies(due, work, model) - latency).max() < 1e-9 * len(records)  # a nanosecond an event

@@ -7,9 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from loadtrt.capacity.batch_simulation import serve
-from loadtrt.capacity.batching import Server
-from loadtrt.capacity.station import station
 from loadtrt.engines.simulated import SimulatedEngine
 from loadtrt.engines.simulation import Simulation
 from loadtrt.lanes.recorder import Recorder
@@ -17,11 +14,14 @@ from loadtrt.lanes.scheduler import Load, Stop, drive
 from loadtrt.load.arrivals import Poisson, due_instants
 from loadtrt.load.request_sizes import Batcher, parse_batching
 from loadtrt.records.records import DROPPED, OK
+from loadtrt.sizing.batch_simulation import serve
+from loadtrt.sizing.batching import Server
+from loadtrt.sizing.station import station
 from loadtrt.units import NEVER
 
 if TYPE_CHECKING:
-    from loadtrt.capacity.station import Floats
     from loadtrt.records.records import Records
+    from loadtrt.sizing.station import Floats
 
 MS = 1_000_000
 SECOND = 1_000_000_000

@@ -11,14 +11,14 @@ from test_batching import server_with
 from test_capacity_of_loads import DEVICE, bad_share
 
 from command_line import loadtrt
-from loadtrt.capacity import fleet_plan, fleet_prediction
-from loadtrt.capacity.batch_simulation import serve
-from loadtrt.capacity.routers import router_of
-from loadtrt.capacity.station import completions
 from loadtrt.load.arrivals import Poisson, due_instants
 from loadtrt.report.result_files import read_result
 from loadtrt.results.capacity_result import CapacityResult
 from loadtrt.results.fleet_result import FleetResult
+from loadtrt.sizing import fleet_plan, fleet_prediction
+from loadtrt.sizing.batch_simulation import serve
+from loadtrt.sizing.routers import router_of
+from loadtrt.sizing.station import completions
 from loadtrt.units import NEVER
 
 if TYPE_CHECKING:

@@ -17,11 +17,6 @@ from benchmarks.queues import Waiting, erlang_c, markov_tail
 from command_line import ROOT, loadtrt
 from loadtrt.asked.objective import parse_objective
 from loadtrt.asked.reading import load_config
-from loadtrt.capacity.candidate import Work
-from loadtrt.capacity.conclusion import conclusion
-from loadtrt.capacity.find import QUICK_NS, TIME_NS, Finder, Wanted
-from loadtrt.capacity.outcomes import host_bound
-from loadtrt.capacity.rig import Rig
 from loadtrt.engines.open import open_engine
 from loadtrt.errors import UsageError
 from loadtrt.live.watching import Watch
@@ -31,6 +26,12 @@ from loadtrt.report.result_files import Loaded, read_result
 from loadtrt.results.capacity_result import CapacityResult, Trial
 from loadtrt.results.gpu_telemetry import GpuClient, GpuSharing
 from loadtrt.results.run_result import Problem
+from loadtrt.sizing.candidate import Work
+from loadtrt.sizing.conclusion import conclusion
+from loadtrt.sizing.find import Finder
+from loadtrt.sizing.outcomes import host_bound
+from loadtrt.sizing.rig import Rig
+from loadtrt.sizing.wanted import QUICK_NS, TIME_NS, Wanted
 from loadtrt.stats.verdict import share_interval, verdict_on
 from loadtrt.units import SECOND_NS, exact_duration, format_count
 from onnx_files import doubling
@@ -40,8 +41,8 @@ from runs_by_hand import changed
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from loadtrt.capacity.search import Search
     from loadtrt.results.run_result import RunResult
+    from loadtrt.sizing.search import Search
 
 RANDOM = "simulated:service=1ms,distribution=exponential,clock=virtual"
 
@@ -358,7 +359,7 @@ def test_a_busy_host_ends_a_search_after_its_first_rung(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It would measure the others, too; unless that is what was asked for."""
-    monkeypatch.setattr("loadtrt.capacity.rig.busy_host", lambda _: BUSY)
+    monkeypatch.setattr("loadtrt.sizing.rig.busy_host", lambda _: BUSY)
     engine = doubling(tmp_path, 1, 8)  # ONNX Runtime: an engine that is not simulated
     wanted = _wanted(engine, objective=["latency.p99 < 10s"], time_ns=2 * SECOND_NS, quick=True, shared=shared)
     result = _found(wanted, rig)[0]
@@ -473,7 +474,7 @@ def test_a_simulated_engine_needs_no_quiet_host(rig: Rig, monkeypatch: pytest.Mo
     def asked(_: object) -> str:
         raise AssertionError("asked for a simulated engine")
 
-    monkeypatch.setattr("loadtrt.capacity.rig.busy_host", asked)
+    monkeypatch.setattr("loadtrt.sizing.rig.busy_host", asked)
     result, _ = _found(_wanted(contexts=(1,), time_ns=5 * SECOND_NS, quick=True), rig)
     assert result.candidates[0].answer == "estimated"
 
@@ -548,8 +549,8 @@ def test_a_host_that_limits_another_candidate_is_not_the_limit_of_the_chosen_one
         rate = float(run.config.model.load.options().get("rate", 0))
         return late.format(rate) if run.config.model.contexts == slow and rate > 300 else None
 
-    monkeypatch.setattr("loadtrt.capacity.find.host_bound", bound)
-    monkeypatch.setattr("loadtrt.capacity.find.CLOSE", 0.1)
+    monkeypatch.setattr("loadtrt.sizing.find.host_bound", bound)
+    monkeypatch.setattr("loadtrt.sizing.find.CLOSE", 0.1)
     monkeypatch.setattr(Work, "most", 1e9)  # so that both are searched
     result, _ = _found(_wanted(contexts=(1, 2), time_ns=20 * SECOND_NS), rig)
     limited, other = result.candidates if slow == 1 else reversed(result.candidates)

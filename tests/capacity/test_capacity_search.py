@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from capacity_worlds import ALLOWED, P99, THROUGHPUT, World, driven, judged, logistic, of_a_queue, runs, search, spent_s
 from loadtrt.asked.objective import parse_objective
-from loadtrt.capacity.outcomes import Outcome, Step, interval_of, verdict_of
-from loadtrt.capacity.search import MOST_APART, MOST_CONFIRMS, MOST_REFUTES, Search
+from loadtrt.sizing.outcomes import Outcome, Step, interval_of, verdict_of
+from loadtrt.sizing.search import MOST_APART, MOST_CONFIRMS, MOST_REFUTES, Search
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from loadtrt.capacity.outcomes import Share
+    from loadtrt.sizing.outcomes import Share
 
 SEEDS = range(5)
 TRUE = 800.0

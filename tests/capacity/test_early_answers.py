@@ -9,9 +9,10 @@ import pytest
 
 from command_line import loadtrt
 from loadtrt.asked.reading import load_config
-from loadtrt.capacity.find import Finder, Wanted
-from loadtrt.capacity.rig import Rig
 from loadtrt.report.plain import terminal_text
+from loadtrt.sizing.find import Finder
+from loadtrt.sizing.rig import Rig
+from loadtrt.sizing.wanted import Wanted
 from loadtrt.units import SECOND_NS, parse_duration
 from rigs import Heard
 

@@ -15,15 +15,7 @@ from benchmarks.queues import allen_cunneen, markov_quantile
 from loadtrt.asked.config import RunConfig
 from loadtrt.asked.objective import parse_objective
 from loadtrt.asked.reading import varied
-from loadtrt.capacity import fleet_prediction
-from loadtrt.capacity.demand import fewest_for, staged_demand, steady_demand, traced_demand
-from loadtrt.capacity.evidence import evidence_of
-from loadtrt.capacity.fleet_plan import plan_fleet
-from loadtrt.capacity.fleet_prediction import predict
-from loadtrt.capacity.measured_law import heavy_tail, pooled
-from loadtrt.capacity.station import Station
 from loadtrt.cli.main import cli
-from loadtrt.cli.plan_capacity import read_sources
 from loadtrt.errors import EXIT_INTERRUPTED, EXIT_MISSED, EXIT_UNDECIDED, UsageError
 from loadtrt.load.arrivals import parse_stages
 from loadtrt.load.trace import Trace
@@ -36,6 +28,14 @@ from loadtrt.results.flow import Flow
 from loadtrt.results.gpu_telemetry import GpuFacts, GpuTelemetry, SamplingCost
 from loadtrt.results.repeat_result import RepeatResult
 from loadtrt.results.run_result import RunResult
+from loadtrt.sizing import fleet_prediction
+from loadtrt.sizing.demand import fewest_for, staged_demand, steady_demand, traced_demand
+from loadtrt.sizing.evidence import evidence_of
+from loadtrt.sizing.fleet_plan import plan_fleet
+from loadtrt.sizing.fleet_prediction import predict
+from loadtrt.sizing.measured_law import heavy_tail, pooled
+from loadtrt.sizing.planning import read_sources
+from loadtrt.sizing.station import Station
 from loadtrt.units import SECOND_NS
 from runs_by_hand import changed
 
@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from loadtrt.capacity.evidence import Evidence
     from loadtrt.results.fleet_result import Choice, Routing
+    from loadtrt.sizing.evidence import Evidence
 
 OBJECTIVE = "latency.p99 < 30ms"
 MM2 = "simulated:service=5ms,distribution=exponential,clock=virtual"  # two contexts: M/M/2, 400/s at most
@@ -292,7 +292,7 @@ def test_a_plan_ends_in_time(plan: Callable[..., FleetResult], monkeypatch: pyte
     assert simulated(only(plan())) > 150_000
     reasons = []
     for most in (30_000, 150_000):
-        monkeypatch.setattr("loadtrt.capacity.fleet_plan._MOST_SIMULATED", most)
+        monkeypatch.setattr("loadtrt.sizing.fleet_plan._MOST_SIMULATED", most)
         found = only(plan())
         assert 0 < simulated(found) <= most
         assert not found.infeasible
@@ -319,7 +319,7 @@ def test_no_more_gpus_are_simulated_than_are_said(
     plan: Callable[..., FleetResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where these are not enough, nothing is called impossible."""
-    monkeypatch.setattr("loadtrt.capacity.fleet_plan._MOST_GPUS", 10)
+    monkeypatch.setattr("loadtrt.sizing.fleet_plan._MOST_GPUS", 10)
     found = only(plan("latency.p99 < 23.6ms"))
     assert (found.gpus, found.infeasible) == (None, False)
     assert max(item.gpus for item in found.tried) == 10
@@ -549,7 +549,7 @@ def test_growth_of_a_trace_is_a_faster_trace() -> None:
 
 def test_of_a_long_trace_the_busiest_part_is_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where an hour has too many requests, the busiest half, quarter, …; what comes before it only fills the queues."""
-    monkeypatch.setattr("loadtrt.capacity.demand._MOST_REPLAYED", 1000)
+    monkeypatch.setattr("loadtrt.sizing.demand._MOST_REPLAYED", 1000)
     quiet, busy = np.arange(0, 7200, 1.0), np.arange(5000, 5060, 0.1)
     instants = (np.sort(np.concatenate([quiet, busy])) * SECOND_NS).astype(np.int64)
     demand = traced_demand(Trace(instants, 7200 * SECOND_NS), "")

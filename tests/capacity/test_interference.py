@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from command_line import loadtrt
-from loadtrt.capacity.rig import Rig
 from loadtrt.report.plain import terminal_text
 from loadtrt.report.result_files import read_result
 from loadtrt.results.interference_result import CLOSED, IDLE, Cell, InterferenceResult, PairedRatio
 from loadtrt.signals import SIGNALS
+from loadtrt.sizing.rig import Rig
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -229,7 +229,7 @@ def test_what_is_continued_is_as_if_never_interrupted(
             SIGNALS.ask()
         return made(rig, *given, **more)  # type: ignore[arg-type]
 
-    asked = (*OPTIONS, "--share", "streams,sms=25%+75%", "--json", file, "--quiet")
+    asked: tuple[str | Path, ...] = (*OPTIONS, "--share", "streams,sms=25%+75%", "--json", file, "--quiet")
     monkeypatch.setattr(Rig, "run", stopping)
     assert run(*asked).returncode == 130
     monkeypatch.undo()
@@ -244,20 +244,20 @@ def test_what_is_continued_is_as_if_never_interrupted(
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("option", "value", "message"),
     [
-        (("--load", "30%"), "load was 50%, and is 30%"),
-        (("--neighbour", "50%"), "a beside b in a closed loop, on plain streams, which would be lost"),
-        (("--share", "priority"), "which would be lost"),
-        (("--seed", "7"), "seed of a was 1, and is 7"),
+        ("--load", "30%", "load was 50%, and is 30%"),
+        ("--neighbour", "50%", "a beside b in a closed loop, on plain streams, which would be lost"),
+        ("--share", "priority", "which would be lost"),
+        ("--seed", "7", "seed of a was 1, and is 7"),
     ],
 )
 def test_only_the_same_is_continued(
-    tmp_path: Path, whole: InterferenceResult, options: tuple[str, ...], message: str
+    tmp_path: Path, whole: InterferenceResult, option: str, value: str, message: str
 ) -> None:
     file = tmp_path / "i.json"
     file.write_text(whole.model_copy(update={"outcome": "interrupted"}).model_dump_json())
-    default = {"--share": "streams,sms=25%+75%", **dict([options])}
+    default = {"--share": "streams,sms=25%+75%", option: value}
     rest = [word for word in zip(OPTIONS[::2], OPTIONS[1::2], strict=True) if word[0] not in default]
     words = [word for given in (*rest, *default.items()) for word in given]
     done = run(*words, "--json", file, "--resume")

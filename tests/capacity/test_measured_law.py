@@ -9,19 +9,19 @@ import pytest
 
 from benchmarks import fleet
 from loadtrt.asked.objective import parse_objective
-from loadtrt.capacity.demand import steady_demand
-from loadtrt.capacity.fleet_prediction import predict
-from loadtrt.capacity.measured_law import Known, MeasuredLaw, alone_above, closed_flow, pooled
-from loadtrt.capacity.routers import router_of
-from loadtrt.capacity.station import completions, station
 from loadtrt.records.histogram import Histogram
 from loadtrt.records.records import COLUMNS, Records
+from loadtrt.sizing.demand import steady_demand
+from loadtrt.sizing.fleet_prediction import predict
+from loadtrt.sizing.measured_law import Known, MeasuredLaw, alone_above, closed_flow, pooled
+from loadtrt.sizing.routers import router_of
+from loadtrt.sizing.station import completions, station
 from loadtrt.stats.flow_law import flow_of
 
 if TYPE_CHECKING:
-    from loadtrt.capacity.station import Station
     from loadtrt.results.flow import Flow
     from loadtrt.results.run_result import ObjectiveShare
+    from loadtrt.sizing.station import Station
 
 SERVICE_S = 0.01
 

@@ -9,10 +9,10 @@ import pytest
 from command_line import loadtrt
 from loadtrt.asked.config import RunConfig
 from loadtrt.asked.reading import varied
-from loadtrt.capacity.grid import parse_axis, points_of, unusable
 from loadtrt.errors import UsageError
 from loadtrt.report.result_files import read_result
 from loadtrt.results.capacity_result import SweepResult
+from loadtrt.sizing.grid import parse_axis, points_of, unusable
 
 if TYPE_CHECKING:
     from pathlib import Path

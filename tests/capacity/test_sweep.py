@@ -20,7 +20,6 @@ import pytest
 
 from command_line import ROOT, loadtrt
 from loadtrt.asked.reading import varied
-from loadtrt.capacity.grid import knee_of, pareto_of, parse_axis, points_of, spent_axis
 from loadtrt.cli.delivery import leave
 from loadtrt.errors import UsageError
 from loadtrt.files import locked
@@ -31,6 +30,7 @@ from loadtrt.results.capacity_result import SweepPoint, SweepResult
 from loadtrt.results.run_result import RunResult
 from loadtrt.runs import maker
 from loadtrt.runs.opened import Opened
+from loadtrt.sizing.grid import knee_of, pareto_of, parse_axis, points_of, spent_axis
 from runs_by_hand import changed
 
 if TYPE_CHECKING:

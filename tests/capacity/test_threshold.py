@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.queues import Waiting, erlang_c, markov_tail
 from capacity_worlds import ALLOWED, THROUGHPUT, logistic
-from loadtrt.capacity.threshold import Estimate, Seen, estimate, log_odds
+from loadtrt.sizing.threshold import Estimate, Seen, estimate, log_odds
 
 
 def of(seen: list[Seen], expected: float = 700.0, spread: float = 0.3) -> Estimate:

@@ -68,10 +68,10 @@ def test_a_flag_twice_is_harmless_and_its_opposite_is_not(words: tuple[str, ...]
 @pytest.mark.parametrize(
     ("command", "remedy"),
     [
-        (("run", "--engine", "a", "--engine", "b"), "make a run of each with --json, and then 'loadtrt compare"),
-        (("run", "--engine=a", "--engine=b"), "make a run of each"),
+        (("run", "--engine", "a", "--engine", "b"), "or each by itself with --json, for 'loadtrt compare"),
+        (("run", "--engine=a", "--engine=b"), "run both at once with --model a=A --model b=B"),
         (("profile", "--engine", "a", "--engine", "b"), "--compare A B profiles two engines"),
-        (("run", "a", "b"), "a and b are two engines: a run drives one engine: make a run of each"),
+        (("run", "a", "b"), "a and b are two engines: run both at once with --model a=A --model b=B, or each"),
         (("run", "a", "--engine", "b"), "a is an argument too many beside --engine b: leave one out"),
         (("profile", "a", "b"), "--compare A B profiles two engines"),
         (("build", "a.onnx", "--onnx", "b.onnx"), "a.onnx and --onnx b.onnx are two models; leave one out"),

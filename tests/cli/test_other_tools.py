@@ -111,6 +111,6 @@ def test_the_engine_may_stand_without_its_option(command: str) -> None:
 
 
 def test_a_note_names_only_options_of_the_command() -> None:
-    """k6's --out is --json here; --metrics beside it is of run alone."""
-    assert "(or --metrics)" in loadtrt("run", "--out", "x").stderr
-    assert "--metrics" not in loadtrt("capacity", "--out", "x").stderr
+    """k6's --out is --json here; --push beside it is of commands that generate load."""
+    assert "(or --push)" in loadtrt("run", "--out", "x").stderr
+    assert "--push" not in loadtrt("profile", "--out", "x").stderr

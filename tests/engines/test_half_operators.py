@@ -13,6 +13,7 @@ from onnx.backend.test.case.node import collect_testcases
 
 from half_models import U, answer
 from loadtrt.engines.half_precision import convert_to_fp16
+from versions import needs
 
 _EVERY = 20  # of the cases; the others with -m slow
 
@@ -64,6 +65,7 @@ def test_the_cases_of_onnx(start: int) -> None:
     assert compared > len(cases) / 2
 
 
+@needs("onnx", "1.22", "it does not bring these cases")
 @pytest.mark.parametrize("name", ["bitcast_float32_to_int32", "scatternd_add", "scatter_elements_with_reduction_mul"])
 def test_operators_whose_fp16_is_another_operator(name: str) -> None:
     """A BitCast of half the bits, a Scatter that sums in FP16: they stay FP32, though ONNX has them in FP16."""

@@ -14,6 +14,7 @@ from loadtrt.engines.build_config import BuildOptions
 from loadtrt.engines.build_model import read_source
 from loadtrt.engines.half_precision import convert_to_fp16
 from loadtrt.engines.plan_builder import build_plan
+from versions import needs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,6 +23,7 @@ RNG = np.random.default_rng(1)
 W = RNG.standard_normal((8, 8)).astype(np.float32)
 X = RNG.standard_normal((2, 8)).astype(np.float32)
 Node = helper.make_node
+EVALUATOR = needs("onnx", "1.22", "its evaluator of references fails on this model")
 
 
 def _graph(nodes: Any, inputs: Any, outputs: Any, weights: Any = ()) -> Any:
@@ -152,6 +154,7 @@ def test_a_loop_sums_in_fp32() -> None:
     assert became.converted == 2
 
 
+@EVALUATOR
 def test_a_scan_is_converted_inside() -> None:
     body = _graph(
         [Node("MatMul", ["one", "w"], ["p"]), Node("Add", ["state", "p"], ["next"]), Node("Tanh", ["next"], ["out"])],
@@ -234,6 +237,7 @@ def test_a_batch_normalization_behind_a_convolution_is_folded(opset: int, bias: 
     assert (became.converted, became.left, became.beyond) == (2, (), 0)
 
 
+@needs("onnxruntime", "1.29", "1.24 to 1.28 refuse constants that it folds itself")
 @pytest.mark.parametrize("rank", [2, 3, 4])
 def test_a_batch_normalization_alone_becomes_a_product_and_a_sum(rank: int) -> None:
     """Also where others read the convolution, where the parameters are nodes, and where it is in a branch."""
@@ -402,6 +406,8 @@ def test_weights_and_inputs_that_are_outputs() -> None:
     assert np.array_equal(found[2], np.array([1, 2], np.float16))
 
 
+@needs("onnx", "1.22", "it does not know opset 23")
+@needs("onnxruntime", "1.31", "it does not run Attention with FP16")
 def test_attention_and_operators_of_other_domains() -> None:
     """ONNX's attention takes queries, keys and values in one type, and its mask in FP32; what has a known operator's
     name in another domain is another operator."""
@@ -473,6 +479,7 @@ def test_a_row_that_is_masked_whole_is_what_it_is_in_fp32() -> None:
     agree(made, {"x": X, "m": mask, "b": mask.astype(bool)})
 
 
+@EVALUATOR
 @pytest.mark.parametrize("opset", range(7, 22))
 def test_networks_of_all_opsets(opset: int) -> None:
     """A small image network in the operators of its time: attributes that became inputs, sizes that moved."""

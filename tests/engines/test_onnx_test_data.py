@@ -15,6 +15,7 @@ from loadtrt.asked.config import RunConfig
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.lanes.input_sets import inputs_for
 from onnx_files import finish, load
+from versions import needs
 
 DATA = Path(onnx.__file__).parent / "backend" / "test" / "data"
 MODELS = [file for file in sorted(DATA.rglob("model.onnx")) if (file.parent / "test_data_set_0").is_dir()]
@@ -41,6 +42,8 @@ def _is_served(file: Path) -> bool:
     return True
 
 
+@needs("onnx", "1.23", "its models of training are refused in other words")
+@needs("onnxruntime", "1.28", "its strings need locales of the system")
 @pytest.mark.anyio
 @pytest.mark.parametrize("kind", sorted({file.parents[1].name for file in MODELS}) or ["none"])
 async def test_onnx_s_own_models(kind: str) -> None:

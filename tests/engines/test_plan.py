@@ -164,7 +164,7 @@ def test_the_first_flavour_that_can_is_chosen(
         (
             {},
             {"version": (10, 9, 0, 34)},
-            r"tensorrt or tensorrt_lean or tensorrt_dispatch is not.*tensorrt==10\.9\.0\.\*",
+            r"tensorrt or tensorrt_lean or tensorrt_dispatch is not.*tensorrt-cu12==10\.9\.0\.\*",
         ),
         ({"tensorrt": "11.4.0.1"}, {"version": (8, 6, 0, 12), "host_code": True}, "plans of TensorRT 8 any more"),
         (

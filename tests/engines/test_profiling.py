@@ -24,6 +24,7 @@ from loadtrt.results.engine_info import Layer
 from loadtrt.results.profile_result import ProfilePass
 from loadtrt.stats.profiles import Samples
 from tensorrt_bench import Bench
+from versions import needs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -282,6 +283,7 @@ def test_names_that_optimisers_made_lead_back_too() -> None:
     assert fused_nodes(model, blind) == {"?": (), "exp": ("exp",)}
 
 
+@needs("onnxruntime", "1.23", "it fuses other nodes")
 @pytest.mark.parametrize(("fp16", "count"), [(False, 142), (True, 143)])
 def test_onnx_runtime_profiles_googlenet(fp16: bool, count: int) -> None:
     """For real: every node of the model is in exactly one layer (of FP16, all but one of two casts, which is optimised

@@ -8,12 +8,12 @@ import pytest
 from click.testing import CliRunner
 from test_gpu_findings import second, telemetry
 
-from loadtrt.capacity.outcomes import host_bound
 from loadtrt.cli.main import cli
 from loadtrt.findings.findings import findings_of
 from loadtrt.results.gpu_telemetry import GpuClient, GpuSharing
 from loadtrt.results.run_result import Finding, Phases, RunResult, Throughput
 from loadtrt.results.steadiness import SlowPart, Stall, Steadiness
+from loadtrt.sizing.outcomes import host_bound
 from loadtrt.units import SECOND_NS
 from runs_by_hand import engine, run_of
 

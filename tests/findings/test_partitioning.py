@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from loadtrt.capacity.grid import parse_axis, unusable
 from loadtrt.findings.findings import findings_of
 from loadtrt.results.gpu_telemetry import GpuClient, GpuSharing
 from loadtrt.results.steadiness import Steadiness
+from loadtrt.sizing.grid import parse_axis, unusable
 from runs_by_hand import engine, run_of
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ import pytest
 
 from loadtrt.findings import bottlenecks, findings, lane_findings, partitioning, utilization
 from loadtrt.findings.validity import LEAST_SERVED, STARVED_LIMIT
+from loadtrt.lanes import outcome
 from loadtrt.records.histogram import QUANTILE_ERROR
 from loadtrt.stats import slow_parts, stalls, steady
 
@@ -30,6 +31,7 @@ def numbers(text: str) -> list[str]:
 
 
 IN_ROWS = {
+    "neighbour-ended": [percent(outcome.LEAST_ALONE)],
     "overloaded": [percent(LEAST_SERVED)],
     "transient": [percent(findings.FILLING)],
     "drift": [percent(findings.DRIFT - 1)],

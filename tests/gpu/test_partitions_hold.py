@@ -152,10 +152,10 @@ def test_shares_of_this_gpu_are_equal_and_there_are_as_many_as_is_said() -> None
 def test_closing_gives_back_memory_and_partitions(tiny: Path) -> None:
     """Runs on partitions leave as much free memory as the one before; more of them than the GPU could hold at once."""
     free = []
-    for _ in range(6):
+    for _ in range(12):
         assert _run(tiny, contexts=8, partitions=8, warmup=0, duration="100ms").model.ok > 100
         free.append(memory_info()[0])
-    assert free[2:] == [free[2]] * 4  # the first runs make what the process keeps: the context, loaded kernels
+    assert free[6:] == [free[6]] * 6, free  # the first runs make what the process keeps: the context, loaded kernels
 
 
 @pytest.mark.parametrize(
@@ -209,8 +209,7 @@ def test_a_sweep_says_how_many_sms_the_plan_needs(googlenet: Path) -> None:
         "--allow-host-code",
         "--duration",
         "1s",
-        "--copies",
-        "off",
+        "--no-copies",
         "--json",
         "-",
         "--max-lateness",

@@ -10,9 +10,6 @@ import numpy as np
 import pytest
 
 from benchmarks.queues import Waiting, allen_cunneen, erlang_c, gamma_m_1, markov_quantile, markov_tail
-from loadtrt.capacity.demand import steady_demand
-from loadtrt.capacity.routers import router_of
-from loadtrt.capacity.station import Gpu, Station, completions, interpolated, station, work_of
 from loadtrt.engines.simulated import SimulatedEngine
 from loadtrt.engines.simulation import Simulation
 from loadtrt.lanes.recorder import Recorder
@@ -20,13 +17,16 @@ from loadtrt.lanes.scheduler import Load, Stop, drive
 from loadtrt.load.arrivals import Poisson, due_instants
 from loadtrt.records.histogram import Histogram
 from loadtrt.results.fleet_result import TIES
+from loadtrt.sizing.demand import steady_demand
+from loadtrt.sizing.routers import router_of
+from loadtrt.sizing.station import Gpu, Station, completions, interpolated, station, work_of
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from loadtrt.capacity.station import Floats, Work
     from loadtrt.results.fleet_result import Routing, Ties
+    from loadtrt.sizing.station import Floats, Work
 
 
 LEAST = router_of("least-outstanding", "longest-idle", np.random.default_rng(1))

@@ -6,54 +6,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import anyio
 import numpy as np
 import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from live_snapshots import FACTS, GPU, NAMES, snapshot
-from loadtrt.asked.config import RunConfig
-from loadtrt.engines.open import open_engine
 from loadtrt.findings.validity import limit_of
-from loadtrt.lanes.input_sets import inputs_for
-from loadtrt.lanes.outcome import result_of
-from loadtrt.lanes.scheduler import Stop
-from loadtrt.lanes.session import Session, run_session
 from loadtrt.live.alerts import LAW_KINDS, SILENCE_NS, alerts_of, counts_now, law_alerts, terms_of
-from loadtrt.live.follower import follower_of
-from loadtrt.live.observer import RunFacts
 from loadtrt.live.view import number_now
-from loadtrt.records.board import Board
 from loadtrt.records.histogram import QUANTILE_ERROR, bucket_of
 from loadtrt.results.gpu_telemetry import GpuClient, GpuSharing
-from loadtrt.runs.watched import facts_of
+from observed_runs import observed_run
 
 if TYPE_CHECKING:
     from loadtrt.live.alerts import Alert
+    from loadtrt.live.observer import RunFacts
     from loadtrt.records.board import Snapshot
-    from loadtrt.results.run_result import RunResult
-
-
-def _run(options: dict[str, Any]) -> tuple[RunResult, Snapshot, RunFacts]:
-    """A finished run in virtual time: its result, and what an observer has of it at the end."""
-    config = RunConfig.of(**{"warmup": "0s", **options})
-    engine, session, board = open_engine(config.model), Session(), Board(keep=1 << 15)
-    inputs = inputs_for(engine, config.model).sets
-    bill = engine.memory(inputs)
-    facts = RunFacts.from_json(facts_of("r", config, engine, len(inputs)).to_json())
-    follower = follower_of(board, facts)
-
-    def tick(phase: Any, elapsed_ns: int, *_: int) -> None:
-        if not elapsed_ns:
-            board.enter(phase)
-        follower.follow()
-
-    anyio.run(run_session, engine, config, inputs, Stop(), session, tick, None, board)
-    result = result_of(session, engine, config, bill, run="", load_ns=0, started="", command=(), environment={})
-    engine.close()
-    board.enter("done")
-    return result, follower.snapshot(), facts
 
 
 ENGINES = st.builds(
@@ -96,7 +65,7 @@ def test_at_the_end_alerts_are_the_verdict(engine: str, load: dict[str, Any], mo
     options = {"engine": engine, **load, **more}
     if options.get("requests") == 0:
         options |= {"requests": None, "duration": "100ms"}
-    result, seen, facts = _run({name: value for name, value in options.items() if value is not None})
+    result, seen, facts = observed_run({name: value for name, value in options.items() if value is not None})
     overloaded = bool(result.model.steadiness and result.model.steadiness.overloaded and not result.model.unserved)
     expected = {problem.kind for problem in result.model.problems} | ({"overloaded"} if overloaded else set())
     counts = counts_now(seen)
@@ -131,7 +100,7 @@ def test_at_the_end_alerts_are_the_verdict(engine: str, load: dict[str, Any], mo
 )
 def test_each_kind_comes_from_a_run(options: dict[str, Any], kinds: set[str]) -> None:
     """The property above is not empty: here are runs with each kind."""
-    result, seen, facts = _run({"duration": "4s", "seed": 3, **options})
+    result, seen, facts = observed_run({"duration": "4s", "seed": 3, **options})
     assert {alert.kind for alert in law_alerts(seen, facts)} == kinds
     assert {problem.kind for problem in result.model.problems} == kinds
 
@@ -139,10 +108,10 @@ def test_each_kind_comes_from_a_run(options: dict[str, Any], kinds: set[str]) ->
 def test_an_overload_that_an_objective_judges_is_an_alert_and_no_problem() -> None:
     """As the finding in the result is none; a problem has the same numbers in both."""
     engine = {"engine": "simulated:service=5ms,clock=virtual", "rate": "220/s", "drain": "60s", "duration": "4s"}
-    result, seen, facts = _run({**engine, "seed": 3})
+    result, seen, facts = observed_run({**engine, "seed": 3})
     alerts = [(alert.evidence, alert.remedy) for alert in law_alerts(seen, facts)]
     assert alerts == [(problem.evidence, problem.remedy) for problem in result.model.problems]
-    result, seen, facts = _run({**engine, "seed": 3, "objective": ["latency.p99 < 1s"]})
+    result, seen, facts = observed_run({**engine, "seed": 3, "objective": ["latency.p99 < 1s"]})
     assert [alert.kind for alert in law_alerts(seen, facts)] == ["overloaded"]
     assert result.model.problems == ()
 
@@ -151,7 +120,7 @@ def test_live_counts_of_objectives_are_those_of_the_result() -> None:
     """Good requests of every kind, and rates to the last digit."""
     texts = ["errors < 50%", "drops < 9%", "latency.p99 < 40ms", "throughput > 90/s", "goodput > 80/s"]
     engine = {"engine": "simulated:service=5ms,cv=1,error=0.1,clock=virtual", "rate": "180/s", "max_queue": 3}
-    result, seen, facts = _run({**engine, "duration": "20s", "objective": texts})
+    result, seen, facts = observed_run({**engine, "duration": "20s", "objective": texts})
     assert facts.objectives == result.config.model.objectives
     assert seen.good.tolist()[: len(texts)] == [item.good for item in result.model.objectives]
     assert result.model.dropped

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import http.client
 import re
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 import pytest
@@ -45,10 +46,10 @@ def _view() -> Observation:
 @pytest.mark.parametrize(
     ("text", "address"),
     [
-        (":9400", ("127.0.0.1", 9400)),
-        ("9400", ("127.0.0.1", 9400)),
-        ("0.0.0.0:9400", ("0.0.0.0", 9400)),  # noqa: S104  # what a user may ask for
-        ("[::1]:9400", ("::1", 9400)),
+        (":18410", ("127.0.0.1", 18410)),
+        ("18410", ("127.0.0.1", 18410)),
+        ("0.0.0.0:18410", ("0.0.0.0", 18410)),  # noqa: S104  # what a user may ask for
+        ("[::1]:18410", ("::1", 18410)),
         ("[fe80::1%eth0]:80", ("fe80::1%eth0", 80)),
         ("gpu-7.example.org:0", ("gpu-7.example.org", 0)),
         (" :65535 ", ("127.0.0.1", 65535)),
@@ -59,7 +60,7 @@ def test_addresses_are_read(text: str, address: tuple[str, int]) -> None:
     assert parse_address(text) == address
 
 
-@pytest.mark.parametrize("text", ["", ":", "host", "host:", ":65536", ":-1", "::1:9400", "http://host:9400", "a b:1"])
+@pytest.mark.parametrize("text", ["", ":", "host", "host:", ":65536", ":-1", "::1:18410", "http://host:18410", "a b:1"])
 def test_what_is_no_address_is_refused(text: str) -> None:
     """With a sentence that shows how one is written."""
     with pytest.raises(UsageError, match=re.escape(f"'{text}' is not an address to serve metrics at: write :PORT")):
@@ -76,6 +77,25 @@ def test_an_exporter_that_cannot_be_says_why() -> None:
         Exporter("a..b:0", _view)
     with pytest.raises(UsageError, match="this machine has no such address"):
         Exporter("192.0.2.1:0", _view)  # of TEST-NET-1
+
+
+@pytest.mark.parametrize(
+    ("port", "rest"),
+    [
+        (9400, "usually by dcgm-exporter; take another, such as :18410, or :0"),
+        (8002, "usually by a Triton server's metrics; take another, such as :18410, or :0"),
+        (18410, "usually by another run of loadtrt; take another, or :0"),
+    ],
+)
+def test_a_taken_port_is_told_with_who_usually_has_it(port: int, rest: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No port is bound: whether these are free is the host's affair."""
+
+    def taken(*_: object) -> NoReturn:
+        raise OSError(errno.EADDRINUSE, "Address already in use")
+
+    monkeypatch.setattr("loadtrt.live.exporter.make_server", taken)
+    with pytest.raises(UsageError, match=re.escape(f"127.0.0.1:{port}: the port is in use, {rest} for any free one")):
+        Exporter(f":{port}", _view)
 
 
 @pytest.mark.parametrize("address", [":0", "0.0.0.0:0", "localhost:0", "[::1]:0"])

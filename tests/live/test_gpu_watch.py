@@ -18,7 +18,7 @@ from loadtrt.live.clients import Own
 from loadtrt.live.nvml import GpuProcess, SmUse
 from loadtrt.live.observer import Wishes
 from loadtrt.live.watching import Watch
-from loadtrt.records.board import Board
+from loadtrt.records.board import PHASES, Board
 from loadtrt.results.gpu_telemetry import GpuFacts, GpuReading, SamplingCost, telemetry_of
 from loadtrt.results.run_result import RunResult
 from loadtrt.runs import layers
@@ -75,6 +75,7 @@ class FakeObserver:
         self.wishes, self.alive, self.closed, self.asked = wishes, True, False, list[tuple[int, int, int]]()
         self.answer: dict[str, Any] = {"telemetry": None, "why": ""}
         self.gpu, self.boards, self.url, self.described = "", [Board() for _ in range(models)], "", False
+        self.finished: list[bool] = []
         FakeObserver.made.append(self)
 
     def ready(self) -> None:
@@ -92,6 +93,10 @@ class FakeObserver:
 
     def describe(self, *facts: Any) -> None:
         self.described = bool(facts)
+
+    def finish(self, *, push: bool) -> list[str]:
+        self.finished.append(push)
+        return []
 
     def close(self) -> None:
         self.closed = True
@@ -197,14 +202,19 @@ def test_a_run_that_fails_keeps_its_telemetry(fault: str, gpu: FakeGpu, monkeypa
         assert inferences == result.model.ok > 2_000
 
 
-@pytest.mark.parametrize(("many", "observers"), [(False, 1), (True, 0)])
-def test_of_many_runs_only_the_gpu_is_observed(many: bool, observers: int, gpu: FakeGpu) -> None:
-    """A sweep serves no metrics, whatever the configuration of its runs says."""
+@pytest.mark.parametrize("many", [False, True])
+def test_many_runs_have_one_observer(many: bool, gpu: FakeGpu) -> None:
+    """It is told of each run's end: of those of a sweep at once, of a single one before metrics linger. The second run
+    begins on an empty board."""
     config = RunConfig.of(engine="simulated:service=1ms,clock=virtual", requests=5, warmup=0, metrics=":0")
     with Maker(many=many) as maker:
-        maker.open(config)
-        assert maker.run(config).model.ok == 5
-    assert len(FakeObserver.made) == observers
+        for number in (1, 2) if many else (1,):
+            maker.open(config)
+            assert maker.run(config).model.ok == 5
+            (observer,) = FakeObserver.made
+            assert observer.boards[0].standing().rows == 5
+            assert observer.finished == ([True] * number if many else [])
+            assert observer.boards[0].standing().phase == PHASES.index("done" if many else "drain")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.4])

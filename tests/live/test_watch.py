@@ -27,21 +27,21 @@ if TYPE_CHECKING:
 
     from loadtrt.live.view import View
 
-URL = "http://gpu:9400/view"
+URL = "http://gpu:18410/view"
 MISSED = UnansweredError("no run answers at there", "connection refused")
 
 
 @pytest.mark.parametrize(
     ("text", "url"),
     [
-        ("gpu:9400", URL),
-        ("http://gpu:9400", URL),
-        ("http://gpu:9400/", URL),
-        ("http://gpu:9400/metrics", URL),
-        (" gpu:9400 ", URL),
-        ("gpu:9400/view", URL),
-        (":9400", "http://127.0.0.1:9400/view"),
-        ("[::1]:9400", "http://[::1]:9400/view"),
+        ("gpu:18410", URL),
+        ("http://gpu:18410", URL),
+        ("http://gpu:18410/", URL),
+        ("http://gpu:18410/metrics", URL),
+        (" gpu:18410 ", URL),
+        ("gpu:18410/view", URL),
+        (":18410", "http://127.0.0.1:18410/view"),
+        ("[::1]:18410", "http://[::1]:18410/view"),
         ("https://gpu/loadtrt?run=1#top", "https://gpu/loadtrt/view?run=1"),
         ("https://gpu/loadtrt/metrics", "https://gpu/loadtrt/view"),
     ],
@@ -296,10 +296,10 @@ def test_a_body_without_end_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "address",
     [
-        "a..b:9400",
+        "a..b:18410",
         "http://.:1",
         f"{'a' * 64}.de:80",
-        f"{'é' * 100}:9400",
+        f"{'é' * 100}:18410",
         "⒈com:80",
         "a。b..c:1",
         "127.0.0.1:1/é",

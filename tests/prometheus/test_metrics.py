@@ -97,22 +97,23 @@ def test_every_family_is_exported_when_all_is_known() -> None:
         own = {"histogram": {"le"}, "summary": {"quantile"}}.get(family.kind, set())
         for sample in metric.samples:
             assert sample.name.startswith(family.name)
-            assert sample.labels.keys() >= {*table.RUN_LABELS, *family.labels}
+            places = set(table.GPU_LABELS) if family.name.startswith("loadtrt_gpu_") else set()
+            assert sample.labels.keys() >= {*table.RUN_LABELS, *family.labels, *places}
             if family.kind != "info":
-                assert sample.labels.keys() <= {*table.RUN_LABELS, *family.labels, *own}
+                assert sample.labels.keys() <= {*table.RUN_LABELS, *family.labels, *own, *places}
 
 
 def test_what_is_not_known_has_no_series() -> None:
     """Before measuring, in a closed loop, without objectives and GPU: these families are missing, and no other."""
     board, _ = recorded([])
-    closed = replace(FACTS, rate=None, objectives=(), closed=True)
+    closed = replace(FACTS, rate=None, objectives=(), closed=True, point=None)
     unknown = replace(view(board, gpu=None, facts=closed), observer_cpu_s=None)
     unknown = replace(unknown, snapshot=replace(unknown.snapshot, started_ns=0, written_ns=0))
     missing = {family.stem for family in FAMILIES} - {metric.name for metric in families(unknown)}
     gpu = {family for family in FAMILIES if family.name.startswith("loadtrt_gpu_")}
     lateness = {table.LATENESS_LIMIT}
     objectives = {table.GOOD, table.OBJECTIVE_REQUESTS, table.BOUND, table.TARGET, table.ATTAINED}
-    unsure = {table.WINDOW, table.OFFERED, table.START, table.SNAPSHOT_AGE, table.OBSERVER_CPU}
+    unsure = {table.POINTS, table.WINDOW, table.OFFERED, table.START, table.SNAPSHOT_AGE, table.OBSERVER_CPU}
     assert missing == {family.stem for family in gpu | objectives | unsure | lateness}
 
 

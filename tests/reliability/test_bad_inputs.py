@@ -20,7 +20,7 @@ _FREE_BYTES = 1 << 30
 )
 def test_a_bad_input_is_refused_in_one_sentence(bad: Bad, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The sentence names what is wrong, and is short however long the input is. A fault would be raised here."""
-    for module in ("lanes.input_sets", "runs.layers", "runs.maker"):
+    for module in ("lanes.input_sets", "runs.layers", "runs.room"):
         monkeypatch.setattr(f"loadtrt.{module}.available_bytes", lambda: _FREE_BYTES)
     for name, content in bad.files.items():
         (tmp_path / name).write_bytes(content)

@@ -19,7 +19,6 @@ from caffe_files import write
 from loadtrt.asked.objective import parse_objective
 from loadtrt.asked.reading import FIELDS, load_config
 from loadtrt.caffe import convert
-from loadtrt.capacity.grid import AXES, parse_axis
 from loadtrt.engines.onnx_model import decide_sizes, parse_model
 from loadtrt.engines.plan import looks_like_onnx, looks_like_plan, read_header
 from loadtrt.engines.shapes import FixedSizes
@@ -32,6 +31,7 @@ from loadtrt.load.request_sizes import parse_batching, parse_mix
 from loadtrt.load.tensors import TensorSpec
 from loadtrt.load.trace import read_trace
 from loadtrt.report.result_files import read_file
+from loadtrt.sizing.grid import AXES, parse_axis
 from loadtrt.units import parse_address, parse_bytes, parse_duration, parse_rate, parse_share
 
 if TYPE_CHECKING:

@@ -18,7 +18,6 @@ import pytest
 
 from command_line import ROOT
 from doctor_files import GIB, write
-from loadtrt.capacity.demand import steady_demand
 from loadtrt.cli.watch import UnansweredError, parse_url, read_view
 from loadtrt.environment import available_bytes
 from loadtrt.errors import EngineError, UsageError, shortage_of
@@ -26,6 +25,7 @@ from loadtrt.live.exporter import Exporter
 from loadtrt.load.inputs import make_inputs
 from loadtrt.load.tensors import TensorSpec
 from loadtrt.reading_files import open_file, read_bytes
+from loadtrt.sizing.demand import steady_demand
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,9 +14,11 @@ from junitparser import JUnitXml
 
 from loadtrt.cli.main import cli
 from loadtrt.errors import UsageError
+from loadtrt.report.gates import run_cases
 from loadtrt.report.junit import comparison_junit, run_junit
 from loadtrt.results.run_result import Problem, RunResult, ScenarioResult
 from loadtrt.stats.regression import Comparison, Judged, Ratio
+from reported import two_models
 from runs_by_hand import changed
 
 if TYPE_CHECKING:
@@ -83,8 +85,28 @@ def test_what_a_suite_says_of_its_run(ended: tuple[int, Path, RunResult]) -> Non
     assert suite.time == pytest.approx(result.phases.measure_ns / 1e9, abs=0.0006)
     assert suite.timestamp == result.started.removesuffix("+00:00")
     assert {case.classname for case in suite} == {"loadtrt.run.net_fp16_plan"}
+    times = [case.time for case in suite]
+    assert min(times) > 0
+    assert sum(times) == pytest.approx(suite.time, abs=1e-6)
     facts = suite.properties()  # type: ignore[no-untyped-call]  # junitparser is typed in part
     assert {each.name: each.value for each in facts}["run"] == result.run
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("simulated:service=1ms,cv=0.3", "simulated_service_1ms_cv_0_3"),
+        ("models/net.plan", "models_net_plan"),
+        ("C:\\net (1).plan", "C_net_1_plan"),
+        ("netz#2;größe", "netz_2_gr_e"),
+        ("\x00", "_"),
+    ],
+)
+def test_a_classname_is_packages_and_one_word(name: str, word: str, ended: tuple[int, Path, RunResult]) -> None:
+    """CI splits it at dots, and makes links and files of it."""
+    _, _, result = ended
+    (suite,) = JUnitXml.fromstring(run_junit(changed(result, engine=replace(result.model.engine, name=name))).encode())
+    assert {case.classname for case in suite} == {f"loadtrt.run.{word}"}
 
 
 def test_an_invalid_run_has_nothing_green(ended: tuple[int, Path, RunResult]) -> None:
@@ -128,6 +150,17 @@ def test_files_from_before_verdicts(ended: tuple[int, Path, RunResult]) -> None:
     assert kinds == {"valid": [], MET: ["Error"], UNDECIDED: ["Error"], MISSED: ["Error"]}
 
 
+def test_models_of_a_run_are_suites() -> None:
+    """Each with its own validity and objectives, and an equal share of the time."""
+    result = two_models()
+    first, second = JUnitXml.fromstring(run_junit(result).encode())
+    assert [suite.name[:14] for suite in (first, second)] == ["loadtrt run a ", "loadtrt run b "]
+    assert [case.name for case in second] == ["valid", "latency.p50 < 1ms"]
+    assert {case.classname for case in first} == {"loadtrt.run.a"}
+    assert first.time + second.time == pytest.approx(result.phases.measure_ns / 1e9, abs=0.002)
+    assert [case.name for case in run_cases(result)][2:] == ["b: valid", "b: latency.p50 < 1ms"]
+
+
 @pytest.mark.parametrize("name", ['<a> & "b"', "a\x00b\x1b\x0bc", "a\ud800b", "größe\U0001f600"])
 def test_names_that_are_no_xml(name: str, ended: tuple[int, Path, RunResult]) -> None:
     """Are escaped, or, where XML has no way to hold them, written as ?."""
@@ -164,6 +197,25 @@ def test_thresholds_of_a_comparison() -> None:
         "latency.p99 +50%": [],
         "latency.p50 +5%": [("Error", "undecided", "undecided, B/A unknown: b.json has 3 requests")],
     }
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "interval"), [(1.1, None, " (at least 1.100)"), (None, 1.3, " (at most 1.300)"), (None, None, "")]
+)
+def test_an_interval_with_one_end(low: float | None, high: float | None, interval: str) -> None:
+    """As of a queue, whose p99 has no upper end."""
+    ratio = Ratio(name="latency.p99", unit="ns", a=1e6, b=1.2e6, ratio=1.2, low=low, high=high)
+    judged = Judged(threshold="latency.p99 +5%", ratio=ratio, verdict="regressed")
+    cases = _read(comparison_junit(_comparison().model_copy(update={"thresholds": (judged,)})))
+    assert cases["latency.p99 +5%"] == [("Failure", "regressed", f"regressed, B/A 1.200{interval}")]
+
+
+def test_time_of_a_comparison() -> None:
+    """The time of measuring, an equal share for each test."""
+    (suite,) = JUnitXml.fromstring(comparison_junit(_comparison(), 21_000_000_000).encode())
+    assert suite.time == 21
+    assert [case.time for case in suite] == [5.25] * 4
+    assert {case.classname for case in suite} == {"loadtrt.compare.b1_json_b2_json"}
 
 
 def test_a_comparison_with_an_invalid_run_has_nothing_green() -> None:

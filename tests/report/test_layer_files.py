@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from layer_sides import each, profile_file, result
-from loadtrt.cli.compare import holds_results, profile_of, read_side
 from loadtrt.errors import UsageError
 from loadtrt.records.records import COLUMNS, Records
+from loadtrt.report.sides import holds_results, profile_of, read_side
 from loadtrt.report.trtexec import times_json
 from loadtrt.results.engine_info import Layer
 

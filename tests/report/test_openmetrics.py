@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from grafana import asking
 from loadtrt.cli.export import command
 from loadtrt.cli.main import cli
 from loadtrt.errors import UsageError
@@ -196,8 +197,9 @@ def test_names_and_labels_are_the_exporters(result: RunResult) -> None:
     assert set(declared) <= {(family.stem, family.kind) for family in FAMILIES}
     labels = {family.stem: set(family.labels) for family in FAMILIES if family.kind != "info"}
     for stem, its in labels.items():
+        places = {"Hostname"} if stem.startswith("loadtrt_gpu_") else set()
         for found in re.findall(rf"^{stem}(?:_total|_bucket|_count|_sum)?{{(.*)}} \S+ \S+$", text, re.MULTILINE):
-            assert set(re.findall(r'(\w+)="', found)) - {"le", "quantile"} == {"model", "run", *its}
+            assert set(re.findall(r'(\w+)="', found)) - {"le", "quantile"} - places == {"model", "run", *its}
     assert text.count('run="a \\"run\\""') == len(re.findall(r"^loadtrt", text, re.MULTILINE))
 
 
@@ -252,6 +254,11 @@ def test_prometheus_shows_the_old_run(run_json: Path, result: RunResult, tmp_pat
         assert RunResult.model_validate_json(run_json.read_text()).model.engine.version in {
             labels["version"] for labels, _ in prometheus.query("loadtrt_run_info", end)
         }
+        asked, dashboard = asking.Prometheus(prometheus.url), asking.load("run")
+        chosen = asking.resolve(dashboard, asked, start, end, {})
+        assert (chosen["instance"], chosen["run"]) == (".*", "old")  # it has no instance, as nobody scraped it
+        (requests,) = (panel for panel in asking.panels(dashboard) if panel["title"] == "Requests")
+        assert all(series for _, series in asking.answers(requests, chosen, asked, start, end))
 
 
 def test_the_command_writes_to_stdout_and_refuses_what_is_no_run(run_json: Path, tmp_path: Path) -> None:

@@ -73,4 +73,4 @@ def test_any_name_survives(name: str) -> None:
     run = altered(measured(), engine_name=name, engine_device=name)
     text = markdown_text([Loaded("a.json", run), Loaded("b.json", measured())])
     assert name.strip() in _told(text).replace("\n", " ")
-    assert _rendered(text).count("<h2") == 3
+    assert _rendered(text).count("<h2") == 4

@@ -269,7 +269,7 @@ def test_the_configuration_of_a_search_is_what_was_searched() -> None:
     asked = {"contexts": "1, 2", "batch": "1", "arrivals": "poisson", "time": "5m"}
     assert asked.items() <= told.items()
     assert told["precision"] == "3%"
-    assert not {"abort_delay", "metrics_linger", "profile"} & told.keys()
+    assert not {"abort_delay", "export_times", "profile"} & told.keys()
     swept = _words(_read(html_text([loaded(every_kind()["sweep"])])))
     assert "contexts 1, 2, 4 buffers 2" in swept
 
@@ -339,7 +339,8 @@ def test_several_runs_stand_side_by_side_first() -> None:
     links = [found.get("href", "")[1:] for found in root.iter("a")]
     assert set(links) <= set(ids)
     (contents,) = root.iter("nav")
-    _, first, second = (" ".join(item.itertext()).split() for item in contents.iter("li"))
+    _, compared, first, second = (" ".join(item.itertext()).split() for item in contents.iter("li"))
+    assert compared == ["Comparison", "of", "runs"]
     assert (first[-1], second[-1]) == ("a.json", "b.json")  # runs of one engine are told from each other
 
 

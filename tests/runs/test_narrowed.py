@@ -12,7 +12,7 @@ from loadtrt.asked.config import RunConfig
 from loadtrt.cuda.completion_queue import CompletionQueue
 from loadtrt.cuda.lane import Lane, LanePart
 from loadtrt.cuda.stream import Stream
-from loadtrt.engines.engine import Spins, Submits
+from loadtrt.engines.engine import Shares, Spins, Submits
 from loadtrt.engines.simulated import SimulatedEngine
 from loadtrt.load.tensors import TensorSpec
 from loadtrt.loop import device as loop
@@ -21,7 +21,7 @@ from loadtrt.runs.narrowed import Narrowed, Part
 from ways_of_submitting import Ways
 
 if TYPE_CHECKING:
-    from loadtrt.capacity.rig import Rig
+    from loadtrt.sizing.rig import Rig
 
 
 def _queue(monkeypatch: pytest.MonkeyPatch) -> tuple[CompletionQueue, FakeCuda]:
@@ -105,3 +105,16 @@ def test_each_part_has_the_way_that_is_best_for_it(rig: Rig, monkeypatch: pytest
     assert [rates for _, rates, _ in seen] == [pytest.approx(rates, rel=0.01) for rates in (alone, both)] * 2
     assert [count for _, _, count in seen] == [10, 10, 1, 1]
     assert isinstance(made[0], Submits)
+
+
+def test_a_part_says_when_to_look_as_the_whole_does(rig: Rig) -> None:
+    """So that it can be driven beside other models; an engine that does not say is looked at all the time."""
+    rig.open(RunConfig.of(engine="simulated:service=5ms,clock=virtual", contexts=2, quiet=True))
+    whole = cast("Any", rig)._maker.opened.engine
+    part = Narrowed(whole, Part(1, 1), [{}])
+    assert isinstance(part, Shares)
+    whole.submit(0, 0)
+    assert part.next_look(soon=True) == whole.next_look(soon=True) == 5_000_000
+    assert (part.clock, part.wakeup) == (whole.clock, None)
+    bare = Narrowed(cast("Any", SimpleNamespace(parts=(), batches=())), Part(1, 1), [{}])
+    assert (bare.next_look(soon=True), bare.clock, bare.wakeup) == (0, None, None)

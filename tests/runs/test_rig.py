@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from loadtrt.asked.reading import load_config, varied
-from loadtrt.capacity.outcomes import host_bound
-from loadtrt.capacity.rig import Rig
-from loadtrt.capacity.scaling import contradiction, fit, rungs
 from loadtrt.lanes.outcome import result_of
 from loadtrt.load.request_sizes import parse_batching
 from loadtrt.results.capacity_result import Trial
 from loadtrt.runs.narrowed import Part
+from loadtrt.sizing.outcomes import host_bound
+from loadtrt.sizing.rig import Rig
+from loadtrt.sizing.scaling import contradiction, fit, rungs
 from rigs import Heard
 from runs_by_hand import changed
 

@@ -61,7 +61,8 @@ def test_each_model_has_its_own_load_and_result() -> None:
     a, b = result.models["a"], result.models["b"]
     assert a.throughput.offered_per_s == 300
     assert 500 < a.ok < 700
-    assert (b.throughput.offered_per_s, b.throughput.requests_per_s) == (None, pytest.approx(800, rel=1e-9))
+    assert b.throughput.offered_per_s is None
+    assert b.throughput.requests_per_s == pytest.approx(800, rel=1e-9)
     assert (a.verdict, b.verdict, result.verdict) == ("met", "missed", "missed")
     assert (result.outcome, result.valid, result.failure) == ("completed", True, None)
     assert a.together_ns == b.together_ns == pytest.approx(2e9, rel=0.01)
@@ -136,6 +137,18 @@ def test_outputs_are_compared_until_each_verifier_has_seen_enough() -> None:
     assert (result.models["a"].valid, result.models["b"].valid, result.valid) == (True, False, False)
 
 
+def test_a_verifier_that_fails_does_not_hold_the_others_up() -> None:
+    """Its neighbour compares as many outputs as it is to, and is measured."""
+    lost = {**B, "engine": "simulated:service=5ms,lost=100ms,clock=virtual", "verify": True}
+    slow = {"engine": "simulated:service=10ms,clock=virtual", "verify": True}
+    result = loadtrt.run(models={"a": slow, "b": lost}, warmup="100ms", duration="2s")
+    a = result.models["a"]
+    assert a.verification is not None
+    assert 40 <= a.verification.outputs < 60
+    assert (a.failure, a.ok > 0) == (None, True)
+    assert "cudaErrorLaunchFailure" in str(result.models["b"].failure)
+
+
 # --- what ends one
 
 
@@ -190,7 +203,7 @@ def test_a_device_that_is_full_is_told_with_the_sum(monkeypatch: pytest.MonkeyPa
     """Before any lane is made."""
     made: list[object] = []
     monkeypatch.setattr("loadtrt.engines.simulated.SimulatedEngine.allocate", lambda *given: made.append(given))
-    monkeypatch.setattr("loadtrt.runs.opened.available_bytes", lambda: 0)
+    monkeypatch.setattr("loadtrt.runs.room.available_bytes", lambda: 0)
     monkeypatch.setattr(
         "loadtrt.engines.simulated.SimulatedEngine.memory",
         lambda self, _: MemoryBill(self.contexts, 1, 0, 0, 0, 1 << 20, 0, None),
@@ -312,3 +325,24 @@ def test_a_model_of_a_file_by_its_name(tmp_path: Path) -> None:
         read_run(file.with_name("two.json:c"))
     done = command("compare", f"{file}:a", f"{file}:b")
     assert done.returncode == 0
+    done = command("report", f"{file}:a", "-o", tmp_path / "a.hlog")
+    assert done.returncode == 0
+    done = command("compare", f"{file}:a", file)
+    assert done.returncode == 2
+
+
+def test_any_name_is_one(tmp_path: Path) -> None:
+    """With signs that formats of results give a meaning to."""
+    names = ["a:b", 'qu"ote<&>', "two words", "ü"]
+    result, _ = rows_of(models={name: {**B, "requests": 100} for name in names}, duration=None)
+    file = tmp_path / "x:y.json"
+    file.write_text(result.model_dump_json())
+    for name in names:
+        assert read_run(file.with_name(f"x:y.json:{name}")).model == result.models[name]
+    for target in ("r.html", "r.md", "r.txt", "r.csv"):
+        assert command("report", file, "-o", tmp_path / target).returncode == 0
+
+
+def test_too_many_models_are_refused() -> None:
+    with pytest.raises(UsageError, match="65 models are too many: a run has 64 at most"):
+        RunConfig.of(models={str(number): B for number in range(65)})

@@ -44,7 +44,7 @@ REPORT = ("report", "one.json", "-o", "out.json", "--format", "html")
 COMPARE = ("compare", "one.json", "two.json", "--json", "out.json")
 PLAN = ("plan-capacity", "one.json", "two.json", "--demand", "3000", "--objective", "latency.p99 < 9s",
         "--json", "out.json")  # fmt: skip
-WATCH = ("watch", "127.0.0.1:9400")
+WATCH = ("watch", "127.0.0.1:18410")
 
 INTERRUPTED = "130, nothing written"
 KEPT = "130, the result says interrupted"

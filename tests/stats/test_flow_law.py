@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from loadtrt.asked.reading import load_config
-from loadtrt.capacity.rig import Rig
 from loadtrt.records.histogram import Histogram
 from loadtrt.records.records import COLUMNS, FAILED, Records
 from loadtrt.results.flow import WORK_UNIT, Flow
 from loadtrt.runs.watched import Silence
+from loadtrt.sizing.rig import Rig
 from loadtrt.stats.flow_law import flow_of, throughputs
 
 if TYPE_CHECKING:

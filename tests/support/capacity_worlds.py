@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from loadtrt.asked.objective import parse_objective
-from loadtrt.capacity.outcomes import Outcome, Share, Step
-from loadtrt.capacity.search import Search
-from loadtrt.capacity.threshold import log_odds
+from loadtrt.sizing.outcomes import Outcome, Share, Step
+from loadtrt.sizing.search import Search
+from loadtrt.sizing.threshold import log_odds
 from loadtrt.stats.verdict import share_interval, verdict_on
 
 if TYPE_CHECKING:

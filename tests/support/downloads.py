@@ -1,4 +1,5 @@
-"""What tests compare with and pip does not install: wheels of TensorRT's bindings and of trex, Grafana's schema.
+"""What tests compare with and pip does not install: wheels of TensorRT's bindings and of trex, the schemas of Grafana
+and of Kubernetes.
 
 `make downloads` runs this module as a program. It puts what is not there yet into .venv/downloads, once in the life of
 .venv, and says on stderr what cannot be had. Tests themselves use no network: they skip what is not there.
@@ -14,10 +15,19 @@ import tempfile
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 FOLDER = Path(__file__).parents[2] / ".venv" / "downloads"
-SCHEMA = ("@grafana/schema@13.2.3", "typescript@5.9.3")
+# What npm installs, by the folder that it goes into.
+NODE = {
+    "schema": ("@grafana/schema@13.2.3", "typescript@5.9.3"),  # 26 MB
+    "kubernetes": ("@kubernetes-models/prometheus-operator@6.0.0", "kubernetes-models@5.1.0"),  # 29 MB
+}
 _PATIENCE_S = 300
 
 
@@ -66,26 +76,30 @@ class Wheel:
 TREX = Wheel("trex", "0.1.5", "trt-engine-explorer")
 
 
-def grafana_schema() -> Path:
-    """node_modules with @grafana/schema and tsc. Raises UnavailableError where they are not here."""
-    return _require(FOLDER / "schema" / "node_modules", SCHEMA[0])
+def node_modules(name: str) -> Path:
+    """The folder of that name with what npm has installed for NODE[name]. Raises UnavailableError where it is not here.
+
+    name: "schema" has @grafana/schema and tsc, "kubernetes" Kubernetes' resources and prometheus-operator's.
+    """
+    return _require(FOLDER / name / "node_modules", NODE[name][0])
 
 
-def download_schema() -> None:
-    """Download Grafana's schema by npm (26 MB), if it is not here yet. Raises UnavailableError."""
-    if (FOLDER / "schema").is_dir():
+def download_node(name: str) -> None:
+    """Download NODE[name] by npm, if it is not here yet. Raises UnavailableError."""
+    if (FOLDER / name).is_dir():
         return
+    packages = NODE[name]
     npm = shutil.which("npm")
     if npm is None:
-        raise UnavailableError(f"npm is not installed, and gets {SCHEMA[0]}: apt-get install npm")
-    with tempfile.TemporaryDirectory(dir=FOLDER) as name:
-        folder = Path(name) / "schema"
+        raise UnavailableError(f"npm is not installed, and gets {packages[0]}: apt-get install npm")
+    with tempfile.TemporaryDirectory(dir=FOLDER) as temporary:
+        folder = Path(temporary) / name
         folder.mkdir()
         (folder / "package.json").write_text("{}")  # or npm would install into a folder above
-        done = _run([npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", *SCHEMA], folder)
+        done = _run([npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", *packages], folder)
         if done.returncode:
-            raise UnavailableError(f"npm cannot download {SCHEMA[0]}: {done.stderr[-400:]}")
-        folder.rename(FOLDER / "schema")
+            raise UnavailableError(f"npm cannot download {packages[0]}: {done.stderr[-400:]}")
+        folder.rename(FOLDER / name)
 
 
 def _run(command: list[str], folder: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -107,7 +121,8 @@ def main() -> None:
     from test_contract import TABLE
 
     FOLDER.mkdir(parents=True, exist_ok=True)
-    works = [download_schema, *(wheel.download for wheel in (*TABLE, TREX))]
+    works: list[Callable[[], None]] = [partial(download_node, name) for name in NODE]
+    works += [wheel.download for wheel in (*TABLE, TREX)]
     with ThreadPoolExecutor(len(works)) as pool:
         for future in [pool.submit(work) for work in works]:
             try:

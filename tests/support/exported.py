@@ -10,7 +10,7 @@ from loadtrt.asked.objective import parse_objective
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.live.follower import Follower
 from loadtrt.live.metrics import Observation
-from loadtrt.live.observer import RunFacts
+from loadtrt.live.observer import Point, RunFacts
 from loadtrt.records.board import Board
 from loadtrt.records.records import OK
 from loadtrt.results.gpu_telemetry import GpuClient, GpuReading, GpuSharing
@@ -34,6 +34,10 @@ FACTS = RunFacts(
     requests=None,
     objectives=(parse_objective("latency.p99 < 10ms"), parse_objective("throughput > 90/s")),
     information={"precision": "FP16", "cuda-graph": "yes"},
+    labels={"team": "search"},
+    uuid="GPU-12345678-9abc-def0-1234-56789abcdef0",
+    host="gpu-7",
+    point=Point("contexts 2, batch 8", 3, 4),
 )
 READING = GpuReading(
     at_ns=0,

@@ -39,10 +39,11 @@ GPU = GpuReading(
 class MovingRun:
     """Two lanes, 100 requests a second of batch 4, of which some fail and some are given up; a GPU at its power limit.
 
-    begin: the run starts; before it there is nothing to scrape. take: for an Exporter.
+    information: more labels of its run_info. begin: the run starts; before it there is nothing to scrape. take: for an
+    Exporter.
     """
 
-    def __init__(self, run: str, model: str = "googlenet.plan") -> None:
+    def __init__(self, run: str, model: str = "googlenet.plan", **information: str) -> None:
         self.facts = RunFacts(
             run=run,
             model=model,
@@ -52,6 +53,7 @@ class MovingRun:
             duration_ns=0,
             requests=None,
             objectives=(parse_objective("latency.p99 < 8ms"), parse_objective("throughput > 90/s")),
+            information=information,
         )
         self._board = Board(keep=0)
         self._recorder = Recorder(2, 0, board=self._board)

@@ -1,4 +1,5 @@
-"""The real Prometheus (Debian's package `prometheus`, which brings promtool), for a test, on a port of its own."""
+"""The real Prometheus and Pushgateway (Debian's packages `prometheus`, which brings promtool, and
+`prometheus-pushgateway`), for a test, on ports of their own."""
 
 from __future__ import annotations
 
@@ -24,11 +25,11 @@ if TYPE_CHECKING:
 _Answer = TypeVar("_Answer")
 
 PATIENCE_S = 300.0  # for whatever ends by itself: only a fault takes longer
-_INSTALL = "apt-get install -y --no-install-recommends prometheus"
+_INSTALL = "apt-get install -y --no-install-recommends prometheus prometheus-pushgateway"
 
 
 def require(binary: str) -> str:
-    """The path of prometheus or promtool; skips the test where it is missing, saying so."""
+    """The path of prometheus, promtool or prometheus-pushgateway; skips the test where it is missing, saying so."""
     path = shutil.which(binary)
     if path is None:
         pytest.skip(f"{binary} is not installed: {_INSTALL}")
@@ -93,14 +94,18 @@ def running_prometheus(
     data: Path | None = None,
     rules: Sequence[Path] = (),
     native: bool = False,
+    writable: bool = False,
 ) -> Iterator[Prometheus]:
-    """A Prometheus that scrapes `targets` ("127.0.0.1:9400") of the job loadtrt. folder: for its files. every: between
-    scrapes. data: its database, which may have blocks already. native: ask for native histograms."""
+    """A Prometheus that scrapes `targets` ("127.0.0.1:18410") of the job loadtrt. folder: for its files. every: between
+    scrapes. data: its database, which may have blocks already. native: ask for native histograms. writable: take remote
+    write."""
     port = free_port()
     folder.mkdir(parents=True, exist_ok=True)
     config = {
         "global": {"scrape_interval": every, "scrape_timeout": every, "evaluation_interval": every},
-        "scrape_configs": [{"job_name": "loadtrt", "static_configs": [{"targets": list(targets)}]}],
+        "scrape_configs": [
+            {"job_name": "loadtrt", "honor_labels": True, "static_configs": [{"targets": list(targets)}]}
+        ],
         "rule_files": [str(path.resolve()) for path in rules],
     }
     (folder / "prometheus.yml").write_text(json.dumps(config))  # JSON is YAML
@@ -113,20 +118,12 @@ def running_prometheus(
         f"--web.listen-address=127.0.0.1:{port}",
         "--log.level=warn",
         *(["--enable-feature=native-histograms"] if native else []),
+        *(["--web.enable-remote-write-receiver"] if writable else []),
     ]
     with log.open("wb") as file, subprocess.Popen(command, stdout=file, stderr=file, cwd=folder) as process:
         try:
             server = Prometheus(f"http://127.0.0.1:{port}")
-
-            def ready() -> bool:
-                assert process.poll() is None, log.read_text()
-                try:
-                    with urllib.request.urlopen(f"{server.url}/-/ready", timeout=PATIENCE_S) as answer:  # noqa: S310
-                        return bool(answer.status == 200)
-                except OSError:  # not yet: refused, or 503
-                    return False
-
-            _poll(ready, bool, f"a Prometheus that is ready ({log})")
+            _poll(lambda: _is_ready(server.url, process, log), bool, f"a Prometheus that is ready ({log})")
             yield server
         finally:
             process.terminate()
@@ -134,6 +131,30 @@ def running_prometheus(
                 process.wait(PATIENCE_S)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+@contextmanager
+def running_pushgateway(folder: Path) -> Iterator[str]:
+    """A Pushgateway; gives its "127.0.0.1:PORT"."""
+    place = f"127.0.0.1:{free_port()}"
+    binary, memory = require("prometheus-pushgateway"), "--persistence.file="  # Debian's keeps a file in /var/lib
+    command = [binary, f"--web.listen-address={place}", "--log.level=warn", memory]
+    log = folder / "pushgateway.log"
+    with log.open("wb") as file, subprocess.Popen(command, stdout=file, stderr=file, cwd=folder) as process:
+        try:
+            _poll(lambda: _is_ready(f"http://{place}", process, log), bool, f"a Pushgateway that is ready ({log})")
+            yield place
+        finally:
+            process.kill()
+
+
+def _is_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> bool:
+    assert process.poll() is None, log.read_text()
+    try:
+        with urllib.request.urlopen(f"{url}/-/ready", timeout=PATIENCE_S) as answer:  # noqa: S310
+            return bool(answer.status == 200)
+    except OSError:  # not yet: refused, or 503
+        return False
 
 
 def free_port() -> int:

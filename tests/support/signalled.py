@@ -84,17 +84,6 @@ class Server:
 
 def _serve() -> None:
     # What commands import, but no threads: no engine.
-    import loadtrt.capacity.find
-    import loadtrt.capacity.fleet_plan
-    import loadtrt.capacity.sweeper
-    import loadtrt.cli.main
-    import loadtrt.engines.plan_builder
-    import loadtrt.engines.simulated
-    import loadtrt.lanes.outcome
-    import loadtrt.report
-    import loadtrt.report.plain
-    import loadtrt.report.result_files
-    import loadtrt.runs.layers  # noqa: F401
 
     __import__("anyio._backends._asyncio")
 
@@ -161,7 +150,7 @@ def _arm(point: str, numbers: list[signal.Signals]) -> None:
         case "lingering":
             _before("loadtrt.signals", "Signals.sleep", send)
         case "simulating":
-            _before("loadtrt.capacity.fleet_plan", "_Planner.spend", send)
+            _before("loadtrt.sizing.fleet_plan", "_Planner.spend", send)
         case "watching" | "waiting for an answer":
             import loadtrt.cli.watch
             from live_snapshots import FACTS, snapshot

@@ -1,0 +1,83 @@
+"""The functions that read and compute: plan_capacity, compare and read. `loadtrt/__init__.py` has what they take."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from loadtrt.api.calling import Call
+from loadtrt.api.given import options_of, sources_of
+from loadtrt.errors import UsageError
+from loadtrt.printing import bounded_repr
+from loadtrt.report.result_files import SCHEMAS, Kind, read_file, read_result
+from loadtrt.report.sides import profile_in, runs_in, sides_of_files, word_of
+from loadtrt.runs.watched import Silence
+from loadtrt.sizing.planning import ARRIVALS, DEMANDS, OPTIONS, plan_of
+from loadtrt.stats.profiles import LayerComparison, compare_profiles
+from loadtrt.stats.regression import Comparison, parse_threshold
+from loadtrt.stats.regression import compare as compare_runs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from loadtrt.report.result_files import Result
+    from loadtrt.results.fleet_result import FleetResult
+    from loadtrt.signals import Signals
+
+_EXAMPLE = "a result, or a file such as 'run.json'"
+_NOT_OURS = {
+    Kind.TIMES: "loadtrt.compare takes such files",
+    Kind.LAYER_TIMES: "loadtrt.compare takes such files",
+}
+
+
+def planning(given_sources: Sequence[Any], given: dict[str, Any]) -> Call[FleetResult]:
+    """See `loadtrt.plan_capacity`."""
+    if not given_sources:
+        raise UsageError("a plan needs measurements: give the result of loadtrt.capacity or loadtrt.sweep, or its file")
+    sources = sources_of(given_sources, _EXAMPLE)
+    plan = plan_of(options_of("plan-capacity", given, (*OPTIONS, *DEMANDS, *ARRIVALS)))
+    names = [str(source) if isinstance(source, Path) else type(source).__name__ for source in sources]
+
+    def work(signals: Signals) -> FleetResult:
+        return plan.make(sources, Silence(), signals, names=names, curve=False)
+
+    return Call(work)
+
+
+def compare(
+    a: Any, b: Any, fail_if: str | Sequence[str], layer_info_a: Any, layer_info_b: Any
+) -> Comparison | LayerComparison:
+    """See `loadtrt.compare`."""
+    thresholds = [parse_threshold(text) for text in ([fail_if] if isinstance(fail_if, str) else fail_if)]
+    infos = [None if info is None else Path(info) for info in (layer_info_a, layer_info_b)]
+    sides = []
+    for given, info, letter in ((a, infos[0], "A"), (b, infos[1], "B")):
+        files = sources_of(given if isinstance(given, list | tuple) else [given], _EXAMPLE)
+        if not files:
+            raise UsageError(f"side {letter} is empty: give {_EXAMPLE}")
+        sides.append(sides_of_files(files, info, f"layer_info_{letter.lower()}", letter))
+    several = max(map(len, sides)) > 1
+    wanted = "fail_if" if thresholds else "a side of several runs" if several else None
+    runs_a, runs_b = (runs_in(side, wanted) for side in sides)
+    if runs_a and runs_b:
+        return compare_runs([run.measured for run in runs_a], [run.measured for run in runs_b], thresholds)
+    (name_a, side_a), (name_b, side_b) = (next(iter(side.items())) for side in sides)
+    profiles = profile_in(side_a), profile_in(side_b)
+    if profiles[0] and profiles[1]:
+        return compare_profiles(profiles[0], profiles[1])
+    held = f"{name_a} is {word_of(side_a)} and {name_b} is {word_of(side_b)}"
+    raise UsageError(f"{held}: give two runs, or two profiles")
+
+
+def read(path: Any) -> Result:
+    """See `loadtrt.read`."""
+    if not isinstance(path, str | os.PathLike):
+        raise UsageError(f"{bounded_repr(path)} is not the name of a file: give one such as 'run.json'")
+    file = read_file(Path(path))
+    schema = SCHEMAS.get(file.kind)
+    if schema is None:
+        way_out = _NOT_OURS.get(file.kind, "it is no result of loadtrt")
+        raise UsageError(f"{file.path} is {file.kind}: {way_out}")
+    return read_result(schema, file)

@@ -1,0 +1,138 @@
+"""The functions that measure: run, profile, sweep and capacity. `loadtrt/__init__.py` has what they take and return."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from loadtrt.api.calling import Call
+from loadtrt.api.given import file_of, options_of, without_files
+from loadtrt.asked.config import RunConfig
+from loadtrt.asked.fields import read_option
+from loadtrt.asked.reading import load_config
+from loadtrt.errors import UsageError
+from loadtrt.runs.maker import Maker
+from loadtrt.runs.watched import Silence
+from loadtrt.units import parse_duration
+
+if TYPE_CHECKING:
+    from loadtrt.api.given import Configuration
+    from loadtrt.results.capacity_result import CapacityResult, SweepResult
+    from loadtrt.results.profile_result import ProfileResult
+    from loadtrt.results.run_result import RunResult
+    from loadtrt.signals import Signals
+
+_LEAST_NS = 10**18  # the year 2001: a smaller instant is in other units
+_KEPT = ("resume", "force")
+_OF_SEARCH = ("time", "quick", "precision", "shared_host", *_KEPT)
+
+
+def running(config: Configuration | None, start_at: int | None, given: dict[str, Any]) -> Call[RunResult]:
+    """See `loadtrt.run`."""
+    if start_at is not None and (not isinstance(start_at, int) or start_at < _LEAST_NS):
+        raise UsageError(f"start_at {start_at!r} is not Unix time in ns: write for example time.time_ns() + 2 * 10**9")
+    options, file = options_of("run", given, ("models",)), file_of(config)
+    made = file if isinstance(file, RunConfig) and not options else load_config(file, options, several=True)
+    return Call(partial(_run, without_files(made), start_at))
+
+
+def _run(config: RunConfig, start_at: int | None, signals: Signals) -> RunResult:
+    with Maker(signals=signals) as maker:
+        maker.open(config)
+        maker.require_room()
+        result = maker.run(config, start_at=start_at)
+        recorder = maker.session.recorder if len(config.models) == 1 else None
+        if recorder is not None and recorder.complete:
+            result = result.with_records(recorder.records.since(recorder.start_ns))
+        maker.linger(config, result)
+        maker.close()
+        if maker.fault is not None:
+            raise maker.fault
+        if config.profile and result.outcome == "completed":
+            from loadtrt.runs.layers import profile_after
+
+            result = result.with_model(profile=profile_after(result, config, maker)[0])
+    return result
+
+
+def profiling(config: Configuration | None, given: dict[str, Any]) -> Call[ProfileResult]:
+    """See `loadtrt.profile`."""
+    from loadtrt.runs.layers import length_of, profile, profile_config
+
+    made = without_files(profile_config(file_of(config), options_of("profile", given)))
+
+    def work(signals: Signals) -> ProfileResult:
+        return profile(made, Silence(), length_of(made), signals)[0]
+
+    return Call(work)
+
+
+def sweeping(config: Configuration | None, given: dict[str, Any]) -> Call[SweepResult]:
+    """See `loadtrt.sweep`."""
+    from loadtrt.results.capacity_result import SweepResult
+    from loadtrt.sizing.keeping import carry_out
+    from loadtrt.sizing.sweeper import Sweeper, base_and_axes, require_measured
+
+    options = options_of("sweep", given, ("all", *_KEPT), writes={"json"})
+    all_points, resume, force = (_flag(options, name) for name in ("all", *_KEPT))
+    base, axes = base_and_axes(file_of(config), options)
+    base = _writing(base, options, "a sweep", force=force)
+    make = partial(Sweeper, base, axes, all_points=all_points)
+
+    def work(signals: Signals) -> SweepResult:
+        result = carry_out(base, SweepResult, make, Silence(), signals, resume=resume, force=force)
+        require_measured(result)
+        return result
+
+    return Call(work)
+
+
+def searching(config: Configuration | None, given: dict[str, Any]) -> Call[CapacityResult]:
+    """See `loadtrt.capacity`."""
+    from loadtrt.results.capacity_result import CapacityResult
+    from loadtrt.sizing.find import Finder, require_answer
+    from loadtrt.sizing.keeping import carry_out
+    from loadtrt.sizing.wanted import PRECISION, wanted_of
+
+    options = options_of("capacity", given, ("contexts", "batch", *_OF_SEARCH), writes={"json"})
+    quick, shared, resume, force = (_flag(options, name) for name in ("quick", "shared_host", *_KEPT))
+    time = options.pop("time", None)
+    wanted = wanted_of(
+        file_of(config),
+        options,
+        options.pop("contexts", None),
+        options.pop("batch", None),
+        None if time is None else read_option("--time", time, parse_duration),
+        options.pop("precision", PRECISION),
+        quick=quick,
+        shared=shared,
+    )
+    wanted.configs()  # raises an error now, before any run
+    base = _writing(wanted.config, options, "a search for capacity", force=force)
+
+    def work(signals: Signals) -> CapacityResult:
+        make = partial(Finder, wanted)
+        result = carry_out(base, CapacityResult, make, Silence(), signals, resume=resume, force=force)
+        require_answer(result)
+        return result
+
+    return Call(work)
+
+
+def _flag(options: dict[str, Any], name: str) -> bool:
+    """Take a switch of a command out of its options."""
+    value = options.pop(name, False)
+    if not isinstance(value, bool):
+        raise UsageError(f"{name} {value!r} is neither True nor False")
+    return value
+
+
+def _writing(base: RunConfig, options: dict[str, Any], content: str, *, force: bool) -> RunConfig:
+    """The configuration with the file of `json` alone to be written, once that may be."""
+    from loadtrt.cli.outputs import Output, inputs_of, require_outputs
+
+    target = options.get("json")
+    if target == "-":
+        raise UsageError("json='-' is stdout on the command line: name a file, or leave it out")
+    require_outputs([Output("json", target, content)], inputs_of(base.options()), force=force)
+    return without_files(base).model_copy(update={"json_file": target})

@@ -1,0 +1,153 @@
+"""Pushes a run's metrics, from the observer process: to a Pushgateway, by remote write, and by OTLP."""
+
+from __future__ import annotations
+
+import gzip
+import socket
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from prometheus_client import push_to_gateway
+
+from loadtrt.asked.push_urls import parse_push, push_headers
+from loadtrt.errors import UsageError
+from loadtrt.live.exporter import Collected
+from loadtrt.live.metrics import together
+from loadtrt.live.observer import PUSH_S
+from loadtrt.live.protobuf import snappy, to_write_request
+from loadtrt.printing import shortened
+from loadtrt.units import plural
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from loadtrt.asked.push_urls import PushUrl
+    from loadtrt.live.metrics import Observation
+
+EACH_S = 5.0  # between pushes while a run goes on, to places that keep a history
+MOST_KEPT = 64  # runs of a sweep or a search that a Pushgateway gets together
+_JOB = "loadtrt"
+_NS_PER_MS = 1_000_000
+_TIMEOUT_S = PUSH_S / 2  # for connecting, and for each part of an answer
+
+
+@dataclass(slots=True)
+class _Tries:
+    """What became of the pushes to one place. why: of the last that failed."""
+
+    made: int = 0
+    failed: int = 0
+    why: str = ""
+
+
+class Pusher:
+    """Pushes to all places of --push. No failure ends a run."""
+
+    def __init__(self, urls: Sequence[str]) -> None:
+        """Import what is needed. Raises UsageError where that is not installed."""
+        self._places = [parse_push(url) for url in urls]
+        self._headers = push_headers()
+        self._tries = [_Tries() for _ in urls]
+        self._ended: list[Observation] = []
+        if any(place.kind == "otlp" for place in self._places):
+            try:
+                import loadtrt.live.otlp  # noqa: F401
+            except ImportError:
+                raise UsageError(
+                    "pushing by OTLP needs the package opentelemetry-proto: pip install 'loadtrt[otlp]'"
+                ) from None
+
+    @property
+    def continues(self) -> bool:
+        """Whether any place keeps a history, and so gets metrics while a run goes on."""
+        return any(place.kind != "pushgateway" for place in self._places)
+
+    def push(self, seen: Observation) -> None:
+        """While the run goes on: to the places that keep a history."""
+        for place, tries in zip(self._places, self._tries, strict=True):
+            if place.kind != "pushgateway":
+                self._try(place, tries, [seen])
+
+    def finish(self, seen: Observation, *, push: bool) -> list[str]:
+        """The run is over. A Pushgateway keeps what it got last: it gets all runs of a sweep together. push: whether
+        there is time to. Returns a sentence for each place that did not get all."""
+        self._ended = [*self._ended[1 - MOST_KEPT :], seen]
+        sentences = []
+        for place, tries in zip(self._places, self._tries, strict=True) if push else ():
+            self._try(place, tries, self._ended if place.kind == "pushgateway" else [seen])
+            if tries.failed:
+                some = "metrics were not pushed" if tries.failed == tries.made else (
+                    f"{tries.failed} of {plural(tries.made, 'push', 'pushes')} failed"
+                )  # fmt: skip
+                sentences.append(f"{some} to {shortened(place.url)}: {tries.why}; the result has all")
+            tries.made = tries.failed = 0
+        return sentences
+
+    def _try(self, place: PushUrl, tries: _Tries, seen: Sequence[Observation]) -> None:
+        tries.made += 1
+        try:
+            _PUSHES[place.kind](place.url, seen, self._headers)
+        except Exception as error:  # told at the end: scrapes and the drawing go on
+            tries.failed += 1
+            tries.why = _why(error, place.url)
+
+
+def _to_pushgateway(url: str, seen: Sequence[Observation], own: dict[str, str]) -> None:
+    """As the group of job="loadtrt" and the user's labels, in place of what that group had."""
+
+    def handler(
+        url: str, method: str, timeout: float | None, headers: Sequence[tuple[str, str]], data: bytes
+    ) -> Callable[[], None]:
+        return lambda: _send(url, data, {**dict(headers), **own}, method, timeout or _TIMEOUT_S)
+
+    push_to_gateway(url, _JOB, Collected(together(seen)), dict(seen[-1].facts.labels), _TIMEOUT_S, handler)
+
+
+def _by_remote_write(url: str, seen: Sequence[Observation], headers: dict[str, str]) -> None:
+    for one in seen:
+        labels = {"job": _JOB, "instance": one.facts.host or socket.gethostname(), **one.facts.labels}
+        body = snappy(to_write_request(together([one]), labels, one.now_ns // _NS_PER_MS))
+        kind = {
+            "Content-Type": "application/x-protobuf",
+            "Content-Encoding": "snappy",
+            "X-Prometheus-Remote-Write-Version": "0.1.0",
+        }
+        _send(url, body, {**kind, **headers})
+
+
+def _by_otlp(url: str, seen: Sequence[Observation], headers: dict[str, str]) -> None:
+    from loadtrt.live.otlp import to_export_request
+
+    kind = {"Content-Type": "application/x-protobuf", "Content-Encoding": "gzip"}
+    for one in seen:
+        _send(url, gzip.compress(to_export_request(one), 1), {**kind, **headers})
+
+
+_PUSHES = {"pushgateway": _to_pushgateway, "remote-write": _by_remote_write, "otlp": _by_otlp}
+
+
+def _send(url: str, body: bytes, headers: dict[str, str], method: str = "POST", timeout_s: float = _TIMEOUT_S) -> None:
+    request = urllib.request.Request(url, body, {"User-Agent": _JOB, **headers}, method=method)  # noqa: S310  # http(s) alone
+    with urllib.request.urlopen(request, timeout=timeout_s) as answer:  # noqa: S310
+        answer.read(1)
+
+
+def _why(error: Exception, url: str) -> str:
+    """What went wrong, in words."""
+    match error:
+        case urllib.error.HTTPError():
+            with error:
+                said = error.read(400).decode(errors="replace").strip().partition("\n")[0]
+            return f"it answered {error.code} {shortened(said or str(error.reason))}"
+        case urllib.error.URLError(reason=ConnectionRefusedError()):
+            return f"nothing listens at {urlsplit(url).netloc}"
+        case urllib.error.URLError(reason=socket.gaierror()):
+            return f"there is no host {urlsplit(url).hostname}"
+        case TimeoutError() | urllib.error.URLError(reason=TimeoutError()):
+            return f"no answer within {_TIMEOUT_S:g} s"
+        case urllib.error.URLError(reason=OSError(strerror=str(words))):
+            return words.lower()
+    return shortened(str(error)) or type(error).__name__

@@ -1,0 +1,122 @@
+"""The numbers of a result that programs follow from one version to the next, each with its interval."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from loadtrt.errors import UsageError
+from loadtrt.records.records import METRICS
+from loadtrt.report.comparison_sections import measured_of
+from loadtrt.report.settings import models_of
+from loadtrt.results.breakdown import PERCENTILES
+from loadtrt.results.capacity_result import CapacityResult, SweepResult
+from loadtrt.results.repeat_result import RepeatResult
+from loadtrt.results.run_result import RunResult
+from loadtrt.stats.measured import RATES, number_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from loadtrt.report.result_files import Loaded, Result
+    from loadtrt.results.engine_info import EngineInfo
+
+Unit = Literal["ns", "requests/s", "inferences/s", "J"]
+_RATES: dict[str, Unit] = {"throughput": "requests/s", "inferences": "inferences/s"}
+
+
+@dataclass(frozen=True, slots=True)
+class Tracked:
+    """A number.
+
+    name: "throughput", "inferences", METRIC.pNN, METRIC.mean, "capacity" or "energy of an inference".
+    low, high: ends of its 95 % confidence interval, as far as they are known.
+    """
+
+    name: str
+    unit: Unit
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def bigger_is_better(self) -> bool:
+        """Rates are better when they rise; times and energy when they fall."""
+        return self.unit in ("requests/s", "inferences/s")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What has numbers of its own: a run or one of its models, starts of a run, a point of a sweep, a capacity.
+
+    name: tells it from the other parts of its result; "" where there are no others.
+    engine: what served; None where it did not open.
+    doubt: why its numbers cannot be trusted; None where they can.
+    """
+
+    name: str
+    engine: EngineInfo | None
+    doubt: str | None
+    numbers: tuple[Tracked, ...]
+
+
+def parts_of(item: Loaded) -> Iterator[Part]:
+    """The parts of a result, in its order. Raises UsageError for a result that has none."""
+    match item.result:
+        case RunResult(models=models) as run:
+            for name, single in models_of(run).items():
+                yield _of_run(name if len(models) > 1 else "", single)
+        case RepeatResult() as starts:
+            numbers = tuple(
+                Tracked(spread.name, _RATES.get(spread.name, "ns"), spread.mean, spread.mean_low, spread.mean_high)
+                for spread in starts.spreads
+                if spread.mean is not None
+            )
+            yield Part("", starts.runs[0].model.engine, _doubt_of(starts), numbers)
+        case SweepResult() as sweep:
+            for point in sweep.points:
+                if point.run is not None:
+                    name = ", ".join(f"{key} {value}" for key, value in point.settings.items())
+                    yield _of_run(name, point.run)
+        case CapacityResult() as capacity:
+            yield _of_capacity(capacity)
+        case _:
+            raise UsageError(f"{item.file} has no numbers that are tracked: give a run, a sweep or a capacity")
+
+
+def _of_run(name: str, run: RunResult) -> Part:
+    measured = measured_of(name, run)
+    names = [*RATES, *(f"{metric.name}.{which}" for metric in METRICS for which in (*PERCENTILES, "mean"))]
+    numbers = []
+    for key in names:
+        number = number_of(measured, key, of_all=False)
+        if number.value is not None:
+            low, high = (number.interval.low, number.interval.high) if number.interval else (None, None)
+            numbers.append(Tracked(key, _RATES.get(key, "ns"), number.value, low, high))
+    joules = run.telemetry.joules_per_inference if run.telemetry is not None else None
+    numbers += [] if joules is None else [Tracked("energy of an inference", "J", joules)]
+    return Part(name, run.model.engine, _doubt_of(run), tuple(numbers))
+
+
+def _of_capacity(result: CapacityResult) -> Part:
+    best = result.best
+    if best is None or best.estimate_per_s is None:
+        return Part("", None, "no capacity was found", ())
+    numbers = [Tracked("capacity", "requests/s", best.estimate_per_s, best.low_per_s, best.high_per_s)]
+    if best.joules_per_inference is not None:
+        numbers.append(Tracked("energy of an inference", "J", best.joules_per_inference))
+    doubt = best.conclusion if best.answer in ("host-bound", "unsteady") else None
+    return Part("", best.engine, doubt, tuple(numbers))
+
+
+def _doubt_of(result: Result) -> str | None:
+    """Why the numbers of a run, or of starts of one, cannot be trusted."""
+    match result:
+        case RunResult() | RepeatResult() if result.outcome == "failed":
+            return result.failure or "it failed"
+        case RunResult() as run if not run.valid:
+            return "INVALID: " + "; ".join(problem.evidence for problem in run.model.problems)
+        case RepeatResult() as starts:
+            return next((doubt for run in starts.runs if (doubt := _doubt_of(run))), None)
+        case _:
+            return None

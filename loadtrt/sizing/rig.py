@@ -1,0 +1,205 @@
+"""Makes the runs of a sweep or a search for capacity, and says whether results of two of them belong together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from loadtrt.asked.reading import OUTPUT_KEYS
+from loadtrt.engines.simulated import SimulatedEngine
+from loadtrt.environment import busy_host, core_times
+from loadtrt.errors import EngineError, LoadtrtError, UsageError
+from loadtrt.live.observer import Point
+from loadtrt.results.capacity_result import trimmed
+from loadtrt.runs.maker import Maker
+from loadtrt.units import SECOND_NS, format_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from loadtrt.asked.config import RunConfig
+    from loadtrt.environment import CoreTimes
+    from loadtrt.lanes.model_run import OnTick, Phase
+    from loadtrt.lanes.recorder import Recorder
+    from loadtrt.records.records import Records
+    from loadtrt.results.engine_info import EngineInfo
+    from loadtrt.results.run_result import RunResult
+    from loadtrt.runs.narrowed import Part
+    from loadtrt.runs.watched import Talks
+    from loadtrt.signals import Signals
+
+# Of an environment: what makes another machine of it. A container has a new host name each day.
+MACHINE = ("cpu", "cores")
+_LOOK_NS = 5 * SECOND_NS  # how often a closed loop looks for others; an open loop would be late meanwhile
+_LEAST_S = 1.0  # a shorter time does not show others (environment.busy_host)
+
+
+def changed(before: dict[str, Any], now: dict[str, Any]) -> str | None:
+    """The first difference between two configurations in what is measured, in words; None where there is none."""
+    for key in {**before, **now}:
+        if key not in OUTPUT_KEYS and before.get(key) != now.get(key):
+            return f"{key} was {_written(before.get(key))}, and is {_written(now.get(key))}"
+    return None
+
+
+def _written(value: object) -> object:
+    """A value as a person would write it."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, map(_written, value))) or "none"
+    return "none" if value is None else value
+
+
+def require_same(before: Iterable[EngineInfo], now: EngineInfo) -> None:
+    """Raises UsageError where the runs of an unfinished result were made on another engine than `now`: its plan was
+    built anew, or this is another GPU. An engine made of a model is another one for each batch."""
+    for then in before:
+        for what in ("name", "device", "flavour", "version", *(("sha256",) if then.batch == now.batch else ())):
+            was, is_ = getattr(then, what), getattr(now, what)
+            if was != is_:
+                raise UsageError(
+                    f"the runs in the file were of an engine whose {what} was {was}, and is {is_}; name another file"
+                )
+
+
+class Rig:
+    """A maker of many runs, which keeps an engine open while only the load changes. Use it in a `with`.
+
+    progress: points, or candidates, that are done, and those that are left after this one.
+    others: evidence that others used the cores or the GPU during the last run; None without, or where nobody looked.
+    """
+
+    def __init__(self, talks: Talks, leave: Callable[[], None] = lambda: None, signals: Signals | None = None) -> None:
+        """talks, leave and signals: as for Maker."""
+        self._talks, self._leave = talks, leave
+        self._maker = Maker(talks, signals=signals, many=True, leave=leave)
+        self._makes_sense = False
+        self.progress = (0, 0)
+        self.others: str | None = None
+        self._since: CoreTimes | None = None  # when it was last known whether others used the cores
+
+    def __enter__(self) -> Rig:
+        self._maker.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._maker.__exit__()
+
+    def another(self) -> Rig:
+        """A rig for other engines beside those of this one."""
+        return Rig(self._talks, self._leave, self._maker.signals)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a signal asked to stop: no further run is to be made."""
+        return self._maker.signals.requested()
+
+    @property
+    def engine(self) -> EngineInfo:
+        return self._maker.opened.engine.info
+
+    @property
+    def engines(self) -> dict[str, EngineInfo]:
+        """Those that are open, by the names of their models."""
+        return {name: opened.engine.info for name, opened in self._maker.models.items()}
+
+    def recorder(self, model: str) -> Recorder | None:
+        """What the last run recorded of a model; None where it never measured."""
+        return self._maker.sessions[model].recorder
+
+    @property
+    def records(self) -> Records | None:
+        """All requests of the last run; None where some were not kept."""
+        recorder = self._maker.session.recorder
+        return recorder.records if recorder is not None and recorder.complete else None
+
+    def open(self, config: RunConfig) -> None:
+        """Open the engine of this configuration, as `Maker.open` does."""
+        self._maker.open(config)
+
+    def try_open(self, config: RunConfig, others: Sequence[RunConfig]) -> str | None:
+        """Open the engine of this configuration; returns why it cannot be opened, None where it is open. Raises
+        UsageError for what is wrong with `others` too, and so is not a matter of these settings, as a missing file."""
+        try:
+            self.open(config)
+        except EngineError as error:
+            return str(error)
+        except UsageError as error:
+            if not self._makes_sense and all(self._refuses(other, error) for other in others):
+                raise
+            self._makes_sense = True
+            return str(error)
+        self._makes_sense = True
+        return None
+
+    def run(
+        self,
+        config: RunConfig,
+        what: str,
+        part: tuple[int, int] | Part | None = None,
+        *,
+        number: int = 0,
+        looks: bool = False,
+        point: str = "",
+    ) -> RunResult:
+        """Make a run on the engine that is open, trimmed.
+
+        what: its name, for people.
+        part: as for `Maker.run`.
+        number: of this run among those of the result. A simulated engine has random draws of its own for each, so that
+            they are the same whatever was run before, and where a result is continued.
+        looks: whether to look for others that use the cores or the GPU, which end a closed loop within ten seconds. For
+            a simulated engine nobody looks: its times are its own.
+        point: the settings, for metrics; "": `what`.
+        """
+        self.others, self._since = None, self._since or core_times()
+        looks = looks and any(engine.kind != "simulated" for engine in self.engines.values())
+        tick, place = self._ticking(what, config, number, looks=looks), Point(point or what, *self.progress)
+        result = self._maker.run(config, tick, part, point=place)
+        if self._maker.fault is not None:
+            raise self._maker.fault
+        if looks:
+            self._look()
+            problems = (problem for model in result.models.values() for problem in model.problems)
+            shared = (problem.evidence for problem in problems if problem.kind == "gpu-shared")
+            self.others = self.others or next(shared, None)
+        return trimmed(result)
+
+    def linger(self, config: RunConfig, result: Any) -> None:
+        """All runs are over, with this result: serve metrics of the last one for a while, as `Maker.linger` does."""
+        self._maker.linger(config, result)
+
+    def _look(self) -> None:
+        """Look whether others have used the cores since this was last known."""
+        self.others = self.others or busy_host(self._since)
+        now = core_times()
+        if now is None or self._since is None or now.at - self._since.at >= _LEAST_S:
+            self._since = now
+
+    def _refuses(self, config: RunConfig, wrong: UsageError) -> bool:
+        try:
+            self.open(config)
+        except LoadtrtError as error:
+            return str(error) == str(wrong)
+        return False
+
+    def _ticking(self, what: str, config: RunConfig, number: int, *, looks: bool) -> OnTick:
+        engines, looked = [self._maker.models[name].engine for name in config.models], 0
+        least_ns = max(map(config.least_ns, config.models.values()))
+
+        def tick(phase: Phase, elapsed_ns: int, submitted: int, completed: int) -> None:  # noqa: ARG001  (OnTick)
+            nonlocal looked
+            for engine in engines if phase == "measure" and not elapsed_ns else ():
+                if isinstance(engine, SimulatedEngine):
+                    engine.restart(number)
+            if looks and phase == "measure" and config.model.load.closed and elapsed_ns // _LOOK_NS > looked:
+                looked = elapsed_ns // _LOOK_NS
+                self._look()
+                if self.others is not None:
+                    self._maker.session.interrupted = self._maker.stop.cut = True
+            words = [f"{what}: {phase}"]
+            words += [format_duration(elapsed_ns)] if elapsed_ns else []
+            words += [f"of {format_duration(least_ns)}"] if phase == "measure" else []
+            self._talks.status(" ".join(words))
+
+        return tick

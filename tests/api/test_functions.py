@@ -1,0 +1,301 @@
+"""`import loadtrt`: each command as a function, with the options of the command by name."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+import loadtrt
+from command_line import loadtrt as command
+from onnx_files import doubling
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+VIRTUAL: dict[str, Any] = {"engine": "simulated:service=5ms,clock=virtual", "warmup": 0}
+OBJECTIVE = "latency.p99 < 50ms"
+SEARCH: dict[str, Any] = {**VIRTUAL, "objective": OBJECTIVE, "quick": True, "time": "20s"}
+
+
+@pytest.fixture(scope="module")
+def made() -> dict[str, loadtrt.Result]:
+    """A result of each function."""
+    run = loadtrt.run(**VIRTUAL, requests=500)
+    capacity = loadtrt.capacity(**SEARCH)
+    layers = loadtrt.profile(engine="zoo:googlenet", on="onnxruntime", requests=2, warmup=0)
+    return {
+        "run": run,
+        "sweep": loadtrt.sweep(**VIRTUAL, requests=100, contexts=[1, 2]),
+        "capacity": capacity,
+        "plan": loadtrt.plan_capacity(capacity, demand="500/s", routing="random"),
+        "profile": layers,
+        "comparison": loadtrt.compare(run, loadtrt.run(**VIRTUAL, requests=500, contexts=2), fail_if="throughput -3%"),
+        "profiles": loadtrt.compare(layers, layers),
+    }
+
+
+KINDS = ("run", "sweep", "capacity", "plan", "profile", "comparison", "profiles")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_result_that_is_written_is_read_back_equal(
+    kind: str, made: dict[str, loadtrt.Result], tmp_path: Path
+) -> None:
+    """And of its own type; nothing but its file is made."""
+    file = tmp_path / "result.json"
+    made[kind].write(file)
+    back = loadtrt.read(file)
+    assert type(back) is type(made[kind])
+    assert back == made[kind]
+    assert back.to_json() == made[kind].to_json()
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_results_differ_where_their_files_do(made: dict[str, loadtrt.Result]) -> None:
+    """Records, which files do not hold, do not count."""
+    run = made["run"]
+    assert isinstance(run, loadtrt.RunResult)
+    assert run.records is not None
+    assert run.with_records(None) == run
+    assert run.model_copy(update={"valid": not run.valid}) != run
+    assert run != made["sweep"]
+
+
+def test_a_started_run_is_read_too(tmp_path: Path) -> None:
+    """What `run --repeat` writes."""
+    file = tmp_path / "starts.json"
+    done = command("run", VIRTUAL["engine"], "--requests", "20", "--warmup", "0", "--repeat", "2", "--json", file)
+    assert done.returncode in (0, 97), done.stderr
+    back = loadtrt.read(str(file))
+    assert isinstance(back, loadtrt.RepeatResult)
+    assert back.to_json() == file.read_text()
+
+
+# --- what is given
+
+
+def test_options_are_taken_as_python_has_them(tmp_path: Path) -> None:
+    """Numbers and arrays of numpy, paths, lists; None is an option that is not given."""
+    plan = Path(doubling(tmp_path, 2))
+    made = loadtrt.run(
+        engine=plan, on="onnxruntime", contexts=np.int64(2), requests=np.int32(8), warmup=np.float64(0), rate=None
+    )
+    assert (made.model.ok, made.config.model.contexts, made.config.model.engine) == (8, 2, str(plan))
+    swept = loadtrt.sweep(**VIRTUAL, requests=10, contexts=np.arange(1, 3), buffers=1)
+    assert [point.settings for point in swept.points] == [
+        {"contexts": 1, "buffers": 1},
+        {"contexts": 2, "buffers": 1},
+    ]
+
+
+def test_options_are_laid_over_a_configuration(tmp_path: Path) -> None:
+    """A RunConfig, a YAML file or the file of a run, as --config takes them; no file that these name is written."""
+    file = tmp_path / "run.yaml"
+    file.write_text(
+        "engine: simulated:service=5ms,clock=virtual\nwarmup: 0\nrequests: 20\njson: out.json\njunit: x.xml\n"
+    )
+    by_file = loadtrt.run(file, contexts=2)
+    by_name = loadtrt.run(config=str(file), contexts=2)
+    by_config = loadtrt.run(loadtrt.RunConfig.of(**VIRTUAL, requests=20, json="out.json"), contexts=2)
+    by_file.write(tmp_path / "before.json")
+    again = loadtrt.run(tmp_path / "before.json")
+    assert {made.config.model.contexts for made in (by_file, by_name, by_config, again)} == {2}
+    assert {made.model.ok for made in (by_file, by_name, by_config, again)} == {20}
+    swept = loadtrt.sweep(file, contexts="1,2")
+    assert [point.settings["contexts"] for point in swept.points] == [1, 2]
+    assert {path.name for path in tmp_path.iterdir()} == {"run.yaml", "before.json"}
+
+
+@pytest.mark.parametrize("contexts", ["1,2,4", [1, 2, 4], (1, "2", 4), ["1..2", 4], range(1, 5, 1)])
+def test_an_axis_is_a_list_or_a_text(contexts: Any) -> None:
+    """Points are the same, whatever it is written as."""
+    swept = loadtrt.sweep(**VIRTUAL, requests=5, contexts=contexts, all=True)
+    wanted = [1, 2, 3, 4] if isinstance(contexts, range) else [1, 2, 4]
+    assert [point.settings["contexts"] for point in swept.points] == wanted
+
+
+def test_axes_of_switches_and_of_texts_with_commas() -> None:
+    """A batcher has commas itself."""
+    batchers = ["max=2,delay=1ms", "max=4,delay=2ms"]
+    swept = loadtrt.sweep(
+        engine="simulated:service=1ms,clock=virtual", warmup=0, duration="1s", rate=[100, "200/s"],
+        batcher=batchers,
+    )  # fmt: skip
+    assert {point.settings["batcher"] for point in swept.points} == set(batchers)
+    assert {point.settings["rate"] for point in swept.points} == {100, 200}
+
+
+FAULTS: dict[str, tuple[Callable[[], object], str]] = {
+    "run, name": (lambda: loadtrt.run(**VIRTUAL, contxts=2), "unknown option 'contxts': did you mean 'contexts'?"),
+    "run, value": (lambda: loadtrt.run(**VIRTUAL, contexts="many"), "'many' is not a whole number"),
+    "run, engine": (lambda: loadtrt.run(contexts=2), "no engine"),
+    "run, config": (lambda: loadtrt.run(3), "3 is neither a RunConfig nor the name of a file"),  # type: ignore[arg-type]
+    "run, file": (lambda: loadtrt.run("gone.yaml"), "gone.yaml"),
+    "run, writes": (lambda: loadtrt.run(**VIRTUAL, junit="a.xml"), "leave junit out"),
+    "run, prints": (lambda: loadtrt.run(**VIRTUAL, github=True), "prints nothing: leave github out"),
+    "run, sweep's": (lambda: loadtrt.run(**VIRTUAL, resume=True), "unknown option 'resume'"),
+    "sweep, name": (lambda: loadtrt.sweep(**VIRTUAL, context=[1]), "did you mean 'contexts'?"),
+    "sweep, no axis": (lambda: loadtrt.sweep(**VIRTUAL), "a sweep needs an axis"),
+    "sweep, run's": (lambda: loadtrt.sweep(**VIRTUAL, contexts=[1], profile=True), "unknown option 'profile'"),
+    "sweep, value": (lambda: loadtrt.sweep(**VIRTUAL, contexts=[1, "x"]), "'x' is not a count"),
+    "sweep, nested": (lambda: loadtrt.sweep(**VIRTUAL, contexts=[[1]]), "[1] is not a value"),
+    "sweep, float": (lambda: loadtrt.sweep(**VIRTUAL, contexts=[1.5]), "1.5 is not a whole number"),
+    "sweep, empty": (lambda: loadtrt.sweep(**VIRTUAL, contexts=[]), "--contexts has no values"),
+    "sweep, nan": (lambda: loadtrt.sweep(**VIRTUAL, contexts=[float("nan")]), "contexts"),
+    "sweep, flag": (lambda: loadtrt.sweep(**VIRTUAL, contexts=[1], all="yes"), "'yes' is neither True nor False"),
+    "sweep, stdout": (lambda: loadtrt.sweep(**VIRTUAL, contexts=[1], json="-"), "name a file"),
+    "sweep, resume": (lambda: loadtrt.sweep(**VIRTUAL, contexts=[1], resume=True), "--resume continues"),
+    "capacity, name": (lambda: loadtrt.capacity(**SEARCH, precisoin="3%"), "did you mean 'precision'?"),
+    "capacity, no objective": (lambda: loadtrt.capacity(**VIRTUAL), "a capacity needs an objective"),
+    "capacity, time": (lambda: loadtrt.capacity(**VIRTUAL, objective=OBJECTIVE, time="soon"), "--time: 'soon' is not"),
+    "capacity, precision": (lambda: loadtrt.capacity(**SEARCH, precision="3 parts"), "--precision 3 parts is not from"),
+    "capacity, rate": (lambda: loadtrt.capacity(**SEARCH, rate=5), "unknown option 'rate'"),
+    "profile, name": (lambda: loadtrt.profile(engine="zoo:googlenet", bach=1), "did you mean 'batch'?"),
+    "profile, simulated": (lambda: loadtrt.profile(engine="simulated:null"), "has no layers to time"),
+    "plan, none": (lambda: loadtrt.plan_capacity(demand=5), "a plan needs measurements"),
+    "plan, source": (lambda: loadtrt.plan_capacity(3, demand=5), "3 is neither a result nor"),  # type: ignore[arg-type]
+    "plan, no demand": (lambda: loadtrt.plan_capacity("capacity.json"), "a plan needs a demand"),
+    "plan, name": (lambda: loadtrt.plan_capacity("c.json", demnd=5), "did you mean 'demand'?"),
+    "plan, growth": (lambda: loadtrt.plan_capacity("c.json", demand=5, growth=30), "--growth 30 is not a percentage"),
+    "plan, spares": (lambda: loadtrt.plan_capacity("c.json", demand=5, spares=-1), "--spares -1 is not from 0 to 1000"),
+    "plan, count": (lambda: loadtrt.plan_capacity("c.json", demand=5, batch="two"), "'two' is not a whole number"),
+    "plan, price": (lambda: loadtrt.plan_capacity("c.json", demand=5, gpu_price="a lot"), "is not a price above zero"),
+    "plan, ties": (lambda: loadtrt.plan_capacity("c.json", demand=5, ties="randm"), "did you mean 'random'?"),
+    "plan, routing": (lambda: loadtrt.plan_capacity("c.json", demand=5, routing=[3]), "'3' is not a routing policy"),
+    "plan, rate": (lambda: loadtrt.plan_capacity("c.json", demand="lots"), "--demand: 'lots' is not a rate"),
+    "compare, source": (lambda: loadtrt.compare(1, 2), "1 is neither a result nor"),  # type: ignore[call-overload]
+    "compare, empty": (lambda: loadtrt.compare([], "b.json"), "side A is empty"),
+    "compare, threshold": (lambda: loadtrt.compare("a.json", "b.json", fail_if="p99"), "'p99' is not a threshold"),
+    "read, gone": (lambda: loadtrt.read("gone.json"), "gone.json"),
+    "read, kind": (lambda: loadtrt.read(b"x"), "is not the name of a file"),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_wrong_call_is_one_sentence(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before an engine is opened, and whatever the function."""
+    monkeypatch.chdir(tmp_path)
+    call, sentence = FAULTS[fault]
+    with pytest.raises(loadtrt.UsageError) as caught:
+        call()
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_engine_that_fails_is_an_engine_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In every function that opens one."""
+    file = Path(doubling(tmp_path, 2))
+
+    def failing(*_: object) -> None:
+        raise loadtrt.EngineError("the device is gone")
+
+    monkeypatch.setattr("loadtrt.runs.maker.open_engine", failing)
+    monkeypatch.setattr("loadtrt.runs.layers.open_engine", failing)
+    for measure in (
+        lambda: loadtrt.run(engine=file, on="onnxruntime", requests=1),
+        lambda: loadtrt.sweep(engine=file, on="onnxruntime", contexts=[1], requests=1),
+        lambda: loadtrt.capacity(engine=file, on="onnxruntime", objective=OBJECTIVE, quick=True),
+        lambda: loadtrt.profile(engine=file, on="onnxruntime", requests=1),
+    ):
+        with pytest.raises(loadtrt.EngineError, match="the device is gone"):
+            measure()
+    assert issubclass(loadtrt.CudaError, loadtrt.EngineError)
+
+
+def test_what_is_compared_must_be_comparable(made: dict[str, Any], tmp_path: Path) -> None:
+    """Each with its sentence."""
+    for a, b, sentence in (
+        (made["run"], made["profile"], "give two runs, or two profiles"),
+        (made["sweep"], made["run"], "A is a SweepResult: give a RunResult"),
+        ([made["run"], made["run"]], made["run"], "is the same run as"),
+        (made["profile"], [made["run"], made["run"]], "is the same run"),
+    ):
+        with pytest.raises(loadtrt.UsageError, match=sentence):
+            loadtrt.compare(a, b)
+    made["run"].write(tmp_path / "a.json")
+    of_files = loadtrt.compare(tmp_path / "a.json", made["run"])
+    assert isinstance(of_files, loadtrt.Comparison)
+    assert of_files.b == ("B",)
+    assert {ratio.ratio for ratio in of_files.ratios if ratio.ratio is not None} == {1.0}
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ([{"startEnqMs": 0, "latencyMs": 1}], "loadtrt.compare takes such files"),
+        ({"schema_version": 1, "plan_sha256": ""}, "it is no result of loadtrt"),
+        ({"schema_version": "loadtrt.run/99"}, "which this loadtrt does not know"),
+        ({"schema_version": "loadtrt.run/1"}, "does not fit its schema"),
+        ({"x": 1}, "is JSON, but neither"),
+    ],
+)
+def test_reading_what_is_no_result(content: object, sentence: str, tmp_path: Path) -> None:
+    """One sentence, which says what it is."""
+    file = tmp_path / "x.json"
+    file.write_text(json.dumps(content))
+    with pytest.raises(loadtrt.UsageError, match=sentence):
+        loadtrt.read(file)
+
+
+# --- what is kept on the way
+
+
+def test_a_sweep_keeps_its_result_and_continues(tmp_path: Path) -> None:
+    """json is written after each point; resume=True makes the points that are missing; force=True begins anew."""
+    file = tmp_path / "sweep.json"
+    options: dict[str, Any] = {**VIRTUAL, "requests": 20, "json": file}
+    whole = loadtrt.sweep(**options, contexts=[1, 2])
+    assert loadtrt.read(file) == whole
+    with pytest.raises(loadtrt.UsageError, match="would be overwritten"):
+        loadtrt.sweep(**options, contexts=[1, 2])
+    more = loadtrt.sweep(**options, contexts=[1, 2, 3], resume=True, all=True)
+    assert more.points[:2] == whole.points
+    assert len(more.points) == 3
+    assert loadtrt.read(file) == more
+    assert len(loadtrt.sweep(**options, contexts=[1], force=True).points) == 1
+
+
+def test_no_file_that_is_read_is_written_over(tmp_path: Path) -> None:
+    """With force=True neither."""
+    model = Path(doubling(tmp_path, 2))
+    before = model.read_bytes()
+    with pytest.raises(loadtrt.UsageError, match="would be overwritten"):
+        loadtrt.sweep(engine=model, contexts=[1], json=model, force=True)
+    assert model.read_bytes() == before
+
+
+# --- the module itself
+
+
+def test_each_name_is_there_and_imported_when_it_is_used() -> None:
+    """`import loadtrt` alone imports nothing heavy; dir() and `from loadtrt import *` know all names."""
+    code = (
+        "import sys, loadtrt\n"
+        "heavy = ('numpy', 'pydantic', 'anyio', 'asyncio', 'click', 'pandas')\n"
+        "print([name for name in heavy if name in sys.modules])\n"
+        "print(loadtrt.UsageError.__name__, [name for name in heavy if name in sys.modules])\n"
+        "print(sorted(set(loadtrt.__all__) - set(dir(loadtrt))))\n"
+        "from loadtrt import *\n"
+        "print(callable(capacity), callable(run))\n"
+        "import loadtrt.sizing.find, loadtrt.runs.maker\n"
+        "print(loadtrt.capacity is capacity, 'pandas' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[]", "UsageError []", "[]", "True True", "True False"]
+    with pytest.raises(AttributeError, match="no attribute 'rum'"):
+        loadtrt.rum  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_every_public_name_is_documented() -> None:
+    """And says what it raises, if it is a function that can."""
+    for name in loadtrt.__all__:
+        thing = getattr(loadtrt, name)
+        if name != "__version__":
+            assert thing.__doc__, name

@@ -1,0 +1,87 @@
+"""What the URLs of --push mean, and what is refused before a run."""
+
+from __future__ import annotations
+
+import pytest
+
+from command_line import loadtrt
+from loadtrt.asked.config import RunConfig
+from loadtrt.asked.push_urls import parse_push, push_headers
+from loadtrt.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "url"),
+    [
+        ("http://h:9091", "pushgateway", "http://h:9091"),
+        ("https://h/", "pushgateway", "https://h"),
+        ("pushgateway+http://h/prefix/", "pushgateway", "http://h/prefix"),
+        ("http://h:9090/api/v1/write", "remote-write", "http://h:9090/api/v1/write"),
+        ("remote-write+https://h/api/v1/push", "remote-write", "https://h/api/v1/push"),
+        ("remote-write+http://h", "remote-write", "http://h/api/v1/write"),
+        ("http://h:9090/api/v1/otlp/v1/metrics", "otlp", "http://h:9090/api/v1/otlp/v1/metrics"),
+        ("otlp+http://h:4318", "otlp", "http://h:4318/v1/metrics"),
+        ("OTLP+http://[::1]:4318", "otlp", "http://[::1]:4318/v1/metrics"),
+        ("http://h/api/v1/write?db=x", "remote-write", "http://h/api/v1/write?db=x"),
+    ],
+)
+def test_a_place_is_what_its_url_says(text: str, kind: str, url: str) -> None:
+    """By its path, or by what is written before it."""
+    assert parse_push(text) == (kind, url)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "h:9091",
+        "ftp://h",
+        "http://",
+        "http://:9091",
+        "http://h:0",
+        "http://h:x",
+        "http://h:65536",
+        "kafka+http://h",
+    ],
+)
+def test_what_is_no_place_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="is no place to push metrics to: write http://HOST:9091 for a Pushgateway"):
+        parse_push(text)
+
+
+def test_a_path_that_says_nothing_is_refused() -> None:
+    with pytest.raises(
+        UsageError, match=r"'http://h/x' does not say what is there: write pushgateway\+, remote-write\+"
+    ):
+        parse_push("http://h/x")
+
+
+@pytest.mark.parametrize("text", ["http://u:secret@h", "http://secret@h/api/v1/write"])
+def test_a_password_is_refused_and_not_repeated(text: str) -> None:
+    """Results keep their configuration."""
+    with pytest.raises(UsageError, match="set LOADTRT_PUSH_HEADERS") as told:
+        parse_push(text)
+    assert "secret" not in str(told.value)
+
+
+def test_a_place_is_given_once() -> None:
+    with pytest.raises(UsageError, match="'http://h/' is given twice"):
+        RunConfig.of(engine="simulated:null", push=["http://h/", "pushgateway+http://h"])
+
+
+def test_a_wrong_place_ends_the_command() -> None:
+    done = loadtrt("run", "--engine", "simulated:null", "--push", "http://h/x")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("loadtrt: --push: 'http://h/x' does not say what is there")
+
+
+@pytest.mark.parametrize("text", ["secret", "a b=c", "=c", "A=%0ax", "A=ü"])
+def test_headers_that_are_none_are_refused_and_not_repeated(text: str) -> None:
+    with pytest.raises(UsageError, match="LOADTRT_PUSH_HEADERS holds something else than NAME=VALUE") as told:
+        push_headers(text)
+    assert text not in str(told.value)
+
+
+def test_headers_are_read() -> None:
+    assert push_headers(" A=b=c== , X-Y=d%2Ce,") == {"A": "b=c==", "X-Y": "d,e"}
+    assert push_headers("") == {}
