@@ -29,7 +29,7 @@ from loadtrt.asked.config import RunConfig
 from loadtrt.cuda.driver import functions
 from loadtrt.cuda.runtime import call
 from loadtrt.cuda.stream import Event, GpuClock, Stream
-from loadtrt.engines.cuda_engine import TensorRTEngine, load_tensorrt
+from loadtrt.engines.plan_engine import TensorRTEngine, load_tensorrt
 from loadtrt.lanes.input_sets import inputs_for
 from loadtrt.lanes.scheduler import Stop
 from loadtrt.lanes.session import Session, run_session

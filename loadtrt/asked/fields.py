@@ -113,6 +113,36 @@ def _precision(text: str | float) -> float:
     return share
 
 
+def parse_sms(text: str | int) -> int | str:
+    """32 of "32", and "25%" of "25%"; shares keep their text. Raises UsageError."""
+    word = str(text).strip()
+    if re.fullmatch(r"[0-9]{1,9}", word) and 1 <= int(word) <= _MOST_SMS:
+        return int(word)
+    if word.endswith("%") and 0 < parse_share(word) <= 1:
+        return word
+    raise UsageError(
+        f"'{shortened(word)}' is no part of a GPU: write a number of SMs from 1 to {_MOST_SMS}, such as 32, or a share "
+        "up to 100%, such as 25%"
+    )
+
+
+def _priority(value: object) -> int | str:
+    word = str(value).strip()
+    if word in PRIORITIES or re.fullmatch(r"-?[0-9]{1,9}", word):
+        return word if word in PRIORITIES else int(word)
+    raise UsageError(
+        f"'{shortened(word)}' is no priority: write {', '.join(PRIORITIES)}, or a number as CUDA has it, such as -5"
+    )
+
+
+def priority_number(asked: int | str, least: int, greatest: int) -> int | None:
+    """A priority as a device has them, of which the greatest is the lowest number; None where it is not one of them.
+    Low is that of plain streams; normal is between it and high."""
+    if isinstance(asked, str):
+        return {"high": greatest, "normal": int((least + greatest) / 2), "low": least}[asked]
+    return asked if greatest <= asked <= least else None
+
+
 def _one_or_many(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
@@ -139,6 +169,8 @@ def _file_name(name: str) -> str:
     return name
 
 
+PRIORITIES = ("high", "normal", "low")
+_MOST_SMS = 4096
 _MOST_NAME = 255  # bytes: Linux's NAME_MAX
 _MOST_INT = (1 << 63) - 1
 _TEXT_OR_NUMBER = {"anyOf": [{"type": "string"}, {"type": "number"}]}
@@ -157,6 +189,9 @@ ArrivalRate = Annotated[
 Precision = Annotated[
     float, _from_text(_precision), Field(gt=0, lt=1), WithJsonSchema({**_TEXT_OR_NUMBER, "examples": ["3%"]})
 ]
+_TEXT_OR_WHOLE = {"anyOf": [{"type": "string"}, {"type": "integer"}]}
+Sms = Annotated[int | str, _telling(parse_sms), WithJsonSchema({**_TEXT_OR_WHOLE, "examples": ["25%", 32]})]
+Priority = Annotated[int | str, _telling(_priority), WithJsonSchema({**_TEXT_OR_WHOLE, "examples": ["high", -5]})]
 Shape = Annotated[
     tuple[Annotated[int, Field(ge=0, le=_MOST_INT)], ...],
     BeforeValidator(_shape),
@@ -171,7 +206,7 @@ Range = Annotated[
     BeforeValidator(_range),
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "number"}}]}),
 ]
-Address = Annotated[str, _telling(_address), WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "integer"}]})]
+Address = Annotated[str, _telling(_address), WithJsonSchema(_TEXT_OR_WHOLE)]
 _ONE_OR_MANY = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
 TEXT_OR_LIST = WithJsonSchema(_ONE_OR_MANY)
 FileName = Annotated[str, AfterValidator(_file_name)]

@@ -22,30 +22,31 @@ from pydantic_core import CoreSchema  # noqa: TC002
 from loadtrt.asked.declaring import ENGINES, LOADS, PLANS, SEARCHES, Strict, option
 from loadtrt.asked.fields import (
     TEXT_OR_LIST,
-    ArrivalRate,
     Duration,
     FileName,
     Objectives,
     Precision,
+    Priority,
     Range,
     Shapes,
     ShapeValues,
+    Sms,
     Source,
     Sources,
     kept,
     option_name,
 )
 from loadtrt.asked.load import Load
-from loadtrt.asked.load_options import ARRIVALS, OPTIONS, load_of
+from loadtrt.asked.load_declarations import LoadOptions, load_option
+from loadtrt.asked.load_options import OPTIONS, load_of
 from loadtrt.asked.mlperf import ScenarioName  # noqa: TC001  # pydantic reads it
 from loadtrt.asked.objective import MOST_OBJECTIVES, Objective
 from loadtrt.errors import UsageError
-from loadtrt.load.arrivals import MOST_REQUESTS, parse_bursts, parse_stages
+from loadtrt.load.arrivals import MOST_REQUESTS
 from loadtrt.load.request_sizes import Batching, Part, parse_batching, parse_mix
 
 MOST_CONTEXTS = 32_767  # rows are sorted by a lane's number in 16 bits (records/tally.py); memory ends sooner
 # How an option under each heading of --help is declared, with the commands that most of them go with.
-_load = partial(option, group="Load", commands="sweep")
 _engine = partial(option, group="Engine", commands=ENGINES)
 _lanes = partial(option, group="Lanes", commands=SEARCHES)
 _requests = partial(option, group="Requests", commands=SEARCHES)
@@ -53,70 +54,13 @@ _ending = partial(option, group="Ending", commands="sweep profile")
 _objectives = partial(option, group="Objectives", commands=LOADS)
 
 
-class LoadOptions(Strict):
-    """The options that make a load: see asked/load.py."""
-
-    arrivals: Literal[ARRIVALS] | None = _load(  # type: ignore[valid-type]  # a tuple of the processes' names
-        None,
-        "How requests arrive: in a closed loop; by a constant, Poisson or gamma process at --rate or in --stages; as "
-        "in a trace; or offline, all --requests at once.",
-        commands=SEARCHES,
-        shown_default="closed; with a rate poisson",
-    )
-    rate: ArrivalRate | None = _load(
-        None,
-        "Requests due per second in an open loop; with --stages or --trace their mean, to which they are scaled.",
-        metavar="500/s",
-    )
-    burstiness: float | None = _load(
-        None,
-        "Coefficient of variation of the gaps of gamma arrivals; 0 is constant, 1 is Poisson.",
-        commands=LOADS,
-        metavar="CV",
-        ge=0,
-        le=100,
-        allow_inf_nan=False,
-    )
-    bursts: Annotated[str, kept(parse_bursts)] | None = _load(
-        None,
-        "Bursts and pauses: 1s/4s makes all requests of --rate due within 1 s of each 5 s.",
-        commands="sweep capacity",
-        metavar="ON/OFF",
-    )
-    stages: Annotated[str, kept(parse_stages), TEXT_OR_LIST] | None = _load(
-        None, "Arrival rates one after the other.", commands=LOADS, metavar="'100/s:10s, ramp 100/s-500/s:1m'"
-    )
-    stages_loop: bool | None = _load(
-        None, "Begin the stages again until --duration and --requests are met.", shown_default="off"
-    )
-    trace: FileName | None = _load(
-        None,
-        "Replay the instants of a file (CSV, JSONL, JSON or a log, also .gz); the first is due at once.",
-        commands=LOADS,
-        metavar="FILE",
-    )
-    trace_column: str | None = _load(
-        None, "Column or key of the trace that holds instants, where there are several.", commands=LOADS, metavar="NAME"
-    )
-    time_scale: float | None = _load(
-        None,
-        "Factor on all times of the trace: 0.5 replays it twice as fast; 0.001, 1e-6 and 1e-9 read ms, µs and ns.",
-        metavar="X",
-        shown_default="1",
-        ge=1e-9,
-        le=1e9,
-        allow_inf_nan=False,
-    )
-    trace_loop: bool | None = _load(
-        None, "Begin the trace again until --duration and --requests are met.", shown_default="off"
-    )
-
-
 class Model(Strict):
     """A model of a run: an engine with its options, its lanes, its load, its requests and its objectives."""
 
     engine: Source = _engine(
-        ..., "What serves: a plan, an .onnx file, zoo:googlenet, or simulated:KEY=VALUE,… (simulated:null)."
+        ...,
+        "What serves: a plan, an .onnx file, zoo:googlenet, simulated:KEY=VALUE,… (simulated:null), or "
+        "stressor:RESOURCE (dram, l2, pcie, sm), which loads a GPU beside a model.",
     )
     on: Literal["auto", "tensorrt", "onnxruntime"] = _engine("auto", "Runtime that executes the engine.")
     module: str | None = _engine(
@@ -153,14 +97,19 @@ class Model(Strict):
         ge=1,
         le=1024,
     )
-    sms: int | None = _lanes(
+    sms: Sms | None = _lanes(
         None,
-        "SMs of each partition, which the GPU rounds up.",
+        "SMs of each partition, as a number, which the GPU rounds up, or as a share of all, which it rounds down. In a "
+        "run of several models, those without it have the SMs that are left.",
         commands=ENGINES,
-        metavar="N",
+        metavar="N|SHARE",
         shown_default="as many as there are for each",
-        ge=1,
-        le=4096,
+    )
+    priority: Priority | None = _lanes(
+        None,
+        "Priority of the contexts on the GPU: high, normal or low, or a number as CUDA has it, where lower goes first.",
+        metavar="high|normal|low|N",
+        shown_default="that of a plain stream",
     )
     requests_per_launch: int = _lanes(
         1, "Requests of a closed loop that one CUDA graph launches together.", commands="", ge=1, le=64
@@ -170,11 +119,11 @@ class Model(Strict):
     copies: bool = _lanes(True, "Copy inputs and outputs with every request.")
     wait: Literal["spin", "block"] = _lanes("spin", "Poll for completions, or sleep until they come.")
 
-    scenario: ScenarioName | None = _load(
+    scenario: ScenarioName | None = load_option(
         None, "Load of an MLPerf scenario, with a result by its rules; options that are given win.", commands=""
     )
     load: SkipJsonSchema[Load] = Field(exclude=True)
-    max_queue: int | None = _load(
+    max_queue: int | None = load_option(
         None,
         "Drop a request that comes due while N wait in the queue; it counts as a miss.",
         commands="sweep capacity",

@@ -10,10 +10,11 @@ from loadtrt.asked.config import MOST_MODELS, RunConfig, model_name
 from loadtrt.asked.declaring import shown_as
 from loadtrt.asked.faults import MOST_FAULTS, fault_of, joined
 from loadtrt.asked.fields import option_name
+from loadtrt.asked.load_declarations import LoadOptions
 from loadtrt.asked.load_options import OPTIONS as LOAD_OPTIONS
 from loadtrt.asked.load_options import load_of, merged
 from loadtrt.asked.mlperf import overruled_by_scenario, with_scenario
-from loadtrt.asked.model import LoadOptions, Model
+from loadtrt.asked.model import Model
 from loadtrt.errors import UsageError, nearest
 from loadtrt.load.request_sizes import overruled_sizes
 from loadtrt.printing import say, shortened

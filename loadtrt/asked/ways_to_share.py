@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from loadtrt.asked.model import Model
 from loadtrt.errors import UsageError
 from loadtrt.printing import shortened
 
+if TYPE_CHECKING:
+    from loadtrt.asked.model import Model
+
 PLAIN = "streams"  # the way that needs nothing
-_SIMULATED = "simulated:"
 _SPLIT = re.compile(r"(sms|both)=(\d{1,4})(%?)\+(\d{1,4})\3")
 _EXAMPLE = "such as streams,priority,sms=32+100,both"
 
@@ -35,29 +36,17 @@ class Way:
     percent: bool = False
 
     def models(self, model: Model, neighbour: Model) -> tuple[Model, Model]:
-        """Both with their shares. Raises UsageError for engines that cannot have them."""
+        """Both with their shares, which engines may refuse."""
         return self._placed(model, first=True), self._placed(neighbour, first=False)
 
     def _placed(self, model: Model, *, first: bool) -> Model:
-        if model.engine.startswith(_SIMULATED):
-            return model.model_copy(update={"engine": self._simulated(model.engine, first=first)})
         changes: dict[str, Any] = {}
         if self.split is not None:
-            changes["sms"] = self.split[not first]
-        if self.priority and first:
-            if "priority" not in Model.model_fields:
-                raise UsageError("models have no stream priority here: leave priority and both out")
-            changes["priority"] = "high"
-        return model.model_copy(update=changes)
-
-    def _simulated(self, engine: str, *, first: bool) -> str:
-        """A simulated device is shared as its parameters say: its SMs are parts of it."""
-        words = [engine]
-        if self.split is not None:
-            words.append(f"part={self.split[not first] / (100 if self.percent else sum(self.split)):.6g}")
+            sms = self.split[not first]
+            changes["sms"] = f"{sms}%" if self.percent else sms
         if self.priority:
-            words.append("sharing=priority" + (",priority=-1" if first else ""))
-        return ",".join(words)
+            changes["priority"] = "high" if first else "low"
+        return model.model_copy(update=changes)
 
 
 def parse_shares(text: str) -> tuple[Way, ...]:

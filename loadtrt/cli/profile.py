@@ -98,7 +98,7 @@ def _compare(
         if given[name] is not None:
             raise UsageError(f"{option_name(name)} is for one engine, and --compare names two: leave one out")
     for name in names:  # before the other one takes minutes
-        if not name.startswith(("zoo:", "simulated:")) and not Path(name).exists():
+        if not name.startswith(("zoo:", "simulated:", "stressor:")) and not Path(name).exists():
             raise UsageError(f"--compare {name} does not exist; check the path")
     useless = sorted(key for key, value in given.items() if value is not None and key not in _OF_COMPARISONS)
     if all(holds_results(Path(name)) for name in names) and (useless or config):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from loadtrt.cuda.runtime import cudart, error_of
 from loadtrt.errors import CudaError, EngineError
@@ -65,6 +65,26 @@ def functions() -> Functions:
         # Of 64 bits. ctypes takes 0.2 µs a call to convert integers to four of them, and 0.4 µs to c_int64.
         function.argtypes, function.restype = [ctypes.c_void_p] * 4, ctypes.c_int
     return Functions(**found)
+
+
+def bindings() -> Any:
+    """The module `cuda.bindings.driver`. Raises EngineError where cuda-python is not installed."""
+    cudart()
+    from cuda.bindings import driver
+
+    return driver
+
+
+def call_driver(name: str, *args: Any) -> Any:
+    """The value of a call by the bindings: None, one value, or a tuple of several. Raises CudaError for a bad status,
+    RuntimeError where the installed driver has no such function."""
+    driver = bindings()
+    status, *values = getattr(driver, name)(*args)
+    if status != 0:
+        explanation = driver.cuGetErrorString(status)[1]
+        text = explanation.decode() if isinstance(explanation, bytes) else str(explanation)
+        raise CudaError(name, getattr(status, "name", str(status)), text)
+    return values[0] if len(values) == 1 else tuple(values) or None
 
 
 def error_of_fault(fault: int) -> CudaError:

@@ -75,6 +75,7 @@ class Lane:
         lanes: int = 1,
         submit: str = "auto",
         make_stream: Callable[[], Stream] = Stream,
+        look: Callable[[Any], None] = lambda _: None,
     ) -> None:
         """Allocate buffer sets and streams, run each of them once, and capture graphs.
 
@@ -87,6 +88,7 @@ class Lane:
         lanes: number of lanes of this kind on the device.
         submit: the way in which its work is to be spread, as far as possible.
         make_stream: makes the streams of compute beside `stream`.
+        look: is shown each graph, as `Graph.capture` does.
         """
         self._parts = [
             part._replace(tensors=[spec for spec in part.tensors if not spec.shape_values]) for part in parts
@@ -104,7 +106,7 @@ class Lane:
             submit=submit,
         )
         self.graph_refusal = "" if graph else "not asked for"
-        self._copies = copies
+        self._copies, self._look = copies, look
         self._per_launch = per_launch
         self.sets: list[BufferSet] = []
         self.programs: list[list[list[list[Call]]]] = []
@@ -240,7 +242,7 @@ class Lane:
         """The captured graph of a launch, which input sets share where their copies are not in it."""
         if launch not in self._graphs:
             calls = self._calls(launch.steps, EXTERNAL)
-            self._graphs[launch] = Graph.capture(self._streams[launch.stream], lambda: _run(calls))
+            self._graphs[launch] = Graph.capture(self._streams[launch.stream], lambda: _run(calls), self._look)
         return self._graphs[launch]
 
     def _enqueue(self, memory: BufferSet, part: LanePart, stream: Stream) -> None:

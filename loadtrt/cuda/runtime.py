@@ -5,14 +5,15 @@ Every function of the runtime returns a status. `call` turns a bad one into a Cu
 
 from __future__ import annotations
 
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
-from loadtrt.errors import CudaError, EngineError
+from loadtrt.errors import CudaError, EngineError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 _HINTS = {
     "cudaErrorInsufficientDriver": "install the NVIDIA driver, or for drivers before R580 pip install 'loadtrt[cu12]'",
@@ -75,12 +76,34 @@ def close_all(handles: Iterable[Closes]) -> None:
         raise failures[0]
 
 
+@contextmanager
+def closed_on_failure(*handles: Closes) -> Iterator[None]:
+    """Close the handles where the block fails, whose failure is the one to report."""
+    try:
+        yield
+    except BaseException:
+        with suppress(CudaError):
+            close_all(handles)
+        raise
+
+
 def device_count() -> int:
     """Number of GPUs that CUDA sees. Call it before TensorRT, whose `Runtime()` kills the process without a driver.
 
     Raises CudaError without a driver or GPU, EngineError without the bindings.
     """
     return int(call("cudaGetDeviceCount"))
+
+
+def use_device(index: int) -> None:
+    """Make this GPU the calling thread's. Raises UsageError where there is none of this number, and as device_count."""
+    count = device_count()
+    if index >= count:
+        raise UsageError(
+            f"--device {index} does not exist; CUDA sees {count} GPU{'' if count == 1 else 's'}, "
+            + (f"numbered 0 to {count - 1}" if count > 1 else "number 0")
+        )
+    call("cudaSetDevice", index)
 
 
 def has_gpu() -> bool:

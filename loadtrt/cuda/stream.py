@@ -5,7 +5,8 @@ from __future__ import annotations
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from loadtrt.cuda.runtime import call, close_all, cudart, error_of
+from loadtrt.cuda.driver import call_driver
+from loadtrt.cuda.runtime import call, close_all, closed_on_failure, cudart, error_of
 from loadtrt.errors import CudaError, EngineError
 
 if TYPE_CHECKING:
@@ -25,6 +26,16 @@ class Stream:
             if priority is None
             else call("cudaStreamCreateWithPriority", flags, priority)
         )
+
+    def require_priority(self, priority: int | None) -> None:
+        """Raise EngineError, and destroy the stream, where it has another priority."""
+        if priority is None:
+            return
+        with closed_on_failure(self):
+            given = int(call("cudaStreamGetPriority", self.handle))
+            if given != priority:
+                made = f"CUDA made a stream of priority {given} where {priority} was asked for"
+                raise EngineError(f"{made}: leave --priority out")
 
     def __int__(self) -> int:
         return int(self.handle)
@@ -71,9 +82,12 @@ class Graph:
         self.handle = handle
 
     @classmethod
-    def capture(cls, stream: Stream, work: Callable[[], object]) -> Graph:
+    def capture(cls, stream: Stream, work: Callable[[], object], look: Callable[[Any], None] = lambda _: None) -> Graph:
         """Capture what `work()` enqueues on the stream. An inference must have run without capture before, and events
-        must be recorded and waited for with EXTERNAL. Raises CudaError where the work cannot be captured."""
+        must be recorded and waited for with EXTERNAL. Raises CudaError where the work cannot be captured.
+
+        look: is shown what was captured, as `captured_kernels` takes it.
+        """
         runtime = cudart()
         call("cudaStreamBeginCapture", stream.handle, runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)
         worked = False
@@ -91,6 +105,7 @@ class Graph:
                 runtime.cudaGraphDestroy(graph)
             raise CudaError("cudaStreamEndCapture", "capture refused", "the enqueue does work that a graph cannot hold")
         try:
+            look(graph)
             executable = call("cudaGraphInstantiate", graph, 0)
         finally:
             runtime.cudaGraphDestroy(graph)
@@ -102,6 +117,20 @@ class Graph:
         handle, self.handle = self.handle, None
         if handle is not None:
             call("cudaGraphExecDestroy", handle)
+
+
+def captured_kernels(graph: Any) -> list[tuple[int, int]]:
+    """Priority and context of each kernel that was captured: those of the stream on which it was enqueued, which may be
+    one that TensorRT made. Raises CudaError, and RuntimeError where the driver does not know."""
+    runtime, found = cudart(), []
+    _, count = call("cudaGraphGetNodes", graph, 0)
+    nodes, _ = call("cudaGraphGetNodes", graph, count)
+    for node in nodes:
+        if call("cudaGraphNodeGetType", node) == runtime.cudaGraphNodeType.cudaGraphNodeTypeKernel:
+            attribute = runtime.cudaLaunchAttributeID.cudaLaunchAttributePriority
+            priority = call("cudaGraphKernelNodeGetAttribute", node, attribute).priority
+            found.append((int(priority), int(call_driver("cuGraphKernelNodeGetParams", node).ctx)))
+    return found
 
 
 class GpuClock:

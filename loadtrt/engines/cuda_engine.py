@@ -1,4 +1,4 @@
-"""TensorRT lanes as a completion queue: one thread enqueues for all lanes and polls their events.
+"""Lanes of a GPU as a completion queue: one thread enqueues for all lanes and polls their events.
 
 NVIDIA advises one enqueuing thread for several contexts: several threads contend for the driver's lock.
 """
@@ -9,7 +9,7 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 import anyio.lowlevel
 
@@ -18,54 +18,80 @@ from loadtrt.cuda.driver import error_of_fault
 from loadtrt.cuda.lane import Lane, LanePart
 from loadtrt.cuda.memory import PinnedBuffer
 from loadtrt.cuda.program import MOST_GRAPHS
-from loadtrt.cuda.runtime import close_all, device_properties, memory_info
+from loadtrt.cuda.runtime import close_all, memory_info
 from loadtrt.cuda.stream import GpuClock
-from loadtrt.engines.placement import Placement
-from loadtrt.engines.plan import build_of
+from loadtrt.engines.placement import Placement, TakesStreams, placements
 from loadtrt.engines.waiting import Looks, wake_on_time
 from loadtrt.errors import CudaError
 from loadtrt.loop.compiled import is_compiled
-from loadtrt.results.engine_info import ClockMapping, EngineInfo, MemoryBill
+from loadtrt.results.engine_info import ClockMapping, MemoryBill
 from loadtrt.units import NEVER, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from loadtrt.asked.model import Model
     from loadtrt.cuda.runtime import Closes
     from loadtrt.cuda.stream import Stream
     from loadtrt.engines.engine import Completion
-    from loadtrt.engines.plan_profile import Profiled, ProfileLength, Watch
-    from loadtrt.engines.tensorrt import Plan, PlanContext
     from loadtrt.load.tensors import Arrays, TensorSpec
     from loadtrt.loop.device import Device
+    from loadtrt.results.engine_info import EngineInfo
 
 # How often the event loop gets a turn. A turn costs system calls, so it is as seldom as Ctrl-C and a run's end allow.
 _TURN_NS = 50_000_000
 _SPIN_NS = 100_000_000  # of machine code: Python is cold after it, and a turn takes longer than many a request
 
 
-def load_tensorrt(config: Model) -> TensorRTEngine:
-    """The engine of a plan: deserialized, its shapes decided, no lanes yet. Raises UsageError and EngineError."""
-    from loadtrt.engines.tensorrt import load_plan
+class Context(TakesStreams, Protocol):
+    """What computes requests of one part of an engine, on one lane: see engines/context.py."""
 
-    return TensorRTEngine(load_plan(config), config)
+    @property
+    def enqueue(self) -> Callable[[int], bool]: ...
+
+    def bind(self, name: str, address: int) -> None: ...
+
+    def reason(self) -> str: ...
+
+    def capturable(self, stream: int) -> bool | None: ...
+
+    def close(self) -> None: ...
 
 
-class TensorRTEngine:
-    """The Engine protocol over a plan."""
+class Source(Protocol):
+    """What makes the contexts of an engine: see engines/tensorrt.py.
+
+    weights_bytes, context_bytes: device memory of the engine and of one context; None where it is not known.
+    """
+
+    @property
+    def weights_bytes(self) -> int | None: ...
+
+    @property
+    def context_bytes(self) -> int | None: ...
+
+    def context(self, stream: int, part: int = 0) -> Context: ...
+
+    def close(self) -> None: ...
+
+
+class CudaEngine:
+    """The Engine protocol over contexts that enqueue their work on streams of a GPU."""
 
     wakeup = clock = None
 
-    def __init__(self, plan: Plan, config: Model) -> None:
+    def __init__(
+        self, source: Source, config: Model, parts: Sequence[tuple[TensorSpec, ...]], batches: Sequence[int]
+    ) -> None:
+        """parts: the tensors of a request of each part; batches: its inferences."""
         self.contexts, self.buffers, self.per_launch = config.contexts, config.buffers, config.requests_per_launch
-        self._plan = plan
-        self._config = config
-        self.batches = tuple(part.batch for part in plan.parts)
+        self.asked = config
+        self._source = source
+        self.parts, self.batches = tuple(parts), tuple(batches)
         self._lanes: list[Lane] = []
-        self._contexts: list[PlanContext] = []
+        self._contexts: list[Context] = []
         self._streams: list[Stream] = []
-        self._placement = Placement()
+        self._placement: Placement | None = None
         self._inputs: list[dict[str, PinnedBuffer]] = []
         self._clock: GpuClock | None = None
         self._queue: CompletionQueue | None = None
@@ -74,58 +100,38 @@ class TensorRTEngine:
         self._looks = Looks(config.contexts) if config.wait == "block" else None
         self._turn_ns = 0
         self.now_ns = perf_counter_ns
-        digest = plan.header.sha256
-        sidecar, wrong = build_of(plan.header.path, digest)
-        build, rows = (sidecar.kept, sidecar.rows) if sidecar else (None, {})
-        self.parts = tuple(_indexing(part.tensors, rows) for part in plan.parts)
-        self._info = EngineInfo(
-            kind="tensorrt",
-            name=config.engine,
-            flavour=plan.flavour.name,
-            version=plan.flavour.version,
-            device=device_properties(config.device).name,
-            sha256=digest,
-            batch=plan.batch,
-            batch_from=plan.counted.reason,
-            larger_batch=plan.larger_batch,
-            tensors=_indexing(plan.tensors, rows),
-            precision=_precision(plan.precision, build),
-            mode=self._mode(),
-            notes=(*plan.notes, *wrong),
-            build=build,
-            conversion=sidecar.conversion if sidecar else None,
-        )
+        self.info: EngineInfo
 
-    @property
-    def info(self) -> EngineInfo:
-        """See Engine. With what TensorRT has logged until now."""
-        return replace(self._info, log=self._plan.open.logged())
+    def place(self, placement: Placement) -> None:
+        """Compute there, and close the placement at last. Before lanes are allocated; else a placement is made then."""
+        self._placement = placement
 
-    @info.setter
-    def info(self, info: EngineInfo) -> None:
-        self._info = info
+    def _placed(self) -> Placement:
+        if self._placement is None:
+            self._placement = placements({self.asked.engine: self.asked})[self.asked.engine]
+        return self._placement
 
     def _mode(self) -> dict[str, str]:
         graphs = [lane.graph_refusal for lane in self._lanes]
         refused = next((refusal for refusal in graphs if refusal), "")
-        graph = "yes" if self._config.graph and not refused else "no"
-        mode = {"graph": graph, "copies": "yes" if self._config.copies else "no", "wait": self._config.wait}
+        graph = "yes" if self.asked.graph and not refused else "no"
+        mode = {"graph": graph, "copies": "yes" if self.asked.copies else "no", "wait": self.asked.wait}
         if self._queue is not None:
-            mode |= {"submit": self.ways[self.way or 0]} if graph == "yes" and self._config.copies else {}
-            compiled = self.spins() is not None and self._config.batcher is None and is_compiled()
+            mode |= {"submit": self.ways[self.way or 0]} if graph == "yes" and self.asked.copies else {}
+            compiled = self.spins() is not None and self.asked.batcher is None and is_compiled()
             mode["loop"] = "compiled" if compiled else "python"
-        mode |= self._placement.mode
+        mode |= self._placement.mode if self._placement is not None else {}
         return mode if self.per_launch == 1 else mode | {"requests per launch": str(self.per_launch)}
 
     def memory(self, inputs: Sequence[Arrays]) -> MemoryBill:
         """See Engine."""
         largest = [max(same, key=lambda spec: spec.nbytes) for same in zip(*self.parts, strict=True)]  # of all parts
         moved = [spec for spec in largest if not spec.shape_values]
-        scratch = self._plan.context_bytes
+        scratch = self._source.context_bytes
         return MemoryBill(
             contexts=self.contexts,
             buffers=self.buffers * self.per_launch,
-            weights_bytes=self._plan.weights_bytes,
+            weights_bytes=self._source.weights_bytes,
             context_bytes=None if scratch is None else len(self.parts) * scratch,
             device_io_bytes=sum(spec.nbytes for spec in moved),
             host_io_bytes=sum(spec.nbytes for spec in moved if not spec.is_input),
@@ -137,16 +143,16 @@ class TensorRTEngine:
         """See Engine. A refused capture is not an error: requests are enqueued without graph, and `info` says why."""
         sets = len(inputs) // len(self.parts)
         addresses = [self._pin(arrays, self.parts[number // sets]) for number, arrays in enumerate(inputs)]
-        self._placement = Placement(self._config)
+        placement = self._placed()
         for lane in range(self.contexts):
-            make_stream = self._placement.stream_maker(lane)
+            make_stream = placement.stream_maker(lane)
             stream = make_stream()
             self._streams.append(stream)
-            graph, parts = self._config.graph, []
+            graph, parts = self.asked.graph, []
             for number, tensors in enumerate(self.parts):
-                context = self._plan.context(int(stream), number)
+                context = self._source.context(int(stream), number)
                 self._contexts.append(context)
-                self._streams += self._placement.place(context, make_stream)
+                self._streams += placement.place(context, make_stream)
                 graph = graph and context.capturable(int(stream)) is not False
                 of_part = addresses[number * sets : (number + 1) * sets]
                 parts.append(LanePart(tensors, context.bind, context.enqueue, context.reason, of_part))
@@ -156,14 +162,15 @@ class TensorRTEngine:
                     self.buffers,
                     stream=stream,
                     graph=graph,
-                    copies=self._config.copies,
+                    copies=self.asked.copies,
                     per_launch=self.per_launch,
                     lanes=self.contexts,
-                    submit=self._config.submit,
+                    submit=self.asked.submit,
                     make_stream=make_stream,
+                    look=placement.look,
                 )
             )
-            if self._config.graph and not graph:
+            if self.asked.graph and not graph:
                 self._lanes[-1].graph_refusal = "TensorRT says that its work cannot be captured"
         self._clock = GpuClock()
         self._queue = CompletionQueue(self._lanes, self._clock)
@@ -176,13 +183,13 @@ class TensorRTEngine:
     def _notes(self) -> Iterator[str]:
         refusals = {lane.graph_refusal for lane in self._lanes} - {"", "not asked for"}
         yield from (f"no CUDA graph: {refusal}" for refusal in sorted(refusals))
-        yield from self._placement.notes
+        yield from self._placed().notes
         assert self._queue is not None  # noqa: S101  # allocate() was called
         shape = self._queue.shapes[self.way or 0]
-        if not refusals and self._config.submit not in ("auto", shape.way):
+        if not refusals and self.asked.submit not in ("auto", shape.way):
             sets = f"{plural(len(self._inputs), 'input set')} and {plural(self.buffers, 'buffer')}"
             needs = f"a context would need a CUDA graph for each of {sets}, which is more than {MOST_GRAPHS}"
-            yield f"--submit {self._config.submit} is not possible: {needs}"
+            yield f"--submit {self.asked.submit} is not possible: {needs}"
         if self.per_launch > 1 and shape.copies and shape.way == "graph":
             yield "outputs of a launch are copied together: d2h includes waiting for its other computes"
 
@@ -269,14 +276,6 @@ class TensorRTEngine:
         """See Engine. Without copies, outputs are fetched from the device now."""
         return self._lanes[lane].outputs(buffer)
 
-    def profile(self, inputs: Arrays, length: ProfileLength, profiled: Profiled, watch: Watch) -> None:
-        """See TellsLayers."""
-        from loadtrt.engines.plan_profile import profile_plan
-
-        self._placement = Placement(self._config)
-        self.info = replace(self.info, mode=self._mode())
-        profile_plan(self._plan, inputs, length, self._config.graph, profiled, watch, self._placement)
-
     def clock_mapping(self) -> ClockMapping | None:
         """The accuracy of the GPU's clock."""
         if self._clock is None:
@@ -284,23 +283,13 @@ class TensorRTEngine:
         return ClockMapping(self._clock.error_ns, self._clock.drift_ns, self._clock.anchors)
 
     def close(self) -> None:
-        """Free lanes, contexts, streams, then the engine and its runtime. Errors of a failed device are ignored: its
-        failure was raised where it was noticed."""
+        """Free lanes, contexts, streams, the engine with its runtime, then partitions. Errors of a failed device are
+        ignored: its failure was raised where it was noticed."""
         pinned = [buffer for arrays in self._inputs for buffer in arrays.values()]
-        owned: list[Closes] = [*self._lanes, *self._contexts, *self._streams, self._placement, *pinned, self._plan]
+        owned: list[Closes] = [*self._lanes, *self._contexts, *self._streams, self._source, *pinned]
         owned[:0] = filter(None, (self._clock, self._queue))
-        self._clock = self._queue = None
+        owned += filter(None, (self._placement,))  # what the engine has loaded into its partitions is unloaded before
+        self._clock = self._queue = self._placement = None
         self._lanes, self._contexts, self._streams, self._inputs = [], [], [], []
         with suppress(CudaError):
             close_all(owned)
-
-
-def _indexing(tensors: Sequence[TensorSpec], rows: Mapping[str, int]) -> tuple[TensorSpec, ...]:
-    """The tensors, with how many rows the values of inputs may index."""
-    return tuple(replace(spec, rows=rows.get(spec.name)) for spec in tensors)
-
-
-def _precision(verdict: str, build: dict[str, Any] | None) -> str:
-    """The verdict on --fp16; where TensorRT cannot give one, with the precision that the build was asked for."""
-    allowed = build["precision"] if build and verdict.startswith("not knowable") else ""
-    return f"{verdict}; its build: {allowed}" if allowed else verdict

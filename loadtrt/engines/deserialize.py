@@ -7,7 +7,7 @@ import mmap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from loadtrt.cuda.runtime import call, device_count, device_properties
+from loadtrt.cuda.runtime import device_properties, use_device
 from loadtrt.engines.flavour import (
     INSTEAD_OF_RTX,
     Flavour,
@@ -83,13 +83,7 @@ def open_plan(
             "add --allow-host-code if you trust the plan's origin"
         )
     # Before anything of TensorRT: without a driver, most flavours end the process when their Runtime is used or freed.
-    count = device_count()
-    if device >= count:
-        raise UsageError(
-            f"--device {device} does not exist; CUDA sees {count} GPU{'' if count == 1 else 's'}, "
-            + (f"numbered 0 to {count - 1}" if count > 1 else "number 0")
-        )
-    call("cudaSetDevice", device)
+    use_device(device)
     flavour = choose_flavour(header, module, lean=library is not None)
     if library is None and refusal_of(header, flavour) is not None:
         library = installed_library(header)

@@ -19,21 +19,22 @@ if TYPE_CHECKING:
 _DEVICES = Path("/dev")
 # Options that only some kinds of engine know. Given to another they would be read and ignored, so they are refused.
 _PLAN, _BUILT = "TensorRT plans", "models on TensorRT"
-_ONNXRUNTIME, _SIMULATED = "models on ONNX Runtime", "simulated engines"
+_ONNXRUNTIME, _SIMULATED, _STRESSOR = "models on ONNX Runtime", "simulated engines", "stressors"
 OPTIONS = {
     "module": {_PLAN, _BUILT},
     "plugins": {_PLAN, _BUILT},
     "allow_host_code": {_PLAN},
     "lean_library": {_PLAN},
-    "device": {_PLAN, _BUILT},
+    "device": {_PLAN, _BUILT, _STRESSOR},
     "optimization_profile": {_PLAN},
-    "partitions": {_PLAN, _BUILT},
-    "sms": {_PLAN, _BUILT},
-    "requests_per_launch": {_PLAN, _BUILT},
-    "graph": {_PLAN, _BUILT},
+    "partitions": {_PLAN, _BUILT, _STRESSOR},
+    "sms": {_PLAN, _BUILT, _SIMULATED, _STRESSOR},
+    "priority": {_PLAN, _BUILT, _SIMULATED, _STRESSOR},
+    "requests_per_launch": {_PLAN, _BUILT, _STRESSOR},
+    "graph": {_PLAN, _BUILT, _STRESSOR},
     "submit": {_PLAN, _BUILT},
     "copies": {_PLAN, _BUILT, _SIMULATED},
-    "wait": {_PLAN, _BUILT},
+    "wait": {_PLAN, _BUILT, _STRESSOR},
     "shape_values": {_PLAN},
     "shapes": {_PLAN, _BUILT, _ONNXRUNTIME},
     "fp16": {_PLAN, _BUILT, _ONNXRUNTIME},
@@ -51,6 +52,8 @@ def kind_of(engine: str, on: str = "auto") -> str:
 
     if engine.startswith("simulated:"):
         return _SIMULATED
+    if engine.startswith("stressor:"):
+        return _STRESSOR
     if not engine.startswith("zoo:") and looks_like_plan(Path(engine)):
         return _PLAN
     return _BUILT if on == "tensorrt" or (on == "auto" and _has_nvidia_gpu()) else _ONNXRUNTIME
@@ -64,9 +67,10 @@ def open_engine(
 ) -> Engine:
     """The engine for `options.engine`, read but with no lanes yet.
 
-    simulated:… is the simulated device; a file that begins like a plan is TensorRT's. zoo:… and ONNX files are built
-    into a plan, once, where there is a GPU (or with `on="tensorrt"`), and else are ONNX Runtime's: the CPU never
-    replaces a GPU unasked. While building, `say` is given sentences to keep and `status` ones that the next replaces.
+    simulated:… is the simulated device, stressor:… loads one resource of a GPU; a file that begins like a plan is
+    TensorRT's. zoo:… and ONNX files are built into a plan, once, where there is a GPU (or with `on="tensorrt"`), and
+    else are ONNX Runtime's: the CPU never replaces a GPU unasked. While building, `say` is given sentences to keep and
+    `status` ones that the next replaces.
     also: options of the run that are given, belong to only some kinds of engine, and are not fields of `options`.
     Raises UsageError, EngineError, and KeyboardInterrupt from a build that was stopped.
     """
@@ -84,8 +88,12 @@ def open_engine(
         from loadtrt.engines.simulated import load_simulated
 
         return load_simulated(options)
+    if kind == _STRESSOR:
+        from loadtrt.engines.stressor_engine import load_stressor
+
+        return load_stressor(options)
     if kind == _PLAN:
-        from loadtrt.engines.cuda_engine import load_tensorrt
+        from loadtrt.engines.plan_engine import load_tensorrt
 
         return load_tensorrt(options)
     if kind == _BUILT:
@@ -97,8 +105,8 @@ def open_engine(
 
 def _load_built(options: Model, say: Callable[[str], None] | None, status: Callable[[str], None] | None) -> Engine:
     """TensorRT's engine of a model, by way of a plan that is kept."""
-    from loadtrt.engines.cuda_engine import TensorRTEngine
     from loadtrt.engines.plan_cache import cached_plan
+    from loadtrt.engines.plan_engine import TensorRTEngine
     from loadtrt.engines.tensorrt import load_plan
 
     try:
@@ -127,6 +135,6 @@ def _require_known(options: Model, kind: str, also: Collection[str]) -> None:
         given = getattr(options, option) != fields[option].default if option in fields else option in also
         if given and kind not in kinds:
             flag = f"--{option.replace('_', '-')}"
-            raise UsageError(
-                f"{flag} is for {' and '.join(sorted(kinds))}, not for {kind} such as {options.engine}: leave it out"
-            )
+            *most, last = sorted(kinds)
+            takers = f"{', '.join(most)} and {last}" if most else last
+            raise UsageError(f"{flag} is for {takers}, not for {kind} such as {options.engine}: leave it out")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loadtrt.errors import LoadtrtError, UsageError
+from loadtrt.results.engine_info import GPU_KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,14 +19,15 @@ def require_together(name: str, model: Model, others: Mapping[str, tuple[Model, 
     """Raise UsageError where a model cannot be loaded beside those that are open: of another TensorRT, or on another
     GPU."""
     for other, (asked, engine) in others.items():
-        if engine.info.kind != "tensorrt" or model.engine.startswith("simulated:"):
+        if engine.info.kind not in GPU_KINDS or model.engine.startswith("simulated:"):
             continue
         if asked.device != model.device:
             raise UsageError(
                 f"the models of a run use one GPU, and {other} has device {asked.device} and {name} {model.device}: "
                 "make a run on each"
             )
-        _require_one_tensorrt(name, model, other, engine)
+        if engine.info.kind == "tensorrt" and not model.engine.startswith("stressor:"):
+            _require_one_tensorrt(name, model, other, engine)
 
 
 def _require_one_tensorrt(name: str, model: Model, other: str, engine: Engine) -> None:
@@ -45,7 +47,8 @@ def _require_one_tensorrt(name: str, model: Model, other: str, engine: Engine) -
 
 
 def place_together(engines: Mapping[str, Engine]) -> None:
-    """Make engines that are open ready for one run, before lanes are allocated. Raises UsageError."""
+    """Make engines that are open ready for one run, before lanes are allocated: those of a GPU get their shares of it.
+    Raises UsageError and EngineError."""
     on_tensorrt = {name: engine.info for name, engine in engines.items() if engine.info.kind == "tensorrt"}
     modules = {name: f"{info.flavour} {info.version}" for name, info in on_tensorrt.items()}
     for name, module in modules.items():
@@ -59,3 +62,10 @@ def place_together(engines: Mapping[str, Engine]) -> None:
         from loadtrt.engines.simulated_sharing import share_devices
 
         share_devices(engines)
+    if sum(engine.info.kind in GPU_KINDS for engine in engines.values()) > 1:
+        from loadtrt.engines.cuda_engine import CudaEngine
+        from loadtrt.engines.placement import placements
+
+        on_gpu = {name: engine for name, engine in engines.items() if isinstance(engine, CudaEngine)}
+        for name, placement in placements({name: engine.asked for name, engine in on_gpu.items()}).items():
+            on_gpu[name].place(placement)

@@ -19,7 +19,7 @@ from loadtrt import __version__
 from loadtrt.engines.clock import LoopClock, VirtualClock, poll_until
 from loadtrt.engines.engine import Completion
 from loadtrt.engines.simulated_device import DeviceTime, IndependentLanes, Priorities, ProcessorSharing, Tenant
-from loadtrt.engines.simulation import LONGEST_SERVICE_NS, Simulation, parse_simulation
+from loadtrt.engines.simulation import LONGEST_SERVICE_NS, Simulation, parse_simulation, with_share
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.load.tensors import TensorSpec, bytes_of
 from loadtrt.results.engine_info import EngineInfo, MemoryBill
@@ -50,10 +50,13 @@ def load_simulated(config: Model) -> SimulatedEngine | NullEngine:
     text = config.engine.removeprefix(_PREFIX).strip()
     batches = tuple(part.batch or 1 for part in config.parts)
     engine: SimulatedEngine | NullEngine
+    shares = [option for option in ("sms", "priority") if getattr(config, option) is not None]
+    if text == "null" and shares:
+        raise UsageError(f"simulated:null has no device to share: leave --{shares[0]} out")
     if text == "null":
         engine = NullEngine(contexts=config.contexts, buffers=config.buffers, batches=batches, name=config.engine)
     else:
-        simulation = parse_simulation(text, config.seed)
+        simulation = with_share(parse_simulation(text, config.seed), config.sms, config.priority)
         times = (simulation.service_ns, simulation.item_ns, simulation.enqueue_ns, simulation.h2d_ns, simulation.d2h_ns)
         if simulation.clock == "virtual" and not any(times):
             raise UsageError("simulated engine: in virtual time a request that takes none would never let it pass")

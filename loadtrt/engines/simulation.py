@@ -5,17 +5,19 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from loadtrt.asked.fields import priority_number
+from loadtrt.engines.key_values import choose_from, read_keys
 from loadtrt.errors import UsageError, nearest
 from loadtrt.printing import shortened
-from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_duration, parse_duration
+from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_duration, parse_duration, parse_share
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     import numpy.typing as npt
 
@@ -27,6 +29,7 @@ Sharing = Literal["processor", "priority"]
 # streams of one key draw the same numbers, so that long services would follow long gaps.
 _STREAMS = 1000
 LONGEST_SERVICE_NS = 24 * 3600 * SECOND_NS
+_PRIORITIES = 0, -5  # the least and the greatest, as of an H200
 _BLOCK = 4096  # numbers drawn at a time, in about 50 µs: one at a time would take longer than a request
 
 
@@ -200,41 +203,40 @@ def parse_simulation(text: str, seed: int) -> Simulation:
 
     Raises UsageError for a key that is unknown, a value that is missing or of the wrong kind.
     """
-    values: dict[str, Any] = {"seed": seed}
-    seen = set()
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        key, _, value = part.partition("=")
-        if key == "null":
-            raise UsageError("simulated engine: null has no parameters: write simulated:null, or leave null out")
-        if key not in _KEYS:
-            words = ("null", *_KEYS)
-            raise UsageError(f"simulated engine: unknown key '{key}': {nearest(key, words, _choose_from(words))}")
-        field, read = _KEYS[key]
-        if not value:
-            raise UsageError(f"simulated engine: '{key}' needs a value: write {key}=...")
-        if key in seen:
-            raise UsageError(f"simulated engine: '{key}' is given twice")
-        seen.add(key)
-        try:
-            values[field] = read(value)
-        except UsageError as error:
-            raise UsageError(f"simulated engine: {key}: {error}") from None
-        except ValueError:
-            raise UsageError(f"simulated engine: {key}: '{shortened(value)}' is not a number") from None
+    if "null" in (part.partition("=")[0].strip() for part in text.split(",")):
+        raise UsageError("simulated engine: null has no parameters: write simulated:null, or leave null out")
+    values = {"seed": seed, **read_keys(text, _KEYS, "simulated engine", ("null",))}
     if "device" in values:
         values.setdefault("contention", 1.0)
     return Simulation(**values)
 
 
-def _choose_from(words: Sequence[str]) -> str:
-    return f"choose from {', '.join(words)}"
+def with_share(simulation: Simulation, sms: int | str | None, priority: int | str | None) -> Simulation:
+    """With the part of the device and the priority that the options --sms and --priority ask for. A device on which one
+    model has a priority serves by priority, so that others need one, too. Raises UsageError."""
+    changes: dict[str, Any] = {}
+    if isinstance(sms, int):
+        raise UsageError(f"simulated engine: its device has no {sms} SMs to count: write --sms as a share, such as 25%")
+    if sms is not None:
+        changes["part"] = parse_share(sms)
+    if priority is not None:
+        least, greatest = _PRIORITIES
+        changes["priority"] = number = priority_number(priority, least, greatest)
+        if number is None:
+            range_ = f"{least}, the least, to {greatest}, the greatest"
+            raise UsageError(f"simulated engine: its device has priorities {range_}, and not --priority {priority}")
+        changes["sharing"] = "priority"
+    for key, option in (("part", "sms"), ("priority", "priority")):
+        if key in changes and getattr(simulation, key) != type(simulation).__dataclass_fields__[key].default:
+            raise UsageError(f"simulated engine: {key} is given, and --{option} says it again: leave one out")
+    return replace(simulation, **changes)
 
 
 def _one_of(kind: Any) -> Callable[[str], str]:
     def read(text: str) -> str:
         if text not in get_args(kind):
             words = get_args(kind)
-            raise UsageError(f"'{text}' is unknown: {nearest(text, words, _choose_from(words))}")
+            raise UsageError(f"'{text}' is unknown: {nearest(text, words, choose_from(words))}")
         return text
 
     return read

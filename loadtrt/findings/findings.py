@@ -15,6 +15,7 @@ from loadtrt.findings.bottlenecks import bottlenecks
 from loadtrt.findings.gpu_findings import gpu_findings
 from loadtrt.findings.lane_findings import closed_loop, mostly_waits
 from loadtrt.findings.log_findings import log_findings
+from loadtrt.findings.partitioning import outside_share
 from loadtrt.findings.remedies import either, lower_load, more_contexts
 from loadtrt.findings.utilization import BUSY
 from loadtrt.findings.validity import busy_of, remedy_for
@@ -49,6 +50,7 @@ def findings_of(result: RunResult) -> tuple[Finding, ...]:
     shared = beside or (result.sharing is not None and bool(result.sharing.computing))
     if result.model.metrics["compute"].max_ns:  # else all time is the load generator's own
         findings += [found for found in bottlenecks(result) if not (shared and found.kind in _OF_ALL)]
+    findings.append(outside_share(result))
     findings += log_findings(result.model.engine, result.config.trt_log)
     findings += [_few(result), _inexact(result)]
     return tuple(finding for finding in findings if finding is not None)

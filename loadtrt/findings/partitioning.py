@@ -1,4 +1,4 @@
-"""Whether partitions of the SMs may serve more than contexts that share all of them."""
+"""Whether a plan keeps to its share of the SMs, and whether partitions may serve more than contexts that share all."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from loadtrt.asked.load import Offline
 from loadtrt.findings.validity import typical_ns
 from loadtrt.results.run_result import Finding
-from loadtrt.units import format_duration
+from loadtrt.units import format_duration, plural
 
 if TYPE_CHECKING:
     from loadtrt.results.run_result import RunResult
@@ -44,4 +44,25 @@ def unpartitioned(result: RunResult) -> Finding | None:
         cause="the contexts' kernels share all SMs; where each context has SMs of its own, a full GPU may serve a few "
         "percent more",
         remedy=f"'loadtrt sweep --copies off --contexts {lanes} --partitions 1,{_PARTITIONS}' shows what they bring",
+    )
+
+
+def outside_share(result: RunResult) -> Finding | None:
+    """A share of the GPU that a part of the plan's work does not keep to, as TensorRT chooses the streams of it."""
+    engine = result.model.engine
+    streams, kernels = engine.mode.get("auxiliary streams", ""), engine.mode.get("kernels outside", "")
+    evidence = []
+    if streams:
+        count = plural(int(streams.removesuffix(" outside")), "auxiliary stream")
+        evidence.append(f"each context computes on {count} that {engine.flavour} {engine.version} makes itself")
+    if kernels:
+        evidence.append(f"{kernels} kernels of its CUDA graphs have another priority or other SMs")
+    if not evidence:
+        return None
+    share = " and ".join(key for key in ("partitions", "priority") if key in engine.mode)
+    return Finding(
+        kind="outside-share",
+        evidence="; ".join(evidence),
+        cause=f"its share ({share}) is that of a part of the plan's work alone, so that neighbours meet the rest of it",
+        remedy="build the plan with --max-aux-streams 0; streams inside fused layers are TensorRT's own",
     )

@@ -104,6 +104,9 @@ def _matrix(result: InterferenceResult) -> Iterator[Block]:
         "outputs under load that were compared with those of a quiet run"
     )
     yield Table(header, rows, words=4, last=1, note=note, detail=(4, 5, 8, 11, 12, 13))
+    unbounded = [ratio.reason for cell in cells if (ratio := cell.ratio()) is not None and ratio.reason]
+    if unbounded:
+        yield words(f"the ratio of {plural(len(unbounded), 'cell')} is not bounded on both sides: {unbounded[0]}")
 
 
 def _row(cell: Cell) -> tuple[Shown, ...]:

@@ -13,7 +13,7 @@ from pydantic import model_validator
 
 from loadtrt.asked.config import RunConfig  # noqa: TC001  # pydantic reads them
 from loadtrt.asked.fields import Objectives, ObjectiveText  # noqa: TC001
-from loadtrt.asked.model import LoadOptions  # noqa: TC001  # pydantic reads them
+from loadtrt.asked.load_declarations import LoadOptions  # noqa: TC001  # pydantic reads them
 from loadtrt.results import Model, Result
 from loadtrt.results.engine_info import EngineInfo, MemoryBill  # noqa: TC001  # pydantic reads them
 from loadtrt.results.run_result import RunResult  # noqa: TC001

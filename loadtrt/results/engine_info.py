@@ -41,6 +41,7 @@ _KINDS = tuple(
     )
 )
 
+GPU_KINDS = ("tensorrt", "stressor")  # of engines that use a GPU
 _ADDED = ("Reformatting CopyNode",)  # layers that TensorRT puts in by itself
 
 
@@ -103,7 +104,7 @@ class LogMessage:
 class EngineInfo:
     """What an engine is, for people and for run.json.
 
-    kind: "tensorrt" | "onnxruntime" | "simulated".
+    kind: "tensorrt" | "onnxruntime" | "simulated" | "stressor".
     name: value of `--engine`.
     flavour: module of the runtime, such as "tensorrt_dispatch".
     version: version of the runtime, such as "10.16.1.11".

@@ -60,7 +60,7 @@ def profile(config: RunConfig, talks: Talks, length: ProfileLength, signals: Sig
     started = datetime.now(UTC).isoformat(timespec="seconds")
     config = config.with_model(contexts=1, buffers=1)
     model = config.model
-    if model.engine.startswith("simulated:"):
+    if model.engine.startswith(("simulated:", "stressor:")):
         raise UsageError(f"{model.engine} has no layers to time: profile a plan, an .onnx file, or zoo:googlenet")
     talks.status(f"loading {model.engine}")
     own = own_process()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from loadtrt.environment import available_bytes
 from loadtrt.errors import EngineError, shortage_of
+from loadtrt.results.engine_info import GPU_KINDS
 from loadtrt.units import format_bytes
 
 if TYPE_CHECKING:
@@ -45,8 +46,9 @@ def require_host_room(opened: Mapping[str, Opened]) -> None:
 def require_device_room(opened: Mapping[str, Opened], remedy: str = "") -> None:
     """Raise EngineError where the lanes of these models do not fit on their device together. The weights are loaded
     already, so free memory excludes them. remedy: what to do, after the sentence."""
-    for kind in {item.engine.info.kind for item in opened.values()}:
-        bills = {name: item.bill for name, item in opened.items() if item.engine.info.kind == kind}
+    kinds = {name: "" if (kind := item.engine.info.kind) in GPU_KINDS else kind for name, item in opened.items()}
+    for kind in set(kinds.values()):
+        bills = {name: item.bill for name, item in opened.items() if kinds[name] == kind}
         free = [bill.free_bytes for bill in bills.values() if bill.free_bytes is not None]
         needs = {name: bill.device_bytes - (bill.weights_bytes or 0) for name, bill in bills.items()}
         _require(needs, min(free, default=None), "", remedy)

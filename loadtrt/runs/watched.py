@@ -14,6 +14,7 @@ from loadtrt.live.clients import own_process
 from loadtrt.live.observer import RunFacts, Wishes
 from loadtrt.live.watching import Watch
 from loadtrt.prometheus.families import information, model_name
+from loadtrt.results.engine_info import GPU_KINDS
 from loadtrt.runs.marked import Marked, Marks
 from loadtrt.units import SECOND_NS, format_duration
 
@@ -200,7 +201,7 @@ class Watched:
 
 def bus_id_of(kind: str, device: int) -> str | None:
     """The PCI bus id of the GPU that this kind of engine uses; None where it uses none."""
-    if kind != "tensorrt":
+    if kind not in GPU_KINDS:
         return None
     from loadtrt.cuda.runtime import device_properties
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import loadtrt
 from loadtrt.asked.load import Rate
+from loadtrt.asked.load_declarations import LoadOptions
 from loadtrt.asked.load_options import at_rate
-from loadtrt.asked.model import LoadOptions
 from loadtrt.asked.reading import varied
 from loadtrt.environment import environment
 from loadtrt.errors import EngineError, UsageError

@@ -11,7 +11,7 @@ import math
 import re
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from loadtrt.asked.fields import option_name
+from loadtrt.asked.fields import option_name, parse_sms
 from loadtrt.errors import UsageError
 from loadtrt.printing import bounded_repr
 from loadtrt.report.run_verdict import why_unrated
@@ -90,6 +90,11 @@ def _counts(text: str) -> tuple[int, ...]:
     return tuple(range(low, high + 1))
 
 
+def _sms(text: str) -> tuple[int | str, ...]:
+    """Counts of SMs, or a share of them."""
+    return (parse_sms(text),) if text.endswith("%") else _counts(text)
+
+
 def _rates(text: str) -> tuple[float, ...]:
     """(100.0, 550.0, 1000.0) of "100/s..1000/s:3"."""
     first, dots, rest = text.partition("..")
@@ -135,6 +140,7 @@ _READ = {
     "rate": _rates,
     "burstiness": _number,
     "max_queue": _places,
+    "sms": _sms,
 }
 
 

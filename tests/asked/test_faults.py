@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from loadtrt.asked.config import RunConfig
 from loadtrt.asked.declaring import shown_as
 from loadtrt.asked.faults import fault_words
-from loadtrt.asked.model import MOST_CONTEXTS, LoadOptions, Model
+from loadtrt.asked.load_declarations import LoadOptions
+from loadtrt.asked.model import MOST_CONTEXTS, Model
 from loadtrt.asked.reading import load_config
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.results.engine_info import MemoryBill

@@ -13,8 +13,8 @@ from loadtrt.cuda.completion_queue import CompletionQueue
 from loadtrt.cuda.lane import Lane, LanePart
 from loadtrt.cuda.program import COPIED_TOGETHER_BYTES, MOST_GRAPHS, Mark
 from loadtrt.cuda.stream import Graph, Stream
-from loadtrt.engines.cuda_engine import TensorRTEngine
 from loadtrt.engines.placement import Placement
+from loadtrt.engines.plan_engine import TensorRTEngine
 from loadtrt.engines.simulated import SimulatedEngine
 from loadtrt.engines.simulation import parse_simulation
 from loadtrt.errors import CudaError, EngineError
@@ -246,7 +246,7 @@ def test_a_note_says_what_d2h_includes(cuda: FakeCuda, per_launch: int, nbytes: 
     """Outputs wait for the launch's other computes; with large inputs they have a stream of their own, and do not."""
     engine = TensorRTEngine.__new__(TensorRTEngine)  # without a plan
     engine.per_launch, engine._lanes = per_launch, [_lane(cuda, nbytes, per_launch=per_launch)]
-    engine._config = SimpleNamespace(submit="auto")  # type: ignore[assignment]  # of a Model
+    engine.asked = SimpleNamespace(submit="auto")  # type: ignore[assignment]  # of a Model
     engine._queue, engine.way = _queue(engine._lanes[0]), None
     engine._placement = Placement()
     assert len([note for note in engine._notes() if "d2h includes waiting" in note]) == notes
@@ -257,7 +257,7 @@ def test_a_note_says_why_a_forced_way_was_not_taken(cuda: FakeCuda, input_sets: 
     """What the options alone do not tell: there are too many input sets for a graph of each."""
     addresses = [{"x": number} for number in range(input_sets)]
     engine = TensorRTEngine.__new__(TensorRTEngine)  # without a plan
-    engine._config = SimpleNamespace(submit=submit)  # type: ignore[assignment]  # of a Model
+    engine.asked = SimpleNamespace(submit=submit)  # type: ignore[assignment]  # of a Model
     engine._lanes = [_lane(cuda, 1024, submit=submit, addresses=addresses)]
     engine._queue, engine.way, engine.per_launch = _queue(engine._lanes[0]), None, 1
     engine._placement = Placement()

@@ -16,8 +16,8 @@ from loadtrt.cuda.completion_queue import CompletionQueue
 from loadtrt.cuda.lane import Lane, LanePart
 from loadtrt.cuda.memory import PinnedBuffer
 from loadtrt.cuda.stream import Stream
-from loadtrt.engines.cuda_engine import TensorRTEngine
 from loadtrt.engines.placement import Placement
+from loadtrt.engines.plan_engine import TensorRTEngine
 from loadtrt.engines.simulated import SimulatedEngine
 from loadtrt.errors import CudaError
 from loadtrt.load.tensors import TensorSpec
@@ -75,6 +75,7 @@ class Engine(TensorRTEngine):
         self._lanes, self._contexts, self._streams, self._inputs = [], [], [], []
         self._placement = Placement()
         self._plan: Any = SimpleNamespace(close=lambda: None, open=SimpleNamespace(logged=tuple))
+        self._source = self._plan
 
     def memory(self, inputs: Any) -> MemoryBill:  # see Engine
         return MemoryBill(2, 2, 0, 0, 0, 0, inputs_bytes=0, free_bytes=None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cuda.bindings
 import pytest
@@ -11,8 +11,16 @@ import pytest
 from fake_cuda import FakeCuda
 from fake_driver import H200, FakeDriver
 from loadtrt.cuda import partitions
-from loadtrt.cuda.partitions import Partitions
+from loadtrt.cuda.partitions import Partitions, Share, split
 from loadtrt.errors import CudaError, EngineError
+
+if TYPE_CHECKING:
+    from loadtrt.cuda.runtime import DeviceProperties
+
+
+def _alone(count: int, sms: int | str | None = None, device: DeviceProperties = H200) -> Partitions:
+    """The partitions of a run of one model."""
+    return split(device, {"": Share(count, sms)})[""]
 
 
 @pytest.fixture
@@ -28,7 +36,7 @@ def test_shares_are_equal_and_as_large_as_they_can_be(
     driver: FakeDriver, count: int, asked: int | None, given: int
 ) -> None:
     """Law: without --sms no larger share is possible, with it the share is that or the next that the GPU has."""
-    made = Partitions(H200, count, asked)
+    made = _alone(count, asked)
     assert driver.made == [given] * count
     assert made.text == f"{count} of {given} SMs"
     made.close()
@@ -44,7 +52,7 @@ def test_no_larger_share_is_left_out(monkeypatch: pytest.MonkeyPatch, sms: int, 
     driver.step, driver.most = step, sms
     device = H200.__class__(0, "Fake", (9, 0), sms, 1 << 30, "0")
     for count in range(2, sms // step + 1):
-        made = Partitions(device, count, None)
+        made = _alone(count, device=device)
         assert count * made.sms <= sms < count * (made.sms + step)
         made.close()
 
@@ -52,7 +60,7 @@ def test_no_larger_share_is_left_out(monkeypatch: pytest.MonkeyPatch, sms: int, 
 @pytest.mark.parametrize(("sms"), [None, 132])
 def test_one_partition_of_all_sms_is_the_gpu(driver: FakeDriver, sms: int | None) -> None:
     """Law: nothing is made for it, so it works with every driver; its streams are plain."""
-    made = Partitions(H200, 1, sms)
+    made = _alone(1, sms)
     assert (driver.made, made.text) == ([], "1 of 132 SMs")
     made.stream_maker(0)().close()
     assert driver.owner == {}
@@ -60,7 +68,7 @@ def test_one_partition_of_all_sms_is_the_gpu(driver: FakeDriver, sms: int | None
 
 def test_contexts_take_partitions_in_turn(driver: FakeDriver) -> None:
     """Law: context i is on partition i modulo N, with all its streams."""
-    made = Partitions(H200, 3, None)
+    made = _alone(3)
     streams = [made.stream_maker(context)() for context in (0, 1, 2, 3, 4, 3)]
     assert [driver.owner[int(stream)] for stream in streams] == [-1, -2, -3, -1, -2, -1]
     for stream in streams:
@@ -86,18 +94,18 @@ def test_what_the_gpu_cannot_give_is_said_with_what_it_can(
 ) -> None:
     """Law: one sentence with the limit, which holds: what it names can be had."""
     with pytest.raises(EngineError, match=f"{re.escape(words)}$"):
-        Partitions(H200, count, sms)
+        _alone(count, sms)
     assert driver.made == []
     most = {name: int(number) for number, name in re.findall(r"(\d+) (partitions|SMs)", words.partition(":")[2])}
     if sms is None:
-        Partitions(H200, most["partitions"], None).close()
+        _alone(most["partitions"]).close()
 
 
 def test_a_gpu_without_partitions_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Law: where not even one is possible, no number is proposed."""
     driver = FakeDriver(FakeCuda(), monkeypatch, sms=4)
     with pytest.raises(EngineError, match="makes no partitions of its 4 SMs: leave --partitions and --sms out"):
-        Partitions(H200.__class__(0, "Fake", (7, 5), 4, 1 << 30, "0"), 2, None)
+        _alone(2, device=H200.__class__(0, "Fake", (7, 5), 4, 1 << 30, "0"))
     assert driver.made == []
 
 
@@ -115,17 +123,17 @@ def test_a_failure_at_any_step_leaves_nothing(driver: FakeDriver, name: str, aft
     with pytest.raises(
         EngineError, match=rf"Fake H200 makes no partitions.*{name}.*NOT_SUPPORTED.*MPS or MIG.*leave out"
     ):
-        Partitions(H200, 8, None)
+        _alone(8)
     assert len(driver.made) == after
     driver.after, driver.status = after, 2
     with pytest.raises(CudaError, match=rf"^{name} failed with CUDA_ERROR_OUT_OF_MEMORY: out of memory$"):
-        Partitions(H200, 8, None)
+        _alone(8)
     assert driver.alive == {}
 
 
 def test_every_partition_is_destroyed_although_one_fails(driver: FakeDriver) -> None:
     """Law: an error of one is raised once all have been destroyed."""
-    made = Partitions(H200, 4, None)
+    made = _alone(4)
     driver.failing = "cuGreenCtxDestroy"
     with pytest.raises(CudaError, match="cuGreenCtxDestroy"):
         made.close()
@@ -136,9 +144,9 @@ def test_mps_percentages_are_refused(driver: FakeDriver, monkeypatch: pytest.Mon
     """Law: SMs that another setting overrides are not told as given; 100 overrides nothing."""
     monkeypatch.setenv("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", "50")
     with pytest.raises(EngineError, match=r"CUDA_MPS_ACTIVE_THREAD_PERCENTAGE=50 overrides .*: unset it"):
-        Partitions(H200, 2, None)
+        _alone(2)
     monkeypatch.setenv("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", "100")
-    Partitions(H200, 2, None).close()
+    _alone(2).close()
     assert driver.made == [64, 64]
 
 
@@ -153,7 +161,7 @@ def test_old_bindings_are_told(driver: FakeDriver, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(cuda.bindings, "driver", Old())
     with pytest.raises(EngineError, match=r"cuda-bindings 12.9 or newer: pip install"):
-        Partitions(H200, 2, None)
+        _alone(2)
     assert driver.made == []
 
 
@@ -166,7 +174,7 @@ def test_an_old_driver_is_told(driver: FakeDriver, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(driver, "cuDeviceGetDevResource", missing)
     monkeypatch.setattr("loadtrt.cuda.partitions.versions", lambda: ("12.2", "13.0"))
     with pytest.raises(EngineError, match=r"a driver of CUDA 12.5 or newer, and this one is of CUDA 12.2: update it"):
-        Partitions(H200, 2, None)
+        _alone(2)
     assert driver.made == []
 
 
@@ -181,6 +189,7 @@ def test_the_real_bindings_have_the_names() -> None:
         "cuGreenCtxCreate": 3,
         "cuGreenCtxStreamCreate": 3,
         "cuGreenCtxDestroy": 1,
+        "cuGreenCtxGetDevResource": 2,
     }
     assert set(expected) == set(partitions._NEEDED)
     for name, count in expected.items():

@@ -24,7 +24,7 @@ def test_preflight_comes_before_everything_of_tensorrt(monkeypatch: pytest.Monke
     def no_gpu() -> int:
         raise EngineError("no CUDA GPU is visible")
 
-    monkeypatch.setattr("loadtrt.engines.deserialize.device_count", no_gpu)
+    monkeypatch.setattr("loadtrt.cuda.runtime.device_count", no_gpu)
     with pytest.raises(EngineError, match="no CUDA GPU"):
         bench.load(batch=1)
     assert not bench.world.preflighted

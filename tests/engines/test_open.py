@@ -29,6 +29,7 @@ OTHER_VALUES: dict[str, Any] = {
     "requests_per_launch": 4,
     "partitions": 2,
     "sms": 8,
+    "priority": "high",
     "wait": "block",
     "shape_values": {"x": (1,)},
     "shapes": {"x": (1, 16)},

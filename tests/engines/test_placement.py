@@ -9,70 +9,23 @@ import numpy as np
 import pytest
 
 from command_line import loadtrt
-from fake_cuda import FakeCuda
-from fake_driver import H200, FakeDriver
-from fake_tensorrt import World
-from loadtrt.asked.config import RunConfig
-from loadtrt.engines.cuda_engine import load_tensorrt
+from gpu_machine import GpuMachine
 from loadtrt.engines.plan_profile import Profiled, ProfileLength, Watch
 from loadtrt.errors import CudaError, EngineError
-from tensorrt_bench import Bench
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-class _Clock:
-    """A GPU's clock that owns nothing."""
-
-    anchor, anchor_ns, host_ns_per_ms = 1, 0, 1e6
-
-    def take_anchor(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
-class _Machine:
-    """A plan, a GPU of 132 SMs, and an engine on it."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, path: Path, **world: Any) -> None:
-        self.bench = Bench("10", monkeypatch, path, World(**world))
-        self.cuda = FakeCuda()
-        self.driver = FakeDriver(self.cuda, monkeypatch)
-        self.cuda.install(monkeypatch, "engines.plan_profile")
-        for name in ("cuda_engine", "placement"):
-            monkeypatch.setattr(f"loadtrt.engines.{name}.device_properties", lambda _: H200)
-        monkeypatch.setattr("loadtrt.engines.cuda_engine.GpuClock", _Clock)
-        self.engine: Any = None
-
-    def open(self, **options: Any) -> Any:
-        given = {"engine": self.bench.path, "allow_host_code": True, "batch": 16, **options}
-        self.engine = load_tensorrt(RunConfig.of(**given).model)
-        return self.engine
-
-    def allocate(self, **options: Any) -> Any:
-        """The engine with its lanes; memory that the fake has no bytes for is not written."""
-        engine = self.open(**options)
-        engine._pin = lambda *_: {"data": 256}
-        engine.allocate([{}])
-        return engine
-
-    def greens(self) -> list[set[int | None]]:
-        """The green contexts of the streams of each enqueue so far; None for a plain stream."""
-        return [{self.driver.owner.get(stream) for stream in streams} for streams in self.bench.world.computed_on]
-
-
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> _Machine:
-    return _Machine(monkeypatch, tmp_path)
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> GpuMachine:
+    return GpuMachine(monkeypatch, tmp_path)
 
 
 @pytest.mark.parametrize(
     "options", [{}, {"graph": False}, {"copies": False}, {"buffers": 3}, {"requests_per_launch": 4}]
 )
-def test_every_compute_of_a_lane_is_in_its_partition(machine: _Machine, options: dict[str, Any]) -> None:
+def test_every_compute_of_a_lane_is_in_its_partition(machine: GpuMachine, options: dict[str, Any]) -> None:
     """Law: of whatever shape a lane is, context i computes on streams of partition i modulo N; streams that are plain
     copy alone. The mode has what was given."""
     engine = machine.allocate(contexts=6, partitions=4, **options)
@@ -89,7 +42,7 @@ def test_every_compute_of_a_lane_is_in_its_partition(machine: _Machine, options:
     assert (machine.driver.alive, machine.cuda.alive) == ({}, set())
 
 
-def test_without_partitions_no_driver_is_asked(machine: _Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_partitions_no_driver_is_asked(machine: GpuMachine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Law: a run that does not ask for them needs nothing of the driver, and its mode says nothing of them."""
     monkeypatch.setattr("loadtrt.cuda.partitions._call", lambda *_: pytest.fail("the driver was asked"))
     engine = machine.allocate(contexts=2)
@@ -101,7 +54,7 @@ def test_without_partitions_no_driver_is_asked(machine: _Machine, monkeypatch: p
 
 @pytest.mark.parametrize("submit", ["auto", "graph"])
 def test_work_that_tensorrt_says_no_graph_can_hold_is_told(
-    machine: _Machine, monkeypatch: pytest.MonkeyPatch, submit: str
+    machine: GpuMachine, monkeypatch: pytest.MonkeyPatch, submit: str
 ) -> None:
     """A note says why there is no graph, and none that the options asked for too many graphs."""
     monkeypatch.setattr("loadtrt.engines.context.PlanContext.capturable", lambda *_: False)
@@ -114,7 +67,7 @@ def test_work_that_tensorrt_says_no_graph_can_hold_is_told(
 
 
 @pytest.mark.parametrize(("asked", "given", "notes"), [(16, 16, 0), (20, 24, 1)])
-def test_what_was_given_is_told(machine: _Machine, asked: int, given: int, notes: int) -> None:
+def test_what_was_given_is_told(machine: GpuMachine, asked: int, given: int, notes: int) -> None:
     """Law: the mode has the SMs that a context computes on, and a note says where they are not those asked for."""
     engine = machine.allocate(contexts=3, sms=asked)
     assert engine.info.mode["partitions"] == f"1 of {given} SMs"
@@ -127,7 +80,7 @@ def test_what_was_given_is_told(machine: _Machine, asked: int, given: int, notes
 def test_auxiliary_streams_are_of_the_partition_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Law: each context computes on as many auxiliary streams as the plan has, its own, all of its partition; they are
     destroyed after the context and before the partition."""
-    machine = _Machine(monkeypatch, tmp_path, aux_streams=3)
+    machine = GpuMachine(monkeypatch, tmp_path, aux_streams=3)
     machine.bench.world.alive = machine.cuda.alive
     engine = machine.allocate(contexts=4, partitions=2)
     assert {len(streams) for streams in machine.bench.world.computed_on} == {4}
@@ -141,11 +94,10 @@ def test_auxiliary_streams_are_of_the_partition_too(monkeypatch: pytest.MonkeyPa
 
 def test_auxiliary_streams_that_stay_outside_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Law: where TensorRT takes no streams, a note says so, once for all contexts; without partitions nothing does."""
-    machine = _Machine(monkeypatch, tmp_path, aux_streams=1, takes_streams=False)
+    machine = GpuMachine(monkeypatch, tmp_path, aux_streams=1, takes_streams=False)
     engine = machine.allocate(contexts=4, partitions=2)
     assert [note for note in engine.info.notes if "auxiliary" in note] == [
-        "this TensorRT makes 1 auxiliary stream of each context on the whole GPU: that part of its work leaves the "
-        "partition"
+        "this TensorRT makes 1 auxiliary stream of each context itself: that part of its work leaves the partition"
     ]
     engine.close()
     engine = machine.allocate(contexts=4)
@@ -159,7 +111,7 @@ def test_a_failure_while_lanes_are_made_leaves_nothing(
     name: str, after: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Law: whichever partition or stream cannot be made, closing the engine gives all back, in order."""
-    machine = _Machine(monkeypatch, tmp_path, aux_streams=1)
+    machine = GpuMachine(monkeypatch, tmp_path, aux_streams=1)
     machine.driver.failing, machine.driver.after = name, after
     with pytest.raises(EngineError, match=name):
         machine.allocate(contexts=8, partitions=8)
@@ -169,7 +121,7 @@ def test_a_failure_while_lanes_are_made_leaves_nothing(
 
 def test_auxiliary_streams_of_a_context_are_all_or_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Law: where the second of a context's auxiliary streams cannot be made, the first is destroyed."""
-    machine = _Machine(monkeypatch, tmp_path, aux_streams=2)
+    machine = GpuMachine(monkeypatch, tmp_path, aux_streams=2)
     machine.driver.failing, machine.driver.after = "cuGreenCtxStreamCreate", 2
     with pytest.raises(CudaError, match="cuGreenCtxStreamCreate"):
         machine.allocate(sms=16)
@@ -179,7 +131,7 @@ def test_auxiliary_streams_of_a_context_are_all_or_none(monkeypatch: pytest.Monk
 
 def test_a_profile_computes_on_the_partition(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Law: layers are timed where a run's context computes, auxiliary streams included, and the profile says where."""
-    machine = _Machine(monkeypatch, tmp_path, aux_streams=1, times=[("conv", 0.5)], layers={"Layers": []})
+    machine = GpuMachine(monkeypatch, tmp_path, aux_streams=1, times=[("conv", 0.5)], layers={"Layers": []})
     engine, profiled = machine.open(sms=16), Profiled()
     machine.bench.world.alive = machine.cuda.alive
     engine.profile(
@@ -198,13 +150,21 @@ def test_a_profile_computes_on_the_partition(monkeypatch: pytest.MonkeyPatch, tm
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (("--engine", "simulated:null", "--sms", "8"), 2, "--sms is for TensorRT plans"),
+        (("--engine", "simulated:null", "--sms", "8"), 2, "simulated:null has no device to share: leave --sms out"),
+        (("--engine", "simulated:null", "--priority", "high"), 2, "no device to share: leave --priority out"),
+        (("--engine", "simulated:device=g", "--sms", "8"), 2, "no 8 SMs to count: write --sms as a share, such as 25%"),
+        (("--engine", "simulated:device=g", "--priority", "-6"), 2, "priorities 0, the least, to -5, the greatest"),
+        (("--engine", "simulated:", "--sms", "25%"), 2, "a device that models share: add device=gpu0"),
+        (("--engine", "simulated:device=g,part=0.5", "--sms", "25%"), 2, "part is given, and --sms says it again"),
         (("--engine", "simulated:null", "--partitions", "2", "--contexts", "2"), 2, "--partitions is for TensorRT"),
         (("--engine", "zoo:googlenet", "--on", "onnxruntime", "--sms", "8"), 2, "not for models on ONNX Runtime"),
         (("--engine", "simulated:null", "--partitions", "8"), 2, "--partitions 8 needs as many contexts: give --cont"),
         (("--engine", "simulated:null", "--partitions", "0"), 2, "--partitions"),
         (("--engine", "simulated:null", "--sms", "0"), 2, "--sms"),
-        (("--engine", "simulated:null", "--sms", "half"), 2, "--sms"),
+        (("--engine", "simulated:null", "--sms", "half"), 2, "'half' is no part of a GPU: write a number of SMs"),
+        (("--engine", "simulated:null", "--sms", "101%"), 2, "up to 100%, such as 25%"),
+        (("--engine", "simulated:null", "--priority", "up"), 2, "'up' is no priority: write high, normal, low, or"),
+        (("--engine", "zoo:googlenet", "--on", "onnxruntime", "--priority", "high"), 2, "not for models on ONNX Run"),
     ],
 )
 def test_what_no_partition_is_for_is_one_sentence(arguments: tuple[str, ...], code: int, words: str) -> None:

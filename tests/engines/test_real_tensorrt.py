@@ -53,8 +53,8 @@ def test_real_rtx_without_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         pytest.skip("there is a GPU: this is about its absence")
     with pytest.raises(EngineError, match=r"cudaGetDeviceCount|CUDA bindings"):
         open_plan(path, module=None, plugins=(), allow_host_code=False, device=0)
-    monkeypatch.setattr("loadtrt.engines.deserialize.device_count", lambda: 1)
-    monkeypatch.setattr("loadtrt.engines.deserialize.call", lambda *_: None)
+    monkeypatch.setattr("loadtrt.cuda.runtime.device_count", lambda: 1)
+    monkeypatch.setattr("loadtrt.cuda.runtime.call", lambda *_: None)
     properties = type("P", (), {"name": "none", "compute_capability": (0, 0)})
     monkeypatch.setattr("loadtrt.engines.deserialize.device_properties", lambda _: properties)
     with pytest.raises(EngineError, match=r"tensorrt_rtx 1\..* says "):

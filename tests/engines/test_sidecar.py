@@ -11,8 +11,8 @@ from pydantic import TypeAdapter
 
 from loadtrt.asked.config import RunConfig
 from loadtrt.cuda.runtime import DeviceProperties
-from loadtrt.engines.cuda_engine import load_tensorrt
 from loadtrt.engines.plan import Sidecar, SidecarTensor, sha256, sidecar_of
+from loadtrt.engines.plan_engine import load_tensorrt
 from loadtrt.results.engine_info import EngineInfo
 from tensorrt_bench import Bench, bench_of
 
@@ -35,7 +35,7 @@ KEPT = {
 def beside(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """Writes a sidecar beside a plan, which it belongs to but for `changed`; a fake GPU for engines."""
     gpu = DeviceProperties(0, "Fake H100", (9, 0), 132, 80 << 30, "0")
-    monkeypatch.setattr("loadtrt.engines.cuda_engine.device_properties", lambda _: gpu)
+    monkeypatch.setattr("loadtrt.engines.plan_engine.device_properties", lambda _: gpu)
 
     def write(plan: Path, **changed: Any) -> Path:
         of_plan = {"plan_sha256": sha256(plan), "plan_bytes": plan.stat().st_size}

@@ -12,7 +12,7 @@ import pytest
 from command_line import loadtrt
 from loadtrt.asked.config import RunConfig
 from loadtrt.cuda.runtime import DeviceProperties
-from loadtrt.engines.cuda_engine import load_tensorrt
+from loadtrt.engines.plan_engine import load_tensorrt
 from loadtrt.engines.tensorrt_log import Journal, journal_of
 from loadtrt.results.engine_info import LogMessage
 from tensorrt_bench import bench_of, install
@@ -93,7 +93,7 @@ def test_an_engine_tells_what_was_logged_until_now(monkeypatch: pytest.MonkeyPat
     """So a run's result has what TensorRT says while it runs."""
     bench = bench_of("10", monkeypatch, tmp_path, warns=[OTHER_MODEL])
     gpu = DeviceProperties(0, "Fake H100", (9, 0), 132, 80 << 30, "0")
-    monkeypatch.setattr("loadtrt.engines.cuda_engine.device_properties", lambda _: gpu)
+    monkeypatch.setattr("loadtrt.engines.plan_engine.device_properties", lambda _: gpu)
     engine = load_tensorrt(RunConfig.of(engine=bench.path, batch=1).model)
     assert [message.text for message in engine.info.log] == [OTHER_MODEL]
     engine.info = replace(engine.info, notes=("more",))

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from loadtrt.engines import cuda_engine
-from loadtrt.engines.cuda_engine import TensorRTEngine
 from loadtrt.engines.engine import Completion
+from loadtrt.engines.plan_engine import TensorRTEngine
 from loadtrt.engines.waiting import LEAST_NS, Looks
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.lanes.scheduler import Driven, Load, Stop, drive

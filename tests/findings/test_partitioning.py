@@ -30,8 +30,8 @@ def _full(options: dict[str, Any] | None = None, contexts: int = 8, **changes: A
     )
 
 
-def _of(result: RunResult) -> Finding | None:
-    return next((finding for finding in findings_of(result) if finding.kind == "unpartitioned"), None)
+def _of(result: RunResult, kind: str = "unpartitioned") -> Finding | None:
+    return next((finding for finding in findings_of(result) if finding.kind == kind), None)
 
 
 @pytest.mark.parametrize(
@@ -90,3 +90,24 @@ def test_an_overloaded_open_loop_is_a_full_gpu_too() -> None:
 def test_nothing_is_said_where_facts_do_not_speak_for_it(result: RunResult) -> None:
     """Law: partitions in use, few contexts, small batches, short work, a GPU with room or other limits."""
     assert _of(result) is None
+
+
+@pytest.mark.parametrize(
+    ("mode", "words"),
+    [
+        ({"partitions": "1 of 32 SMs"}, "its share (partitions) is that of a part of the plan's work alone"),
+        ({"priority": "high, -5 of 0 to -5"}, "its share (priority) is"),
+        ({"partitions": "1 of 32 SMs", "priority": "-5 of 0 to -5"}, "its share (partitions and priority) is"),
+    ],
+)
+def test_work_outside_of_its_share_is_told(mode: dict[str, str], words: str) -> None:
+    """Law: with what the share is, how many streams escape, and how the plan is built without them."""
+    found = _of(run_of(engine=engine(mode={**mode, "auxiliary streams": "2 outside"})), "outside-share")
+    assert found is not None
+    assert "2 auxiliary streams that tensorrt 10 makes itself" in found.evidence
+    assert found.cause.startswith(words)
+    assert "--max-aux-streams 0" in found.remedy
+    inside = _of(run_of(engine=engine(mode={**mode, "kernels outside": "3 of 57"})), "outside-share")
+    assert inside is not None
+    assert inside.evidence == "3 of 57 kernels of its CUDA graphs have another priority or other SMs"
+    assert _of(run_of(engine=engine(mode=mode)), "outside-share") is None

@@ -41,6 +41,11 @@ class FakeCuda:
     most_graphs: captures beyond this number are refused at their end.
     work_ns: how long a launch or `work` takes on the clock `now_ns`.
     elapsed_ms: what the driver tells of any two events.
+    priority_range: the least and the greatest priority.
+    nodes: type (0 for kernels), priority and context of each node of any captured graph.
+    attributes: of the device.
+    copies: the arguments of each that a runtime's call made; each takes so many `ns_per_byte` of the clock.
+    priorities: that of each stream; clamped: what is told of all of them instead.
     """
 
     def __init__(self) -> None:
@@ -50,6 +55,13 @@ class FakeCuda:
         self.captures, self.most_graphs = True, 1 << 20
         self.now_ns = self.work_ns = 0
         self.elapsed_ms = 0.001
+        self.priority_range = 0, -5
+        self.priorities: dict[int, int] = {}
+        self.clamped: int | None = None
+        self.attributes = {"shared": 232_448, "l2": 50 << 20}
+        self.copies: list[tuple[Any, ...]] = []
+        self.ns_per_byte = 0.0
+        self.nodes: list[tuple[int, int, int]] = []
         self.capturing = False
         self._handles = itertools.count(256, 256)
         self._stamps: dict[int, int] = {}
@@ -76,7 +88,21 @@ class FakeCuda:
         if name.startswith(_MAKES):
             handle = next(self._handles)
             self.alive.add(handle)
+            if name.startswith("cudaStreamCreate"):
+                self.priorities[handle] = arguments[1] if name.endswith("Priority") else 0
             return handle
+        if name == "cudaDeviceGetStreamPriorityRange":
+            return self.priority_range
+        if name == "cudaGraphGetNodes":
+            return list(range(arguments[1])), len(self.nodes)
+        if name == "cudaGraphNodeGetType":
+            return self.nodes[arguments[0]][0]
+        if name == "cudaGraphKernelNodeGetAttribute":
+            return SimpleNamespace(priority=self.nodes[arguments[0]][1])
+        if name == "cudaDeviceGetAttribute":
+            return self.attributes[arguments[0]]
+        if name == "cudaStreamGetPriority":
+            return self.priorities[arguments[0]] if self.clamped is None else self.clamped
         if name in FREES:
             self.alive.remove(arguments[0])
         elif name == "cudaStreamBeginCapture":
@@ -88,6 +114,9 @@ class FakeCuda:
             self._stamps[arguments[0]] = self.now_ns
         elif name == "cudaGraphLaunch":
             self.work()
+        elif name == "cudaMemcpyAsync":
+            self.copies.append(arguments)
+            self.now_ns += round(arguments[2] * self.ns_per_byte)
         return None
 
     def step(self, name: str) -> Callable[..., int]:
@@ -122,7 +151,14 @@ class FakeCuda:
             cudaEventBlockingSync=1,
             cudaError_t=_Status,
             cudaGetErrorString=lambda _: (0, b"as planned"),
-            cudaMemcpyKind=SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2),
+            cudaMemcpyKind=SimpleNamespace(
+                cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2, cudaMemcpyDeviceToDevice=3
+            ),
+            cudaGraphNodeType=SimpleNamespace(cudaGraphNodeTypeKernel=0),
+            cudaLaunchAttributeID=SimpleNamespace(cudaLaunchAttributePriority=8),
+            cudaDeviceAttr=SimpleNamespace(
+                cudaDevAttrMaxSharedMemoryPerBlockOptin="shared", cudaDevAttrL2CacheSize="l2"
+            ),
             cudaStreamCaptureMode=SimpleNamespace(cudaStreamCaptureModeThreadLocal=1),
             cudaStreamEndCapture=end_capture,
             cudaGetLastError=lambda: (0,),

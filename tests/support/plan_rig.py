@@ -51,7 +51,7 @@ class Rig:
         self.module.Builder = Builder
         for name in ("open", "plan_cache"):
             monkeypatch.setattr(f"loadtrt.engines.{name}.device_count", self._device_count)
-        for name in ("plan_cache", "cuda_engine"):
+        for name in ("plan_cache", "plan_engine"):
             monkeypatch.setattr(f"loadtrt.engines.{name}.device_properties", lambda _: self.gpu)
         monkeypatch.setenv("LOADTRT_CACHE", str(self.folder))
 

@@ -91,10 +91,10 @@ def install(monkeypatch: pytest.MonkeyPatch, version: str, name: str = "tensorrt
     def device_properties(index: int) -> DeviceProperties:
         return DeviceProperties(index, "Fake H100", (9, 0), 132, 80 << 30, "0")
 
-    monkeypatch.setattr("loadtrt.engines.deserialize.device_count", device_count)
+    monkeypatch.setattr("loadtrt.cuda.runtime.device_count", device_count)
     monkeypatch.setattr("loadtrt.engines.deserialize.device_properties", device_properties)
-    for module in ("deserialize", "context", "tensorrt"):
-        monkeypatch.setattr(f"loadtrt.engines.{module}.call", call)
+    for module in ("cuda.runtime", "engines.context", "engines.tensorrt"):
+        monkeypatch.setattr(f"loadtrt.{module}.call", call)
     return world
 
 
