@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from loadtrt.asked.ways_to_share import PLAIN, words_of
 from loadtrt.report.charts.matrix import Field, heat_matrix
 from loadtrt.report.document import Badge, Figure, Name, Notice, Section, Table, Tile, Tiles, section, words
-from loadtrt.report.formatting import UNKNOWN, percent_text, rate_or, time_or
+from loadtrt.report.formatting import UNKNOWN, percent_text, rate_or, share_or, time_or
 from loadtrt.report.interference_words import (
     cell_words,
     interval_text,
@@ -76,13 +76,13 @@ def _alone(result: InterferenceResult) -> Table:
             Name(name),
             f"{alone.engine.name} on {alone.engine.device}",
             rate_or(alone.closed.per_s),
-            time_or(alone.closed.latency_ns["p50"]),
-            alone.load or UNKNOWN,
+            time_or(alone.closed.latency_ns.get("p50")),
+            f"judged under {alone.load}" if alone.load else "",
         )
         for name, alone in result.alone.items()
     ]
     note = "the closed loop fixes the rates of all cells: a level of N % is N % of its throughput"
-    return Table(("", "engine", "closed loop", "p50 there", "judged under"), tuple(rows), words=2, last=1, note=note)
+    return Table(("", "engine", "closed loop", "p50 there", ""), tuple(rows), words=2, last=1, note=note)
 
 
 def _matrix(result: InterferenceResult) -> Iterator[Block]:
@@ -142,16 +142,17 @@ def _level(level: str, rate: float | None) -> str:
 
 
 def _p99(rounds: Sequence[Round], side: str) -> str:
-    known = [time for one in rounds if (time := getattr(one, side).latency_ns["p99"]) is not None]
+    known = [time for one in rounds if (time := getattr(one, side).latency_ns.get("p99")) is not None]
     return format_duration(sum(known) / len(known)) if known else UNKNOWN
 
 
 def _heat_map(result: InterferenceResult) -> str:
-    models = list(result.config.models)
-    rows = [(model, share) for model in models for share in result.shares]
-    columns = [(model, level) for model in models for level in result.levels]
+    cells = sorted(result.matrix, key=lambda cell: cell.model)
+    rows = list(dict.fromkeys((cell.model, cell.share) for cell in cells))
+    by_neighbour = sorted(cells, key=lambda cell: cell.neighbour)
+    columns = list(dict.fromkeys((cell.neighbour, cell.neighbour_level) for cell in by_neighbour))
     fields = {}
-    for cell in result.matrix:
+    for cell in cells:
         ratio = cell.ratio() if cell.valid and not cell.overloaded else None
         text = times_text(ratio.ratio or 0.0) if ratio is not None else ""
         place = rows.index((cell.model, cell.share)), columns.index((cell.neighbour, cell.neighbour_level))
@@ -240,15 +241,10 @@ def _fingerprints(result: InterferenceResult) -> Iterator[Block]:
     stressors = list(result.stressors)
     rows: list[tuple[Shown, ...]] = []
     for name, print_ in result.fingerprints.items():
-        rows.append((Name(name), "p99 beside", *(ratio_text(print_.slowdowns[one]) for one in stressors)))
+        rows.append((Name(name), "p99 beside", *(ratio_text(print_.slowdowns.get(one)) for one in stressors)))
         for level, lost in print_.pressures.items():
-            rows.append(
-                (
-                    Name(name),
-                    f"takes {level_words(level)}",
-                    *(percent_text(lost[one].ratio or 0.0) for one in stressors),
-                )
-            )
+            shares = (share_or(lost[one].ratio if one in lost else None) for one in stressors)
+            rows.append((Name(name), f"takes {level_words(level)}", *shares))
     note = (
         f"p99 beside: over p99 alone, the stressor at {100 * result.stress:g} % of its closed loop; takes: what the "
         "stressor's closed loop loses beside the model"
