@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from loadtrt.report.document import Cell as Shown
     from loadtrt.results.interference_result import Cell, InterferenceResult, Round
 
+_NOTHING = 0.005  # of the throughput
+
 
 def interference(result: InterferenceResult, file: str, key: str) -> Iterator[Section]:
     """A matrix, its conclusion last in plain text. file, key: as in `sections_of`."""
@@ -193,7 +195,7 @@ def headline(result: InterferenceResult) -> str | None:
     best = min(others, key=lambda cell: (cell.overloaded, _ratio(cell)), default=None)
     if best is None:
         return f"{text} {words_of(first)}"
-    return f"{text} {words_of(first)} and {_rises(best, again=True)} {words_of(best.share)}, {_costs(best)}"
+    return f"{text} {words_of(first)} and {_rises(best, again=True)} {words_of(best.share)}, {_costs(best, worst)}"
 
 
 def _rises(cell: Cell, *, again: bool = False) -> str:
@@ -202,11 +204,14 @@ def _rises(cell: Cell, *, again: bool = False) -> str:
     return f"{'' if again else 'rises '}{ratio_text(cell.ratio())}"
 
 
-def _costs(cell: Cell) -> str:
-    lost = 1 - (cell.neighbour_kept.ratio or 0.0) if cell.neighbour_kept is not None else 0.0
-    if lost < 0.005:
-        return f"which costs {cell.neighbour} nothing"
-    return f"which costs {cell.neighbour} {100 * lost:.0f} %"
+def _costs(cell: Cell, plain: Cell) -> str:
+    """What the neighbour loses. plain: the cell of the same pair and load without protection."""
+    lost, before = (
+        1 - (one.neighbour_kept.ratio or 0.0) if one.neighbour_kept is not None else 0.0 for one in (cell, plain)
+    )
+    what = "nothing" if lost < _NOTHING else f"{100 * lost:.0f} %"
+    beside = "" if before < _NOTHING else f" (it loses {100 * before:.0f} % {words_of(plain.share)})"
+    return f"which costs {cell.neighbour} {what}{beside}"
 
 
 def _sentences(result: InterferenceResult) -> Iterator[Block]:

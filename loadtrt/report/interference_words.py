@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from loadtrt.asked.ways_to_share import words_of
 from loadtrt.report.formatting import UNKNOWN, between, percent_text
 from loadtrt.results.interference_result import CLOSED, IDLE
+from loadtrt.units import format_count
 
 if TYPE_CHECKING:
     from loadtrt.results.interference_result import Cell, PairedRatio
@@ -19,8 +20,8 @@ def level_words(level: str) -> str:
 
 
 def times_text(ratio: float) -> str:
-    """A ratio: "4.1×", "12×"."""
-    return f"{ratio:.3g}×" if ratio >= 10 else f"{ratio:.2f}×"
+    """A ratio: "4.10×", "1 220×"."""
+    return f"{format_count(ratio)}×" if ratio >= 10 else f"{ratio:.2f}×"
 
 
 def ratio_text(ratio: PairedRatio | None) -> str:

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from command_line import loadtrt
+from loadtrt.report.interference_sections import headline
 from loadtrt.report.plain import terminal_text
 from loadtrt.report.result_files import read_result
-from loadtrt.results.interference_result import CLOSED, IDLE, Cell, InterferenceResult, PairedRatio
+from loadtrt.results.interference_result import CLOSED, IDLE, Cell, Fingerprint, InterferenceResult, PairedRatio
 from loadtrt.signals import SIGNALS
+from loadtrt.sizing.fingerprints import predicted
 from loadtrt.sizing.rig import Rig
 
 if TYPE_CHECKING:
@@ -276,7 +278,46 @@ def test_more_rounds_and_levels_continue_a_result(tmp_path: Path, whole: Interfe
     assert len(of(result, "a", "50%").rounds) == 4
 
 
+def test_the_headline_is_the_worst_pair_with_what_protects_it(whole: InterferenceResult) -> None:
+    """As the numbers of its cells are."""
+    numbered = [_with_p99(cell, 4.1 if cell.share == "streams" else 1.2, 0.82) for cell in whole.cells]
+    numbered = [cell.model_copy(update={"overloaded": False}) for cell in numbered]
+    numbered[0] = _with_p99(numbered[0], 4.5, 1.0)
+    assert headline(whole.model_copy(update={"cells": tuple(numbered)})) == (
+        "beside b at 50 %, a's p99 rises 4.50× (4.05 .. 4.95) on plain streams and 1.20× (1.08 .. 1.32) on 25 % of the "
+        "SMs, which costs b 18 %"
+    )
+
+
+def _with_p99(cell: Cell, ratio: float, kept: float) -> Cell:
+    p99 = PairedRatio(name="latency.p99", ratio=ratio, low=0.9 * ratio, high=1.1 * ratio)
+    return cell.model_copy(update={"ratios": (p99,), "neighbour_kept": PairedRatio(name="kept", ratio=kept)})
+
+
+def test_cells_are_a_table_for_pandas(whole: InterferenceResult) -> None:
+    table = whole.to_pandas()
+    assert len(table) == len(whole.cells)
+    assert {"share", "model", "neighbour", "p99_ratio", "p99_low", "neighbour_kept_ratio", "valid"} <= set(
+        table.columns
+    )
+    assert table["rounds"].tolist() == [len(cell.rounds) for cell in whole.cells]
+
+
 # --- fingerprints
+
+
+@pytest.mark.parametrize(("rho_a", "rho_b"), [(0.3, 0.2), (0.5, 0.4), (0.1, 0.6), (0.5, 0.5)])
+def test_processor_sharing_is_predicted_exactly(rho_a: float, rho_b: float) -> None:
+    """(1 − ρ_a) / (1 − ρ_a − ρ_b), of what stressors show by the same law; none where that is overload."""
+
+    def print_of(rho: float) -> Fingerprint:
+        slowdown = PairedRatio(name="latency.p99", ratio=(1 - rho) / (1 - rho - 0.3))
+        none = PairedRatio(name="latency.p99", ratio=0.98)  # noise
+        taken = {"sm": PairedRatio(name="lost", ratio=rho), "dram": PairedRatio(name="lost", ratio=0.1)}
+        return Fingerprint(slowdowns={"sm": slowdown, "dram": none}, pressures={"50%": taken})
+
+    law = (1 - rho_a) / (1 - rho_a - rho_b) if rho_a + rho_b < 1 else None
+    assert predicted(print_of(rho_a), print_of(rho_b), "50%", 0.3) == (law and pytest.approx(law))
 
 
 def test_a_stressor_of_a_resource_that_nobody_uses_costs_nothing(tmp_path: Path) -> None:
