@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from loadtrt.results.interference_result import Cell, InterferenceResult, Round
 
 _NOTHING = 0.005  # of the throughput
+_MOST_REASONS = 8
 
 
 def interference(result: InterferenceResult, file: str, key: str) -> Iterator[Section]:
@@ -233,11 +234,17 @@ def _problems(result: InterferenceResult) -> Iterator[Notice]:
             yield Notice("bad", f"{name} alone, which fixes its rates: {problem}")
     reasons: dict[str, list[Cell]] = {}
     for cell in result.cells:
-        for reason in filter(None, (cell.failure, *(f"INVALID, {problem}" for problem in cell.problems))):
-            reasons.setdefault(reason, []).append(cell)
-    for reason, cells in reasons.items():
+        if cell.failure is not None:
+            reasons.setdefault(cell.failure, []).append(cell)
+        elif cell.problems:
+            more = f", and {plural(len(cell.problems) - 1, 'problem')} more" if len(cell.problems) > 1 else ""
+            reasons.setdefault(f"INVALID, {cell.problems[0]}{more}", []).append(cell)
+    for reason, cells in list(reasons.items())[:_MOST_REASONS]:
         more = f" and {plural(len(cells) - 1, 'cell')} more" if len(cells) > 1 else ""
         yield Notice("bad", f"{cell_words(cells[0])}{more}: {reason}")
+    left = sum(len(cells) for cells in list(reasons.values())[_MOST_REASONS:])
+    if left:
+        yield Notice("bad", f"{plural(left, 'cell')} more failed or are INVALID: the file has the reasons")
 
 
 def _fingerprints(result: InterferenceResult) -> Iterator[Block]:
