@@ -171,6 +171,7 @@ def search_text(result: CapacityResult) -> str:
         texts.append(f"rates are means, the highest is {result.peak_ratio:.3g} times that")
     texts.append(f"{'an estimate within' if result.quick else 'at most'} {format_duration(result.time_ns)} of load")
     texts += ["on a shared host"] if result.shared else []
+    texts += [f"beside {name} ({model.load.text})" for name, model in result.beside.items()]
     return " · ".join([*texts, *map(str, result.objectives)])
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from loadtrt.asked.config import RunConfig  # noqa: TC001  # pydantic reads them
 from loadtrt.asked.fields import Objectives, ObjectiveText  # noqa: TC001
 from loadtrt.asked.load_declarations import LoadOptions  # noqa: TC001  # pydantic reads them
+from loadtrt.asked.model import Model as Neighbour  # noqa: TC001
 from loadtrt.results import Model, Result
 from loadtrt.results.engine_info import EngineInfo, MemoryBill  # noqa: TC001  # pydantic reads them
 from loadtrt.results.run_result import RunResult  # noqa: TC001
@@ -250,6 +251,7 @@ class CapacityResult(Result):
     time_ns: duration of all runs of a candidate together.
     quick: whether the capacity is only estimated.
     shared: whether it was searched although others may have used the cores or the GPU (--shared-host).
+    beside: models that held their own loads meanwhile, by name.
     outcome: completed, interrupted (Ctrl-C; it can be resumed), or failed (see `failure`).
     candidates: one for each pair of contexts and batch.
     chosen: index of the candidate with the greatest capacity in inferences per second; None where none has any.
@@ -271,6 +273,7 @@ class CapacityResult(Result):
     time_ns: int
     quick: bool = False
     shared: bool = False
+    beside: dict[str, Neighbour] = Field(default_factory=dict)
     outcome: Literal["completed", "interrupted", "failed"]
     failure: str | None = None
     candidates: tuple[Candidate, ...] = ()

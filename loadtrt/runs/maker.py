@@ -190,7 +190,8 @@ class Maker:
         arrivals that cannot be drawn.
 
         on_tick: as for `ModelRun`, of all models together.
-        part: the part of the engine to run on, of a configuration of that size, of one model; None: all of it.
+        part: the part of the engine to run on, of a configuration of that size; None: all of it. Of several models,
+            the first one's.
         start_at: when to begin to measure, Unix time in ns; all else is done before. None: at once.
         point: the run's place among those of a sweep or a search.
         """
@@ -199,7 +200,7 @@ class Maker:
         used = {name: self.models[name] for name in config.models}
         if all(opened.runs for opened in used.values()):
             config = config.model_copy(update={"warmup": min(config.warmup, _WARM_NS)})
-        runs = {name: self._model_run(config, name, part) for name in used}
+        runs = {name: self._model_run(config, name, None if place else part) for place, name in enumerate(used)}
         config = config.model_copy(update={"models": {name: run.model for name, run in runs.items()}})
         self.sessions = {name: run.session for name, run in runs.items()}
         self._runs += 1
@@ -213,8 +214,8 @@ class Maker:
         before = core_times()
         work = partial(self._work, config, runs, start_at)
         anyio.run(self.signals.run, work, self.stop, self.talks.say)
-        for name_of, opened in used.items():
-            self._keep(opened, runs[name_of], part, frozenset(runs))
+        for place, (name_of, opened) in enumerate(used.items()):
+            self._keep(opened, runs[name_of], None if place else part, frozenset(runs))
         busy = busy_host(before)
         watch = watched.watch
         around = watch.clocks.environment() | ({"busy_host": busy} if busy else {})

@@ -34,7 +34,7 @@ from loadtrt.results.interference_result import (
 )
 from loadtrt.sizing.cells import OWN, STRESS, finished, summed_up
 from loadtrt.sizing.fingerprints import error_of, fingerprints_of, predictions_of
-from loadtrt.sizing.rig import MACHINE, Rig, changed, require_same
+from loadtrt.sizing.rig import MACHINE, SEEDS, Rig, changed, require_same
 from loadtrt.units import SECOND_NS, format_count, parse_share
 
 if TYPE_CHECKING:
@@ -48,8 +48,6 @@ if TYPE_CHECKING:
     from loadtrt.results.run_result import RunResult
     from loadtrt.runs.watched import Talks
     from loadtrt.sizing.cells import Wanted
-
-_SEEDS = 1009  # between rounds: more than models have between them
 
 
 class Neighbours:
@@ -236,7 +234,7 @@ class Neighbours:
     def _loaded(self, name: str, level: str, number: int) -> Model:
         """A model under a load, with the seed of the round."""
         model = self._config.models[name]
-        changes: dict[str, Any] = {"seed": model.seed + _SEEDS * number, "requests": None}
+        changes: dict[str, Any] = {"seed": model.seed + SEEDS * number, "requests": None}
         rate = self._rate_of(name, level)
         if level == CLOSED:
             changes |= {"load": Closed(), "max_queue": None}
