@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from loadtrt import __version__
+from loadtrt.asked.fields import option_name
 from loadtrt.cuda.runtime import close_all, closed_on_failure, device_properties, use_device
 from loadtrt.cuda.stressors import OUTPUT_BYTES, RESOURCES, Stress, Stressor
 from loadtrt.engines.cuda_engine import CudaEngine
@@ -46,9 +47,10 @@ _KEYS: dict[str, tuple[str, Any]] = {
 def load_stressor(config: Model) -> StressorEngine:
     """The engine of "stressor:RESOURCE,key=value,...". Raises UsageError, and EngineError without a GPU."""
     stress = parse_stress(config.engine.removeprefix(_PREFIX))
-    if any(part.batch is not None or part.shapes for part in config.parts):
-        option = "mix" if config.mix else "batcher" if config.batcher else "shapes" if config.shapes else "batch"
-        raise UsageError(f"a stressor has no batch: leave --{option} out; time says how long a request takes")
+    for key in ("mix", "batcher", "batch", "inferences_per_request"):
+        if getattr(config, key) is not None:
+            out = f"leave {option_name(key)} out"
+            raise UsageError(f"a stressor has no batch: {out}; time says how long a request takes")
     use_device(config.device)
     return StressorEngine(stress, config)
 

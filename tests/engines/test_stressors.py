@@ -215,6 +215,7 @@ def test_text_is_read(text: str, stress: Stress) -> None:
         ("dram", {"batch": 4}, "a stressor has no batch: leave --batch out"),
         ("dram", {"mix": "1:1, 2:1"}, "a stressor has no batch: leave --mix out"),
         ("dram", {"batcher": "max=4,delay=1ms", "rate": "10/s"}, "a stressor has no batch: leave --batcher out"),
+        ("dram", {"inferences_per_request": 4}, "a stressor has no batch: leave --inferences-per-request out"),
         ("dram", {"copies": False}, "--copies is for .* not for stressors such as stressor:dram: leave it out"),
         ("dram", {"fp16": True}, "--fp16 is for .* not for stressors"),
         ("dram", {"shapes": {"x": "1x16"}}, "--shapes is for .* not for stressors"),
