@@ -20,11 +20,14 @@ from loadtrt.errors import UsageError
 from loadtrt.report.result_files import SCHEMAS
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("run", "sweep", "capacity", "profile", "plan-capacity")
+COMMANDS = ("run", "sweep", "capacity", "interference", "profile", "plan-capacity")
 OWN = {  # options of one command alone, apart from --config
     "run": {"latency", "models", "repeat"},
     "sweep": {"all_points", "resume"},
-    "capacity": {"time", "quick", "precision", "shared_host", "resume"},
+    "capacity": {"time", "quick", "precision", "shared_host", "resume", "models", "of"},
+    "interference": {
+        *("load", "neighbour", "share", "rounds", "precision", "stressors", "own_stressors", "models", "resume")
+    },
     "profile": {"compare", "nodes", "top"},
     "plan-capacity": {
         "arrivals",
