@@ -1,4 +1,4 @@
-"""What a run, sweep, capacity search, fleet plan and profile leave behind: the schemas of the files."""
+"""What a run, sweep, capacity search, interference, fleet plan and profile leave behind: the schemas of the files."""
 
 from __future__ import annotations
 
