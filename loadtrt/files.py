@@ -194,7 +194,8 @@ def require_writable(option: str, name: str | Path) -> None:
     except (OSError, ValueError) as error:
         raise UsageError(f"{option} {name} cannot be written: {reason(error)}") from None
     if before is None and not folder_there:
-        raise UsageError(f"{option} {name}: there is no folder {Path(name).parent}")
+        missing = file.parent if os.path.islink(name) else Path(name).parent
+        raise UsageError(f"{option} {name}: there is no folder {missing}")
     if before is not None and stat.S_ISDIR(before.st_mode):
         raise UsageError(f"{option} {name} is a folder: name a file in it")
     if before is not None and (stat.S_ISBLK(before.st_mode) or stat.S_ISSOCK(before.st_mode)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -32,7 +33,12 @@ _ENGINES = ("onnxruntime", "tensorrt", "tensorrt_rtx", "tensorrt_dispatch", "ten
 # pytest --hypothesis-profile explore draws new examples.
 settings.register_profile("explore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("same", settings.get_profile("explore"), derandomize=True)
+settings.register_profile("few", settings.get_profile("same"), max_examples=10)  # .ci/versions
 settings.load_profile("same")
+
+# A shell has what it starts with & ignore Ctrl-C, as .ci/run starts .ci/versions.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

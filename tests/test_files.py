@@ -204,6 +204,7 @@ def test_paths_that_are_no_descriptors(tmp_path: Path) -> None:
         ("x" * 300, "cannot be written: File name too long"),
         ("a\0b", "cannot be written: .*null"),
         ("socket", "--json socket is a disk or a socket"),
+        ("dangling", "--json dangling: there is no folder /nowhere/else"),
     ],
 )
 def test_what_cannot_be_written_is_said_first(
@@ -213,11 +214,12 @@ def test_what_cannot_be_written_is_said_first(
     import socket
 
     monkeypatch.chdir(tmp_path)
+    Path("dangling").symlink_to("/nowhere/else/x.json")
     with socket.socket(socket.AF_UNIX) as opened:
         opened.bind("socket")
         with pytest.raises(UsageError, match=sentence):
             require_writable("--json", name)
-    assert [path.name for path in tmp_path.iterdir()] == ["socket"]
+    assert {path.name for path in tmp_path.iterdir()} == {"socket", "dangling"}
 
 
 def test_a_file_is_locked_for_one_process(tmp_path: Path) -> None:

@@ -79,6 +79,13 @@ def sources_of(given: Sequence[Any], example: str) -> list[Path | Result]:
     return sources
 
 
+def path_of(given: Any) -> Path:
+    """The name of a file. Raises UsageError."""
+    if not isinstance(given, str | os.PathLike):
+        raise UsageError(f"{bounded_repr(given)} is not the name of a file: give one such as 'run.json'")
+    return Path(given)
+
+
 def plain(value: Any) -> Any:
     """The value as YAML would have it: numpy's numbers, arrays and paths as Python's own numbers, lists and texts."""
     if isinstance(value, os.PathLike):

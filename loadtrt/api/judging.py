@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.api.calling import Call
-from loadtrt.api.given import options_of, sources_of
+from loadtrt.api.given import options_of, path_of, sources_of
 from loadtrt.errors import UsageError
 from loadtrt.printing import bounded_repr
+from loadtrt.report.comparison_sections import compared
 from loadtrt.report.result_files import SCHEMAS, Kind, read_file, read_result
 from loadtrt.report.sides import profile_in, runs_in, sides_of_files, word_of
 from loadtrt.runs.watched import Silence
 from loadtrt.sizing.planning import ARRIVALS, DEMANDS, OPTIONS, plan_of
 from loadtrt.stats.profiles import LayerComparison, compare_profiles
 from loadtrt.stats.regression import Comparison, parse_threshold
-from loadtrt.stats.regression import compare as compare_runs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from loadtrt.report.result_files import Result
     from loadtrt.results.fleet_result import FleetResult
     from loadtrt.signals import Signals
+    from loadtrt.stats.regression import Threshold
 
 _EXAMPLE = "a result, or a file such as 'run.json'"
 _NOT_OURS = {
@@ -50,8 +50,8 @@ def compare(
     a: Any, b: Any, fail_if: str | Sequence[str], layer_info_a: Any, layer_info_b: Any
 ) -> Comparison | LayerComparison:
     """See `loadtrt.compare`."""
-    thresholds = [parse_threshold(text) for text in ([fail_if] if isinstance(fail_if, str) else fail_if)]
-    infos = [None if info is None else Path(info) for info in (layer_info_a, layer_info_b)]
+    thresholds = _thresholds(fail_if)
+    infos = [None if info is None else path_of(info) for info in (layer_info_a, layer_info_b)]
     sides = []
     for given, info, letter in ((a, infos[0], "A"), (b, infos[1], "B")):
         files = sources_of(given if isinstance(given, list | tuple) else [given], _EXAMPLE)
@@ -62,7 +62,7 @@ def compare(
     wanted = "fail_if" if thresholds else "a side of several runs" if several else None
     runs_a, runs_b = (runs_in(side, wanted) for side in sides)
     if runs_a and runs_b:
-        return compare_runs([run.measured for run in runs_a], [run.measured for run in runs_b], thresholds)
+        return compared(runs_a, runs_b, thresholds)
     (name_a, side_a), (name_b, side_b) = (next(iter(side.items())) for side in sides)
     profiles = profile_in(side_a), profile_in(side_b)
     if profiles[0] and profiles[1]:
@@ -71,11 +71,17 @@ def compare(
     raise UsageError(f"{held}: give two runs, or two profiles")
 
 
+def _thresholds(given: Any) -> list[Threshold]:
+    """One threshold, several, or None. Raises UsageError."""
+    texts = [given] if isinstance(given, str) else [] if given is None else given
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+        raise UsageError(f"fail_if {bounded_repr(given)} is not a threshold: write one such as 'latency.p99 +5%'")
+    return [parse_threshold(text) for text in texts]
+
+
 def read(path: Any) -> Result:
     """See `loadtrt.read`."""
-    if not isinstance(path, str | os.PathLike):
-        raise UsageError(f"{bounded_repr(path)} is not the name of a file: give one such as 'run.json'")
-    file = read_file(Path(path))
+    file = read_file(path_of(path))
     schema = SCHEMAS.get(file.kind)
     if schema is None:
         way_out = _NOT_OURS.get(file.kind, "it is no result of loadtrt")

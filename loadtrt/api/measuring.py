@@ -6,11 +6,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.api.calling import Call
-from loadtrt.api.given import file_of, options_of, without_files
+from loadtrt.api.given import file_of, options_of, plain, without_files
 from loadtrt.asked.config import RunConfig
 from loadtrt.asked.fields import read_option
 from loadtrt.asked.reading import load_config
 from loadtrt.errors import UsageError
+from loadtrt.printing import bounded_repr
 from loadtrt.runs.maker import Maker
 from loadtrt.runs.watched import Silence
 from loadtrt.units import parse_duration
@@ -22,15 +23,18 @@ if TYPE_CHECKING:
     from loadtrt.results.run_result import RunResult
     from loadtrt.signals import Signals
 
-_LEAST_NS = 10**18  # the year 2001: a smaller instant is in other units
+_NS = range(10**18, 2**63)  # from the year 2001 on: instants outside it are in other units
 _KEPT = ("resume", "force")
 _OF_SEARCH = ("time", "quick", "precision", "shared_host", *_KEPT)
 
 
 def running(config: Configuration | None, start_at: int | None, given: dict[str, Any]) -> Call[RunResult]:
     """See `loadtrt.run`."""
-    if start_at is not None and (not isinstance(start_at, int) or start_at < _LEAST_NS):
-        raise UsageError(f"start_at {start_at!r} is not Unix time in ns: write for example time.time_ns() + 2 * 10**9")
+    start_at = plain(start_at)
+    if start_at is not None and (not isinstance(start_at, int) or start_at not in _NS):
+        raise UsageError(
+            f"start_at {bounded_repr(start_at)} is not Unix time in ns: write for example time.time_ns() + 2 * 10**9"
+        )
     options, file = options_of("run", given, ("models",)), file_of(config)
     made = file if isinstance(file, RunConfig) and not options else load_config(file, options, several=True)
     return Call(partial(_run, without_files(made), start_at))
@@ -131,7 +135,7 @@ def _writing(base: RunConfig, options: dict[str, Any], content: str, *, force: b
     """The configuration with the file of `json` alone to be written, once that may be."""
     from loadtrt.cli.outputs import Output, inputs_of, require_outputs
 
-    target = options.get("json")
+    target = None if options.get("json") is None else base.json_file
     if target == "-":
         raise UsageError("json='-' is stdout on the command line: name a file, or leave it out")
     require_outputs([Output("json", target, content)], inputs_of(base.options()), force=force)

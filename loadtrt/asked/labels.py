@@ -23,11 +23,11 @@ RESERVED = frozenset({
 })  # fmt: skip
 
 
-def require_label(name: str, value: object) -> str:
+def require_label(name: object, value: object) -> str:
     """The value of a label as text. Raises UsageError for a name that metrics cannot have, and for a value that is not
     one line of text."""
     shown = bounded_repr(name)
-    if not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise UsageError(
             f"{shown} is not the name of a label: write letters, digits and _, a letter first, such as team=search"
         )
@@ -51,7 +51,7 @@ def _labels(given: object) -> object:
     if len(given) > MOST_LABELS:
         raise ValueError(f"{len(given)} labels are more than {MOST_LABELS}, the most: leave some out")
     try:
-        return {str(name): require_label(str(name), value) for name, value in given.items()}
+        return {name: require_label(name, value) for name, value in given.items()}
     except UsageError as error:
         raise ValueError(str(error)) from None
 

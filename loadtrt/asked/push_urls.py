@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from typing import Literal, NamedTuple, TypeAlias, get_args
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from loadtrt.errors import UsageError
 from loadtrt.printing import shortened
@@ -14,6 +14,7 @@ Kind: TypeAlias = Literal["pushgateway", "remote-write", "otlp"]
 HEADERS = "LOADTRT_PUSH_HEADERS"
 _PATHS: dict[Kind, str] = {"pushgateway": "", "remote-write": "/api/v1/write", "otlp": "/v1/metrics"}
 _URL = re.compile(rf"(?:({'|'.join(get_args(Kind))})\+)?(https?://\S+)", re.IGNORECASE)
+_IN_URLS = "/?%:@!$&'()*+,;=~"  # other characters are written as %, as a browser does
 _HEADER = re.compile(r"[A-Za-z0-9-]+")
 
 
@@ -49,7 +50,10 @@ def parse_push(text: str) -> PushUrl:
         raise UsageError(
             f"'{shortened(text)}' does not say what is there: write pushgateway+, remote-write+ or otlp+ before it"
         )
-    return PushUrl(kind, parts._replace(path=path or _PATHS[kind]).geturl())
+    if kind == "pushgateway" and (parts.query or parts.fragment):
+        raise UsageError(f"'{shortened(text)}' has more than the place of a Pushgateway: leave out all from ? or # on")
+    path, query = (quote(part, _IN_URLS) for part in (path, parts.query))
+    return PushUrl(kind, parts._replace(path=path or _PATHS[kind], query=query).geturl())
 
 
 def _parts(url: str) -> SplitResult | None:

@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 _MOST_CHARACTERS = 1 << 20
 _MOST_VALUES = 50_000
 _MOST_DEPTH = 32
-_SIXTIES = re.compile(r"^[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?$")
+_TEXTS = re.compile(r"^[-+]?(?:[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?|0[0-9_]+)$")
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's booleans and numbers: YAML 1.1 reads the key `on` as True, and the mix 8:1 as 8·60 + 1.
+    """YAML 1.2's booleans and numbers: YAML 1.1 reads the key `on` as True, the mix 8:1 as 8·60 + 1, and 010 as 8. Here
+    010 is text, as a label is (of a commit, or a build); whole numbers of options are read from it as decimal.
 
     An alias counts as all the values that it stands for, so that a few lines cannot become billions of values.
     """
@@ -86,7 +87,7 @@ def _twice(key: object) -> str:
 
 _Loader.yaml_implicit_resolvers = {
     letter: [
-        ("tag:yaml.org,2002:str", _SIXTIES),
+        ("tag:yaml.org,2002:str", _TEXTS),
         *((tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"),
     ]
     for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()

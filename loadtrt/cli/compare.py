@@ -80,14 +80,14 @@ def command(
     """
     from loadtrt.cli.delivery import Delivery, json_of, show_beside
     from loadtrt.report import FORMATS, chosen_format
-    from loadtrt.report.comparison_sections import compared_runs
+    from loadtrt.report.comparison_sections import compared, compared_runs
     from loadtrt.report.gates import comparison_cases
     from loadtrt.report.junit import comparison_junit
     from loadtrt.report.layer_comparison_sections import compared_profiles
     from loadtrt.report.plain import plain
     from loadtrt.report.sides import profile_in, runs_in, sides_of_files, word_of
     from loadtrt.stats.profiles import compare_profiles
-    from loadtrt.stats.regression import compare, parse_threshold
+    from loadtrt.stats.regression import parse_threshold
 
     files = [[*([] if first is None else [first]), *more] for first, more in ((a, more_a), (b, more_b))]
     if not all(files):
@@ -113,12 +113,12 @@ def command(
     document: list[Section] = []
     if all(runs):
         of_a, of_b = runs
-        comparison = compare([run.measured for run in of_a], [run.measured for run in of_b], thresholds)
+        comparison = compared(of_a, of_b, thresholds)
         delivery.make(json_file, lambda: json_of(comparison))
         measured_ns = sum(run.measure_ns for run in (*of_a, *of_b))
         delivery.make(junit, lambda: comparison_junit(comparison, measured_ns))
         cases = list(comparison_cases(comparison))
-        document += compared_runs(of_a, of_b, comparison)
+        document += compared_runs(comparison, [*of_a, *of_b])
         code = _exit_code(comparison)
     (name_a, side_a), (name_b, side_b) = (next(iter(side.items())) for side in sides)
     profiles = profile_in(side_a), profile_in(side_b)

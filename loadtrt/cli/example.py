@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -22,7 +23,7 @@ _SUFFIX = ".yaml"
 )
 @click.option("--force", is_flag=True, help=FORCE_HELP)
 def command(name: str | None, output: Path | None, force: bool) -> None:
-    """Write the configuration NAME, for `loadtrt run --config`. Without NAME, list what there is."""
+    """Write the configuration NAME, and print the command that takes it. Without NAME, list what there is."""
     texts = {
         file.removesuffix(_SUFFIX): place.read_text(encoding="utf-8") for file, place in provided("configs").items()
     }
@@ -41,4 +42,8 @@ def command(name: str | None, output: Path | None, force: bool) -> None:
         write_file("-", texts[known])
         return
     write_provided({file: texts[known]}, force=force)
-    show_line(f"loadtrt run --config {file}")
+    second = texts[known].splitlines()[1]  # names another command than usual, if it is a comment
+    command_line = (
+        second.removeprefix("#").strip() if second.startswith("#") else f"loadtrt run --config {known}{_SUFFIX}"
+    )
+    show_line(command_line.replace(f"{known}{_SUFFIX}", shlex.quote(str(file))))

@@ -48,7 +48,7 @@ def write_provided(files: Mapping[Path, str], *, force: bool) -> None:
         raise UsageError(
             f"{others[0]}{more} something else, which would be overwritten: name another place, or add --force"
         )
-    for folder in {file.parent for file in files}:
+    for folder in sorted({file.parent for file in files}):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except (OSError, ValueError) as error:

@@ -30,6 +30,7 @@ _PCIE_BYTES = 4 << 20
 _TRIES, _MOST_TRIES, _UNITS = 3, 200, 4  # of calibration
 _SETTLING_NS = 50_000_000  # of work, in which an idle GPU raises its clocks
 _THREADS = 128
+_MOST_COPIES = 20_000  # nodes of a graph
 # Blocks of `spin` have an SM each: they take all of its shared memory, of which each block of any kernel needs some
 # from compute capability 8.0 on.
 _KERNEL = """
@@ -112,7 +113,7 @@ class Stressor:
                 self.units = _UNITS
                 unit_ns = _fastest(stream, start, end, context.work) / _UNITS
                 self.bytes_per_s = 1e9 * self.nbytes / unit_ns
-                self.units = max(1, round(work_ns / unit_ns))
+                self.units = min(max(1, round(work_ns / unit_ns)), _MOST_COPIES)
             self.took_ns = _fastest(stream, start, end, context.enqueue)
         close_all((context, output, start, end))
 

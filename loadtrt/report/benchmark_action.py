@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.errors import UsageError
 from loadtrt.printing import printable
 from loadtrt.report.formatting import between
+from loadtrt.report.sections import names_of
 from loadtrt.report.tracked import parts_of
 from loadtrt.units import MILLISECOND_NS
 
@@ -39,9 +39,9 @@ def bigger_json(loaded: Sequence[Loaded]) -> str:
 
 
 def _json(loaded: Sequence[Loaded], *, bigger: bool) -> str:
-    entries = []
+    entries, names = [], names_of([item.file for item in loaded])
     for item in loaded:
-        file = f"{PurePath(item.file).name}: " if len(loaded) > 1 else ""
+        file = f"{names[item.file]}: " if len(loaded) > 1 else ""
         labels = getattr(getattr(item.result, "config", None), "labels", {})
         for part in parts_of(item):
             if part.doubt is not None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from loadtrt.records.histogram import Histogram
 from loadtrt.records.records import METRICS, Records
-from loadtrt.report.comparison_verdicts import CHANCE, TONES, figures, interval_text, tile_of, verdicts_of
+from loadtrt.report.comparison_verdicts import CHANCE, TONES, figures, interval_text, tile_of, verdict_on
 from loadtrt.report.document import Name, Notice, Section, Table, Tiles, known_columns, section, words
 from loadtrt.report.formatting import UNKNOWN, differences
 from loadtrt.report.settings import compared_settings
 from loadtrt.report.trtexec import stamp_step_ns
 from loadtrt.stats.intervals import rate_interval
 from loadtrt.stats.measured import Measured
+from loadtrt.stats.regression import compare
 from loadtrt.stats.summary import summarize
 from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_count, format_duration, plural
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from loadtrt.report.document import Badge, Block, Cell
     from loadtrt.results.run_result import RunResult
-    from loadtrt.stats.regression import Comparison, Judged, Ratio
+    from loadtrt.stats.regression import Comparison, Judged, Ratio, Threshold
 
 _SHOWN = ("p50", "p90", "p99", "mean")
 _DEVICE = ("device", "enqueue", "h2d", "compute", "d2h")  # what trtexec measures, too
@@ -62,44 +63,43 @@ def side_of(name: str, run: RunResult | Records) -> Side:
     return _of_times(name, run) if isinstance(run, Records) else _of_run(name, run)
 
 
-def compared_runs(
-    a: Sequence[Side], b: Sequence[Side], comparison: Comparison, *, curves: bool = True
-) -> Iterator[Section]:
+def compared(a: Sequence[Side], b: Sequence[Side], thresholds: Sequence[Threshold] = ()) -> Comparison:
+    """The comparison of both sides, with what there is to say of it. Raises UsageError as `compare` does."""
+    found = compare([run.measured for run in a], [run.measured for run in b], thresholds)
+    added = {
+        "titles": {run.measured.name: run.title for run in (*a, *b)},
+        "offered": any(run.offered for run in (*a, *b)),
+        "notes": tuple(_notes(a, b)),
+    }
+    return found.model_copy(update=added)
+
+
+def compared_runs(comparison: Comparison, sides: Sequence[Side] = ()) -> Iterator[Section]:
     """Throughput, latency and its phases of both, B/A with its interval, and the verdicts on thresholds.
 
     `latency`, from the instant a request was due, is shown where all are runs. Several runs of a side are shown by
-    their geometric means. curves: whether to draw the latencies of both.
+    their geometric means. sides: the runs, to draw the latencies of both.
     """
     names: list[Block] = []
-    for letter, sides in (("A", a), ("B", b)):
-        names += [words(f"{letter}  ", Name(side.measured.name), f": {side.title}") for side in sides]
-    numbers = list(_numbers(comparison, foreign=any(side.settings is None for side in (*a, *b))))
+    for letter, files in (("A", comparison.a), ("B", comparison.b)):
+        for name in files:
+            title = comparison.titles.get(name, "")
+            said = [Name(name), f": {title}" if title else ""]
+            names.append(words(f"{letter}  ", *([title] if title and name == letter else said)))
+    numbers = list(_numbers(comparison))
     tiles = [tile_of(label, ratio) for label, ratio in numbers if ratio.name in _TILES and ratio.ratio is not None]
     yield Section(("Comparison of runs",), (*names, Tiles(tuple(tiles[:_MOST_TILES]))), level=1)
     verdicts = [_threshold(item) for item in comparison.thresholds]
     if verdicts and not comparison.valid:
         verdicts.append(Notice("bad", "INVALID: a run cannot be trusted, and neither can any verdict"))
     yield section("Thresholds", *verdicts, bare=True, conclusion=True)
-    verdicts_on = verdicts_of(comparison, [*a, *b])
-    rows = [_row(label, ratio, verdicts_on(ratio)) for label, ratio in numbers]
+    rows = [_row(label, ratio, verdict_on(comparison, ratio)) for label, ratio in numbers]
     kept, cells = known_columns(("", "A", "B", "B/A", "95 %", "verdict"), rows, ("95 %",), (UNKNOWN,))
     few = "–: unknown, or too few requests for this number" if any(UNKNOWN in row[:-1] for row in cells) else ""
     table = Table(kept, cells, last=1, note=few, detail=(len(kept) - 1,))
-    yield section("B against A", *figures(numbers, comparison, [*a, *b], curves=curves), table, bare=True)
-    notes = [*_notes(a, b), _of_intervals(comparison, several=len(comparison.a) + len(comparison.b) > 2)]
+    yield section("B against A", *figures(numbers, comparison, sides), table, bare=True)
+    notes = [*comparison.notes, _of_intervals(comparison, several=len(comparison.a) + len(comparison.b) > 2)]
     yield section("Notes", *(words(note) for note in notes if note), words(CHANCE, only="page"), bare=True)
-
-
-def compared_before(comparison: Comparison) -> Iterator[Section]:
-    """The same of a comparison that was read: of the runs it has the names alone."""
-    first, *others = compared_runs((), (), comparison)
-    names = [
-        words(f"{letter}  ", Name(name))
-        for letter, files in (("A", comparison.a), ("B", comparison.b))
-        for name in files
-    ]
-    yield replace(first, blocks=(*names, *first.blocks))
-    yield from others
 
 
 def _of_times(name: str, times: Records) -> Side:
@@ -193,10 +193,13 @@ def _requests(result: RunResult) -> int:
     return measured.ok + measured.failed + measured.unserved + measured.dropped
 
 
-def _numbers(comparison: Comparison, foreign: bool) -> Iterator[tuple[str, Ratio]]:
+def _numbers(comparison: Comparison) -> Iterator[tuple[str, Ratio]]:
     """What is shown of a comparison, by what to call it."""
     found = {ratio.name: ratio for ratio in comparison.ratios}
     requests, inferences = found["throughput"], found["inferences"]
+    device, latency = (found.get(f"{metric}.mean") for metric in ("device", "latency"))
+    both_devices = device is not None and device.a is not None and device.b is not None
+    foreign = both_devices and (latency is None or latency.a is None or latency.b is None)  # trtexec's times
     yield "requests/s", requests
     both = ((inferences.a, requests.a), (inferences.b, requests.b))
     if any(rate is not None and not math.isclose(rate, other or 0.0) for rate, other in both):

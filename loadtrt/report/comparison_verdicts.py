@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 from loadtrt.report.charts.ratios import Row, ratios
@@ -13,7 +12,7 @@ from loadtrt.stats.measured import RATES
 from loadtrt.units import plural
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from loadtrt.report.comparison_sections import Side
     from loadtrt.report.document import Tone
@@ -26,21 +25,16 @@ CHANCE = (
 TONES: dict[str, Tone] = {"regressed": "bad", "not regressed": "good", "worse": "bad", "better": "good"}
 
 
-def verdicts_of(comparison: Comparison, sides: Sequence[Side]) -> Callable[[Ratio], Badge]:
-    """The verdict on each number of a comparison of these runs."""
-    return partial(verdict_on, comparison, offered=any(side.offered for side in sides))
-
-
-def verdict_on(comparison: Comparison, ratio: Ratio, *, offered: bool = False) -> Badge:
-    """On the threshold of a number; where it has none, by its interval alone. offered: whether requests came at a rate,
-    so that throughput says nothing of the engine."""
+def verdict_on(comparison: Comparison, ratio: Ratio) -> Badge:
+    """On the threshold of a number; where it has none, by its interval alone. Of requests that came at a rate,
+    throughput says nothing of the engine."""
     if not comparison.valid:
         return Badge("not judged", "plain")
     for item in comparison.thresholds:
         metric, _, allowed = item.threshold.partition(" ")
         if metric == ratio.name:
             return Badge(f"{item.verdict} ({allowed})", TONES.get(item.verdict, "open"))
-    if offered and ratio.name in RATES:
+    if comparison.offered and ratio.name in RATES:
         return Badge("the load", "plain")
     if ratio.low is ratio.high is None:
         return Badge(UNKNOWN, "plain")
@@ -69,17 +63,14 @@ def _percent(ratio: float) -> str:
     return f"{100 * (ratio - 1):+.1f} %".replace("-", "−")
 
 
-def figures(
-    numbers: Sequence[tuple[str, Ratio]], comparison: Comparison, sides: Sequence[Side], *, curves: bool
-) -> Iterator[Figure]:
-    """All ratios, and the latencies of single runs of both sides, where `curves` are wanted."""
-    verdict_of = verdicts_of(comparison, sides)
+def figures(numbers: Sequence[tuple[str, Ratio]], comparison: Comparison, sides: Sequence[Side]) -> Iterator[Figure]:
+    """All ratios, and the latencies of single runs of both sides."""
     edges = {item.threshold.partition(" ")[0]: item.threshold.partition(" ")[2] for item in comparison.thresholds}
     rows = []
     for name, ratio in numbers:
         if not ratio.ratio:
             continue
-        tone = verdict_of(ratio).tone
+        tone = verdict_on(comparison, ratio).tone
         edge = 1 + float(edges[ratio.name].rstrip("%")) / 100 if ratio.name in edges else None
         rows.append(Row(name, ratio.ratio, ratio.low, ratio.high, f"{ratio.ratio:.3f}", tone, edge))
     if rows:
@@ -88,7 +79,7 @@ def figures(
         yield Figure("B/A", chart, note)
     known = [side.measured for side in sides if {"latency"} <= {*side.measured.metrics} & {*side.measured.histograms}]
     latencies = [(f"{letter} {run.name}", run.histograms["latency"]) for letter, run in zip("AB", known, strict=False)]
-    if curves and len(sides) == len(known) == 2 and all(histogram.count for _, histogram in latencies):
+    if len(sides) == len(known) == 2 and all(histogram.count for _, histogram in latencies):
         yield Figure("Latency by share of requests", shares(latencies, (), "latency"))
 
 

@@ -18,7 +18,7 @@ from loadtrt.printing import printable, shortened
 from loadtrt.report.csv_lines import OF_RUN
 from loadtrt.report.settings import models_of
 from loadtrt.report.tracked import parts_of
-from loadtrt.results.capacity_result import CapacityResult
+from loadtrt.results.capacity_result import CapacityResult, SweepResult
 from loadtrt.results.repeat_result import RepeatResult
 from loadtrt.results.run_result import RunResult
 from loadtrt.units import MILLISECOND_NS
@@ -74,6 +74,7 @@ def params_json(loaded: Sequence[Loaded]) -> str:
             lanes = {} if best is None else {"contexts": best.contexts, "batch": best.batch, "buffers": best.buffers}
             params = {
                 **_options(result.config.options()),
+                "rate": None,  # which is a placeholder in a search
                 **lanes,
                 "loadtrt": result.loadtrt,
                 "started": result.started,
@@ -92,7 +93,8 @@ def _only(loaded: Sequence[Loaded]) -> Loaded:
     if len(loaded) > 1:
         raise UsageError(f"a flat file is of one result, and here are {len(loaded)} files: give one")
     if not isinstance(item.result, RunResult | RepeatResult | CapacityResult):
-        raise UsageError(f"{item.file} is not of one run, starts of one, or a capacity: write CSV of it, -o FILE.csv")
+        way_out = "write CSV of it, -o FILE.csv" if isinstance(item.result, SweepResult) else "give one of these"
+        raise UsageError(f"{item.file} is not of one run, starts of one, or a capacity: {way_out}")
     return item
 
 

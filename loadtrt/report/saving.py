@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from loadtrt.errors import UsageError
 from loadtrt.files import held_by, write_file
+from loadtrt.printing import bounded_repr
 from loadtrt.recognizing import HEAD_BYTES, content_of
 from loadtrt.report import FORMATS, format_of
 from loadtrt.report.result_files import Loaded
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
 def save(result: results.Result, path: str | os.PathLike[str], *, force: bool) -> None:
     """See `results.Result.write`."""
-    target = os.fspath(path)
+    target = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+    if not target or not isinstance(target, str):
+        raise UsageError(f"{bounded_repr(path)} is not the name of a file: give one such as 'run.json'")
     wanted = format_of(target)
     if wanted is not None:
         text = wanted.text([Loaded(type(result).__name__, cast("Result", result))])

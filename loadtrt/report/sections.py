@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from loadtrt.report.capacity_sections import capacity
 from loadtrt.report.charts.plot import SERIES
 from loadtrt.report.charts.shares import Bar, bars, shares
-from loadtrt.report.comparison_sections import compared_before, compared_runs, side_of
-from loadtrt.report.comparison_verdicts import CHANCE, ratio_text, verdicts_of
+from loadtrt.report.comparison_sections import compared, compared_runs, side_of
+from loadtrt.report.comparison_verdicts import CHANCE, ratio_text, verdict_on
 from loadtrt.report.document import Figure, Name, Section, Table, section, words
 from loadtrt.report.fleet_sections import fleet
 from loadtrt.report.formatting import UNKNOWN, count_or
@@ -30,7 +30,7 @@ from loadtrt.results.repeat_result import RepeatResult
 from loadtrt.results.run_result import RunResult
 from loadtrt.stats.measured import RATES
 from loadtrt.stats.profiles import LayerComparison, compare_profiles
-from loadtrt.stats.regression import Comparison, compare
+from loadtrt.stats.regression import Comparison
 from loadtrt.units import plural
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def sections_of(result: Result, file: str, key: str) -> Iterator[Section]:
             name_a, name_b = (engine.name if engine else letter for engine, letter in zip(engines, "AB", strict=True))
             yield from compared_profiles(result, name_a, name_b, top=PAGE_ROWS)
         case Comparison():
-            yield from compared_before(result)
+            yield from compared_runs(result)
 
 
 def _starts(result: RepeatResult, file: str, key: str) -> Iterator[Section]:
@@ -152,17 +152,13 @@ def _side(item: Loaded, name: str) -> list[Side]:
 def _against_first(sides: Sequence[tuple[str, Sequence[Side]]]) -> Iterator[Section]:
     """Results against the first one: two of them in full, more in a table. sides: runs by the name of their file."""
     (name, first), *others = sides
-    compared = [
-        (other, runs, compare([side.measured for side in first], [side.measured for side in runs]))
-        for other, runs in others
-    ]
-    if len(compared) == 1:
-        yield from compared_runs(first, others[0][1], compared[0][2], curves=False)
+    comparisons = [(other, compared(first, runs)) for other, runs in others]
+    if len(comparisons) == 1:
+        yield from compared_runs(comparisons[0][1])
         return
     rows = []
-    for other, runs, comparison in compared:
-        verdict_of = verdicts_of(comparison, [*first, *runs])
-        known = {ratio.name: ratio_text(ratio, verdict_of(ratio)) for ratio in comparison.ratios}
+    for other, comparison in comparisons:
+        known = {ratio.name: ratio_text(ratio, verdict_on(comparison, ratio)) for ratio in comparison.ratios}
         rows.append((Name(other), *(known.get(key, UNKNOWN) for key in _COMPARED)))
     header = ("", *("requests/s" if key in RATES else key.replace(".", " ") for key in _COMPARED))
     note = f"each result ÷ {name}, with the 95 % confidence interval. {CHANCE}"

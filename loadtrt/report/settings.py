@@ -215,6 +215,7 @@ def compared_settings(result: RunResult) -> dict[str, str]:
         **{key: UNKNOWN for key in FIELDS if key in _COMPARED},
         **{key: f"{value:g}" if isinstance(value, float) else str(value) for key, value in given.items()},
         **engine.mode,
+        **{f"label {key}": value for key, value in result.config.labels.items()},
     }
 
 

@@ -56,6 +56,8 @@ def _in_file(name: str, file: Path | Result, layer_info: Path | None, option: st
         if source.kind is not Kind.REPEAT or layer_info is not None:
             return [(name, read_side(source, layer_info, option))]
         source = read_result(RepeatResult, source)
+    elif layer_info is not None:
+        raise UsageError(f"{option} is for {Kind.LAYER_TIMES}, and {name} is a {type(source).__name__}: leave it out")
     match source:
         case RunResult():
             return [(name, one_model(source, name, "give a run of one model"))]

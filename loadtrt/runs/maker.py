@@ -7,6 +7,7 @@ import threading
 import time
 from datetime import UTC, datetime
 from functools import partial
+from itertools import count
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 # The seed is not among them: it draws the inputs once, and then arrivals.
 _OF_ENGINE = keys_of("Engine", "Lanes", "Requests") - {"seed", "verify"}
 _WARM_NS = 200 * MILLISECOND_NS  # warm-up of an engine that ran a moment ago, whose GPU has not lowered its clocks
+_numbers = count(1)  # of this process' runs: a program may make several in the same second, or at once
 _EMPTY_PATIENCE_NS, _CLOSE_PATIENCE_S = 10 * SECOND_NS, 10.0
 
 
@@ -92,7 +94,6 @@ class Maker:
         self.stop = Stop()
         self._many, self._leave = many, leave
         self._watched: Watched | None = None
-        self._runs = 0
 
     def __enter__(self) -> Self:
         self.signals.__enter__()
@@ -203,10 +204,9 @@ class Maker:
         runs = {name: self._model_run(config, name, None if place else part) for place, name in enumerate(used)}
         config = config.model_copy(update={"models": {name: run.model for name, run in runs.items()}})
         self.sessions = {name: run.session for name, run in runs.items()}
-        self._runs += 1
         self.signals.hold()
         started = datetime.now(UTC)
-        name = f"{started:%Y%m%d-%H%M%S}-{os.getpid()}-{self._runs}"
+        name = f"{started:%Y%m%d-%H%M%S}-{os.getpid()}-{next(_numbers)}"
         for run, ticker in zip(runs.values(), tickers(watched.ticking(on_tick), len(runs)), strict=True):
             run.engine, run.on_tick = watched.marked(run.engine, run.inputs), ticker
         watched.begin(name, config, runs, point)

@@ -13,6 +13,7 @@ from loadtrt.lanes.model_run import items_of
 from loadtrt.live.clients import own_process
 from loadtrt.live.observer import RunFacts, Wishes
 from loadtrt.live.watching import Watch
+from loadtrt.printing import say
 from loadtrt.prometheus.families import information, model_name
 from loadtrt.results.engine_info import GPU_KINDS
 from loadtrt.runs.marked import Marked, Marks
@@ -80,7 +81,10 @@ class Silence:
     def take_back(self) -> None: ...
 
     def insist(self, sentence: str) -> None:
-        warnings.warn(sentence, RuntimeWarning, stacklevel=2)
+        try:
+            warnings.warn(sentence, RuntimeWarning, stacklevel=2)
+        except RuntimeWarning:  # as with python -W error: it must not end what measures, nor lose a result
+            say(sentence)
 
 
 class Watched:

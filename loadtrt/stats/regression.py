@@ -41,6 +41,8 @@ from functools import lru_cache
 from statistics import fmean, variance
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import Field
+
 import loadtrt
 from loadtrt.errors import UsageError
 from loadtrt.records.records import METRICS
@@ -97,7 +99,10 @@ class Comparison(Result):
     """A comparison of runs.
 
     loadtrt: version that compared them.
-    a, b: files of each side.
+    a, b: names of the runs of each side.
+    titles: what each of them is, by name.
+    offered: whether requests came at a rate, which throughput then is.
+    notes: sentences on how the runs differ, and on what does not show in numbers.
     valid: whether no run is INVALID or failed; otherwise the verdicts mean nothing.
     problems: which runs are INVALID or failed, and why.
     ratios: all numbers that the runs have.
@@ -108,6 +113,9 @@ class Comparison(Result):
     loadtrt: str
     a: tuple[str, ...]
     b: tuple[str, ...]
+    titles: dict[str, str] = Field(default_factory=dict)
+    offered: bool = False
+    notes: tuple[str, ...] = ()
     valid: bool
     problems: tuple[str, ...]
     ratios: tuple[Ratio, ...]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import loadtrt
-from interrupting import interrupting, measuring
+from interrupting import BEGIN_S, interrupting, measuring
 from loadtrt.api.calling import Call
 from loadtrt.signals import Signals
 
@@ -152,7 +152,7 @@ def test_a_cancelled_task_gives_back_what_was_measured() -> None:
 
     async def cell(work: Worked) -> str:
         task = asyncio.create_task(Call(work).awaited())
-        await asyncio.to_thread(work.began.wait)
+        await asyncio.to_thread(work.began.wait, BEGIN_S)
         task.cancel()
         return await task
 
@@ -165,7 +165,7 @@ def test_a_task_that_is_cancelled_twice_is_cancelled() -> None:
     async def cell(work: Worked) -> None:
         call = Call(work)
         task = asyncio.create_task(call.awaited())
-        await asyncio.to_thread(work.began.wait)
+        await asyncio.to_thread(work.began.wait, BEGIN_S)
         for number in range(2):
             while call._interrupts < number:
                 await asyncio.sleep(0.01)
@@ -232,7 +232,7 @@ def test_a_cancelled_search_has_its_trials(monkeypatch: pytest.MonkeyPatch) -> N
         task = asyncio.create_task(
             loadtrt.capacity_async(engine=LONG["engine"], warmup=0, objective="latency.p99 < 50ms", time="1h")
         )
-        await asyncio.to_thread(began.wait)
+        await asyncio.to_thread(began.wait, BEGIN_S)
         task.cancel()
         return await task
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import pytest
 
 import loadtrt
 from command_line import loadtrt as command
+from loadtrt.runs.watched import Silence
 from onnx_files import doubling
 
 if TYPE_CHECKING:
@@ -75,6 +77,31 @@ def test_a_started_run_is_read_too(tmp_path: Path) -> None:
     back = loadtrt.read(str(file))
     assert isinstance(back, loadtrt.RepeatResult)
     assert back.to_json() == file.read_text()
+
+
+def test_runs_of_one_process_have_ids_of_their_own() -> None:
+    """Metrics tell runs apart by them, and `compare` would take two for one."""
+    runs = [loadtrt.run(**VIRTUAL, requests=20) for _ in range(3)]
+    assert len({run.run for run in runs}) == 3
+    assert loadtrt.compare(runs[:2], runs[2:]).a == ("A1", "A2")
+
+
+@pytest.mark.parametrize("instant", [1.5, True, "now", 1_800_000_000, 2**63, 10**30, np.float64(2e18)])
+def test_a_start_in_other_units_is_refused(instant: Any) -> None:
+    """Seconds are long over, and what int64 does not hold never comes."""
+    with pytest.raises(loadtrt.UsageError, match=r"^start_at .* is not Unix time in ns"):
+        loadtrt.run(**VIRTUAL, requests=20, start_at=instant)
+
+
+def test_a_start_may_be_a_number_of_numpy() -> None:
+    assert loadtrt.run(**VIRTUAL, requests=20, start_at=np.int64(time.time_ns())).model.ok == 20  # type: ignore[arg-type]
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_warning_loses_no_result(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where warnings are errors, it is told as a command does."""
+    Silence().insist("metrics were not pushed")
+    assert capsys.readouterr().err == "loadtrt: metrics were not pushed\n"
 
 
 # --- what is given
@@ -227,6 +254,30 @@ def test_what_is_compared_must_be_comparable(made: dict[str, Any], tmp_path: Pat
 
 
 @pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"fail_if": 3}, "fail_if 3 is not a threshold"),
+        ({"fail_if": ["throughput -3%", 3]}, "is not a threshold"),
+        ({"fail_if": {"throughput -3%": 1}}, "is not a threshold"),
+        ({"fail_if": "x"}, "'x' is not a threshold"),
+        ({"layer_info_a": 3}, "3 is not the name of a file"),
+        ({"layer_info_a": "x.json"}, "layer_info_a is for .*, and A is a ProfileResult: leave it out"),
+    ],
+)
+def test_options_of_a_comparison_that_cannot_be(options: dict[str, Any], sentence: str, made: dict[str, Any]) -> None:
+    """One sentence; none is left out in silence."""
+    with pytest.raises(loadtrt.UsageError, match=sentence):
+        loadtrt.compare(made["profile"], made["profile"], **options)
+
+
+@pytest.mark.parametrize("path", [3, None, b"x.json", ""])
+def test_names_of_files_that_are_none(path: Any, made: dict[str, Any]) -> None:
+    """One sentence."""
+    with pytest.raises(loadtrt.UsageError, match="is not the name of a file"):
+        made["run"].write(path)
+
+
+@pytest.mark.parametrize(
     ("content", "sentence"),
     [
         ([{"startEnqMs": 0, "latencyMs": 1}], "loadtrt.compare takes such files"),
@@ -260,6 +311,8 @@ def test_a_sweep_keeps_its_result_and_continues(tmp_path: Path) -> None:
     assert len(more.points) == 3
     assert loadtrt.read(file) == more
     assert len(loadtrt.sweep(**options, contexts=[1], force=True).points) == 1
+    loadtrt.sweep(**{**options, "json": bytes(tmp_path / "bytes.json")}, contexts=[1])
+    assert (tmp_path / "bytes.json").exists()
 
 
 def test_no_file_that_is_read_is_written_over(tmp_path: Path) -> None:

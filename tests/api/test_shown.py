@@ -255,6 +255,31 @@ def test_without_pandas_there_is_one_sentence() -> None:
     assert done.stdout == "to_pandas needs pandas, which is not installed: pip install 'loadtrt[pandas]'\n"
 
 
+def test_a_comparison_says_what_the_command_says(tmp_path: Path) -> None:
+    """All of it, as do the comparison that is read and its report: what differs, labels too, and that throughput is the
+    load."""
+    for name, rate in (("a", 100), ("b", 150)):
+        loadtrt.run(**VIRTUAL, duration="2s", rate=rate, label={"build": name}).write(tmp_path / f"{name}.json")
+    files = tmp_path / "a.json", tmp_path / "b.json"
+    done = command("compare", *files, "--fail-if", "latency.p50 +5%", "--json", "c.json", folder=tmp_path)
+    compared, back = loadtrt.compare(*files, fail_if="latency.p50 +5%"), loadtrt.read(tmp_path / "c.json")
+    assert back == compared
+    assert str(back) == str(compared) == done.stdout.strip("\n")
+    said = " ".join(str(back).split())
+    assert "rate 100 / 150 · label build a / b" in said
+    assert "A: offered 100 requests/s: throughput is the load, not the capacity" in said
+    back.write(tmp_path / "c.md")
+    (row,) = (line for line in (tmp_path / "c.md").read_text().splitlines() if line.startswith("| requests/s |"))
+    assert row.endswith("| **the load** |")
+
+
+def test_results_that_are_compared_are_told_by_what_they_are() -> None:
+    """Without files there are no names."""
+    runs = [loadtrt.run(**VIRTUAL, requests=500, seed=seed) for seed in (1, 2)]
+    first = str(loadtrt.compare(*runs)).splitlines()[1]
+    assert first == f"  A  {VIRTUAL['engine']}, 500 requests, batch 1"
+
+
 def test_runs_compared_are_a_report_of_their_own(tmp_path: Path) -> None:
     """What `compare --json` wrote, with the names of the files that it compared."""
     for name in "ab":

@@ -104,11 +104,12 @@ def test_a_wrong_file_is_named_with_its_fault(tmp_path: Path, text: str, sentenc
 
 
 def test_a_colon_makes_no_number_of_base_60(tmp_path: Path) -> None:
-    """YAML 1.1 reads 8:1 as 481; other numbers are numbers still."""
+    """YAML 1.1 reads 8:1 as 481, and 010 as 8; other numbers are numbers still."""
     file = tmp_path / "run.yaml"
-    file.write_text("engine: x\nmix: 8:1\nseed: 481\nrate: 9.5\n")
+    file.write_text("engine: x\nmix: 8:1\nseed: 481\ncontexts: 0100\nrate: 9.5\n")
     config = load_config(file, {})
     assert (config.model.mix, config.model.seed, config.options().get("rate")) == ("8:1", 481, 9.5)
+    assert config.model.contexts == 100
 
 
 def test_a_missing_file_says_why(tmp_path: Path) -> None:

@@ -48,6 +48,20 @@ def test_names_of_loadtrts_own_are_refused(name: str) -> None:
         _labels(**{name: "x"})
 
 
+@pytest.mark.parametrize("name", ["~", "true", "1", "2026-11-30", "1.5"])
+def test_a_name_that_is_no_text_is_refused(name: str, tmp_path: Path) -> None:
+    """YAML's null would be a label "None"."""
+    (tmp_path / "c.yaml").write_text(f"engine: simulated:null\nlabel: {{{name}: x}}\n")
+    with pytest.raises(UsageError, match="is not the name of a label"):
+        load_config(tmp_path / "c.yaml", {})
+
+
+def test_a_commit_of_digits_stays_as_it_is_written(tmp_path: Path) -> None:
+    """0123456 is 42798 in YAML 1.1, and 123456 in 1.2."""
+    (tmp_path / "c.yaml").write_text("engine: simulated:null\nlabel: {commit: 0123456, build: 17}\n")
+    assert load_config(tmp_path / "c.yaml", {}).labels == {"commit": "0123456", "build": "17"}
+
+
 @pytest.mark.parametrize("value", ["", "a\nb", "\x1b[31m", "\ud800", "x" * 257])
 def test_a_value_is_one_line(value: str) -> None:
     with pytest.raises(UsageError, match=r"the value of 'team' is .*: write one line of 1 to 256 characters"):

@@ -23,6 +23,7 @@ from loadtrt.errors import UsageError
         ("otlp+http://h:4318", "otlp", "http://h:4318/v1/metrics"),
         ("OTLP+http://[::1]:4318", "otlp", "http://[::1]:4318/v1/metrics"),
         ("http://h/api/v1/write?db=x", "remote-write", "http://h/api/v1/write?db=x"),
+        ("otlp+http://h/é?a=ü%20b", "otlp", "http://h/%C3%A9?a=%C3%BC%20b"),
     ],
 )
 def test_a_place_is_what_its_url_says(text: str, kind: str, url: str) -> None:
@@ -54,6 +55,13 @@ def test_a_path_that_says_nothing_is_refused() -> None:
         UsageError, match=r"'http://h/x' does not say what is there: write pushgateway\+, remote-write\+"
     ):
         parse_push("http://h/x")
+
+
+@pytest.mark.parametrize("end", ["/?a=b", "?a", "/x#y"])
+def test_what_a_pushgateway_cannot_have_is_refused(end: str) -> None:
+    """Job and labels are put at the end of its URL."""
+    with pytest.raises(UsageError, match="has more than the place of a Pushgateway"):
+        parse_push(f"pushgateway+http://h{end}")
 
 
 @pytest.mark.parametrize("text", ["http://u:secret@h", "http://secret@h/api/v1/write"])

@@ -18,7 +18,7 @@ from loadtrt.asked.trace_load import Trace
 from loadtrt.cli.main import cli
 from loadtrt.load.arrivals import Constant, Gamma, Poisson
 from loadtrt.records.histogram import Histogram
-from loadtrt.report.comparison_sections import compared_runs, side_of
+from loadtrt.report.comparison_sections import compared, compared_runs, side_of
 from loadtrt.report.plain import plain
 from loadtrt.results.breakdown import PERCENTILES, ConfidenceInterval, MetricSummary
 from loadtrt.results.run_result import RunResult
@@ -153,11 +153,11 @@ def test_a_bounded_queue_does_not_pass_a_gate(tmp_path: Path) -> None:
     load = ("--arrivals", "poisson", "--rate", "700/s", "--requests", "20000")
     a, b = _measured(tmp_path / "a.json", *load), _measured(tmp_path / "b.json", *load, "--max-queue", "2")
     sides = side_of("a.json", a), side_of("b.json", b)
-    found = compare([sides[0].measured], [sides[1].measured], [parse_threshold("latency.p99 +5%")])
+    found = compared(sides[:1], sides[1:], [parse_threshold("latency.p99 +5%")])
     assert found.ratios[-1].name == "lateness.mean"
     assert next(ratio for ratio in found.ratios if ratio.name == "latency.p99").ratio < 1  # type: ignore[operator]
     assert found.thresholds[0].verdict == "regressed"
-    text = " ".join(plain(list(compared_runs([sides[0]], [sides[1]], found))).split())
+    text = " ".join(plain(list(compared_runs(found, sides))).split())
     assert f"B: dropped {b.model.dropped:,} of 20 000 requests: times are of the served".replace(",", " ") in text
     assert "latency.p99 +5%: REGRESSED" in text
     assert "max_queue – / 2" in text
@@ -284,8 +284,7 @@ def test_engines_that_differ_are_named() -> None:
 
 def _text(a: RunResult, b: RunResult) -> str:
     sides = [side_of("a.json", a)], [side_of("b.json", b)]
-    first, second = ([run.measured for run in side] for side in sides)
-    text = plain(list(compared_runs(*sides, compare(first, second))))
+    text = plain(list(compared_runs(compared(*sides))))
     assert all(len(line) <= 80 for line in text.splitlines())
     return " ".join(text.split())
 

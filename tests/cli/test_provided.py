@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,12 @@ from loadtrt.cli.provided import provided
 if TYPE_CHECKING:
     from pathlib import Path
 
-EXAMPLES = [file.stem for file in sorted((ROOT / "configs").glob("*.yaml"))]
+EXAMPLES = [str(file.relative_to(ROOT / "configs"))[:-5] for file in sorted((ROOT / "configs").rglob("*.yaml"))]
+COMMAND_LINES = {
+    "plan": "loadtrt run --config {} --engine my.plan",  # the plan that the file names is no one's
+    "kubernetes/job": "kubectl apply -f {}",
+    "kubernetes/podmonitor": "kubectl apply -f {}",
+}
 
 
 def test_every_example_is_listed_with_what_it_is() -> None:
@@ -30,9 +36,15 @@ def test_every_example_is_listed_with_what_it_is() -> None:
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_is_written_as_it_is(tmp_path: Path, name: str) -> None:
-    """What is written is what lies in configs/, which test_cli.py reads; its suffix may be given, too."""
+    """What is written is what lies in configs/, which test_cli.py reads; its suffix may be given, too. What is printed
+    is the command that takes it."""
     done = loadtrt("example", name, folder=tmp_path)
-    assert (done.returncode, done.stdout) == (0, f"loadtrt run --config {name}.yaml\n")
+    assert (done.returncode, done.stdout) == (
+        0,
+        f"{COMMAND_LINES.get(name, 'loadtrt run --config {}').format(f'{name}.yaml')}\n",
+    )
+    done = loadtrt("example", name, "-o", "a b.yaml", folder=tmp_path)
+    assert f" {shlex.quote('a b.yaml')}" in done.stdout
     done = loadtrt("example", f"{name}.yaml", "-o", "-", folder=tmp_path)
     assert done.stdout == (tmp_path / f"{name}.yaml").read_text() == (ROOT / "configs" / f"{name}.yaml").read_text()
 

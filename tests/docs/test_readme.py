@@ -56,6 +56,7 @@ def test_no_link_and_no_picture_is_dead_on_an_index(description: str) -> None:
         address for address in addresses if not address.startswith(("https://", "http://")) and address not in headings
     ]
     assert dead == []
+    assert not [row for row in tree.iter("tbody") if not "".join(row.itertext()).strip()]  # a table of pictures alone
 
 
 def test_what_was_a_link_names_a_file_of_the_source_distribution(built: Path, description: str) -> None:

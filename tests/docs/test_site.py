@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import re
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -109,6 +110,13 @@ def test_a_file_of_another_host_is_told(
     with caplog.at_level(logging.WARNING):
         hooks.on_post_build(SimpleNamespace(site_dir=str(tmp_path)))
     assert bool(caplog.records) is fetched
+
+
+def test_every_extra_is_explained() -> None:
+    """In a row of the page on installing."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    rows = re.findall(r"^\| (`[^|]*) \|", (ROOT / "docs" / "install.md").read_text(), re.MULTILINE)
+    assert sorted(re.findall("`(.*?)`", " ".join(rows))) == sorted(extras)
 
 
 def test_the_site_is_built_strictly() -> None:

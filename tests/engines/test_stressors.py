@@ -87,6 +87,15 @@ def test_a_launch_copies_for_as_long_as_asked(machine: GpuMachine, resource: str
     assert not any(machine.driver.libraries)
 
 
+def test_a_launch_has_so_many_copies_at_most(machine: GpuMachine) -> None:
+    """Law: of tiny buffers there are no more than a graph is captured of in a moment; the result says what it took."""
+    engine = _allocated(machine, "l2,size=1B,time=100ms")
+    copies, _ = _launch(machine, engine)
+    assert len(copies) == 20_000
+    assert "copies of 1 B" in _told(engine)
+    engine.close()
+
+
 def test_copies_of_the_bus_go_both_ways_at_once(machine: GpuMachine) -> None:
     """Law: copies to the host have a stream of their own, which begins after the enqueue's stream and ends before it
     goes on, so that a graph holds both."""

@@ -119,5 +119,5 @@ def test_python_writes_no_log() -> None:
     """loadtrt.run writes no file."""
     import loadtrt as package
 
-    with pytest.raises(UsageError, match="writes no file: leave trt_log out"):
+    with pytest.raises(UsageError, match="does not write this file: leave trt_log out"):
         package.run(engine="simulated:null", trt_log="t.log")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import gzip
 import math
+import ssl
 import subprocess
 import sys
+import urllib.error
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from exported import FACTS, recorded, some_requests, view
-from listening import listening, silent
+from listening import listening, silent, trickling
 from loadtrt.errors import UsageError
 from loadtrt.live import pusher as pushing
 from loadtrt.live.metrics import families
@@ -173,6 +175,57 @@ def test_a_place_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.Monk
     with silent() as url:
         (said,) = Pusher([f"{url}/api/v1/write"]).finish(_seen(), push=True)
     assert said.endswith("no answer within 0.01 s; the result has all")
+
+
+def test_a_place_that_trickles_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A header now and then keeps each read of the answer within its timeout, for ever."""
+    monkeypatch.setattr(pushing, "_TIMEOUT_S", 0.5)
+    with trickling() as url:
+        for place in (url, f"{url}/api/v1/write"):
+            (said,) = Pusher([place]).finish(_seen(), push=True)
+            assert said.endswith("no answer within 0.5 s; the result has all")
+
+
+def test_the_next_runs_of_a_sweep_do_not_wait_for_a_place_that_did_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else each point would take seconds longer. Places that answer get all."""
+    monkeypatch.setattr(pushing, "_TIMEOUT_S", 0.5)
+    with silent() as url, listening() as (other, got):
+        pusher = Pusher([url, other])
+        first = pusher.finish(_seen(), push=True)
+        monkeypatch.setattr(pushing, "_TIMEOUT_S", 60.0)
+        assert pusher.finish(_seen(), push=True) == first
+    assert len(got) == 2
+
+
+@pytest.mark.parametrize("path", ["", "/api/v1/write"])
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_told_and_not_followed(status: int, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other place would get the secret headers, and a GET, which loses the metrics with a good answer."""
+    monkeypatch.setenv("LOADTRT_PUSH_HEADERS", "Authorization=Bearer secret")
+    with listening() as (other, got), listening(status, headers={"Location": f"{other}/x"}) as (url, _):
+        (said,) = Pusher([f"{url}{path}"]).finish(_seen(), push=True)
+    assert said.endswith(f": it answered {status} and points to {other}/x; the result has all")
+    assert got == []
+
+
+def test_a_certificate_that_is_not_trusted_is_told() -> None:
+    """In words, with the way out."""
+    reason = ssl.SSLCertVerificationError()
+    reason.verify_message = "self-signed certificate"
+    said = pushing._why(urllib.error.URLError(reason), "https://h")
+    assert said == "its certificate is not trusted: self-signed certificate ($SSL_CERT_FILE names others)"
+
+
+def test_a_host_that_cannot_be_is_told() -> None:
+    (said,) = Pusher(["http://a..b"]).finish(_seen(), push=True)
+    assert said == "metrics were not pushed to http://a..b: there is no host a..b; the result has all"
+
+
+def test_an_answer_does_not_steer_the_terminal() -> None:
+    with listening(500, b"\x1b[31mred \xff") as (url, _):
+        (said,) = Pusher([url]).finish(_seen(), push=True)
+    assert said.isprintable()
+    assert r"\x1b[31mred" in said
 
 
 def test_pushes_that_failed_on_the_way_are_counted() -> None:

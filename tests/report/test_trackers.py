@@ -79,12 +79,14 @@ def test_a_capacity() -> None:
     assert flat["capacity/requests_per_s_low"] <= flat["capacity/requests_per_s"]
     entries = _json(bigger_json([loaded(result)]))
     assert [(entry["name"], entry["unit"]) for entry in entries] == [("capacity", "requests/s")]
+    assert "rate" not in _json(params_json([loaded(result)]))  # it is found, and not asked for
 
 
 @pytest.mark.parametrize("kind", ["sweep", "fleet", "profile"])
 def test_what_is_not_one_experiment(kind: str) -> None:
-    """One sentence, which says what to do."""
-    with pytest.raises(UsageError, match="is not of one run, starts of one, or a capacity"):
+    """One sentence, which says what to do: CSV is of points, and not of plans and profiles."""
+    way_out = "write CSV of it" if kind == "sweep" else "give one of these"
+    with pytest.raises(UsageError, match=f"is not of one run, starts of one, or a capacity: {way_out}"):
         metrics_json([loaded(every_kind()[kind])])
     with pytest.raises(UsageError, match="give one"):
         params_json([loaded(measured()), loaded(measured())])
@@ -113,6 +115,8 @@ def test_names_tell_points_models_and_files_apart() -> None:
     assert models == ["a: throughput", "b: throughput"]
     files = [Loaded("x/a.json", measured()), Loaded("x/b.json", measured())]
     assert [entry["name"] for entry in _json(bigger_json(files))] == ["a.json: throughput", "b.json: throughput"]
+    files = [Loaded("x/a.json", measured()), Loaded("y/a.json", measured())]
+    assert [entry["name"] for entry in _json(bigger_json(files))] == ["x/a.json: throughput", "y/a.json: throughput"]
 
 
 def test_a_history_takes_no_invalid_run() -> None:

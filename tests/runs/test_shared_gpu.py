@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> GpuMachine:
     made = GpuMachine(monkeypatch, tmp_path)
+    made.cuda.ns_per_byte = 1e-3
     monkeypatch.setattr("loadtrt.engines.stressor_engine.use_device", lambda _: None)
     monkeypatch.setattr("loadtrt.engines.cuda_engine.memory_info", lambda: (1 << 40, 1 << 40))
     monkeypatch.setattr("loadtrt.engines.cuda_engine.CudaEngine._pin", lambda *_: {"x": 256, "data": 256})
@@ -66,3 +67,14 @@ def test_what_cannot_be_is_one_sentence_and_leaves_nothing(
         _run(machine, plan, stressor)
     assert (machine.driver.alive, machine.cuda.alive) == ({}, set())
     assert not any(machine.driver.libraries)
+
+
+def test_a_plan_and_a_stressor_need_memory_together(machine: GpuMachine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Law: both are on one GPU, so that what they need is added up, before any lane is made."""
+    monkeypatch.setattr("loadtrt.engines.cuda_engine.memory_info", lambda: (419 << 20, 1 << 40))
+    assert _run(machine, {}, {"engine": "stressor:dram"}).models["plan"].ok == 50
+    monkeypatch.setattr("loadtrt.engines.cuda_engine.memory_info", lambda: (410 << 20, 1 << 40))
+    made = len(machine.cuda.calls)
+    with pytest.raises(EngineError, match=r"the lanes of plan \(.+\) and stressor \(400 MiB\) need .+ is free"):
+        _run(machine, {}, {"engine": "stressor:dram"})
+    assert "cudaMalloc" not in machine.cuda.calls[made:]

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     import pytest
 
 
+BEGIN_S = 120  # what has not begun to measure by then has failed, and says why itself
+
+
 def measuring(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """An event that is set once a run has served a request."""
     began = threading.Event()
@@ -38,7 +41,8 @@ def interrupting(began: threading.Event, times: int = 1, seen: Callable[[], int]
     """A thread that sends this process Ctrl-C so many times, each once the one before was seen."""
 
     def interrupt() -> None:
-        began.wait()
+        if not began.wait(BEGIN_S):
+            return
         for number in range(times):
             while seen() < number:
                 time.sleep(0.01)
