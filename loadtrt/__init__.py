@@ -19,6 +19,7 @@ __all__ = [
     "CudaError",
     "EngineError",
     "FleetResult",
+    "InterferenceResult",
     "LayerComparison",
     "LoadtrtError",
     "ProfileResult",
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from loadtrt.results import Result
     from loadtrt.results.capacity_result import CapacityResult, SweepResult
     from loadtrt.results.fleet_result import FleetResult
+    from loadtrt.results.interference_result import InterferenceResult
     from loadtrt.results.profile_result import ProfileResult
     from loadtrt.results.repeat_result import RepeatResult
     from loadtrt.results.run_result import RunResult
@@ -77,6 +79,7 @@ else:
         "loadtrt.results": ["Result"],
         "loadtrt.results.capacity_result": ["CapacityResult", "SweepResult"],
         "loadtrt.results.fleet_result": ["FleetResult"],
+        "loadtrt.results.interference_result": ["InterferenceResult"],
         "loadtrt.results.profile_result": ["ProfileResult"],
         "loadtrt.results.repeat_result": ["RepeatResult"],
         "loadtrt.results.run_result": ["RunResult"],

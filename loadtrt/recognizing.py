@@ -39,6 +39,7 @@ CONTENTS = {
     "starts of a run": rb'\{\s*"schema_version":\s*"loadtrt\.repeat/',
     "a sweep": rb'\{\s*"schema_version":\s*"loadtrt\.sweep/',
     "a search for capacity": rb'\{\s*"schema_version":\s*"loadtrt\.capacity/',
+    "a measurement of interference": rb'\{\s*"schema_version":\s*"loadtrt\.interference/',
     "a plan of a fleet": rb'\{\s*"schema_version":\s*"loadtrt\.fleet/',
     "a profile": rb'\{\s*"schema_version":\s*"loadtrt\.profile/',
     "a comparison": rb'\{\s*"schema_version":\s*"loadtrt\.(comparison|layers)/',

@@ -59,7 +59,7 @@ class RunConfig(Strict):
     duration: Duration | None = _ending(
         None,
         "Measure this long (each point of a sweep, each pass of a profile).",
-        commands="sweep profile",
+        commands="sweep profile interference",
         metavar="TIME",
         shown_default="10s, or as --requests takes",
     )
@@ -194,7 +194,10 @@ class RunConfig(Strict):
 
     def alone(self, name: str) -> RunConfig:
         """The same run of this model alone."""
-        return self.model_copy(update={"models": {name: self.models[name]}})
+        changes: dict[str, Any] = {"models": {name: self.models[name]}}
+        if not any(item.of_requests for item in self.models[name].objectives):  # the objectives are of the others
+            changes |= {key: type(self).model_fields[key].default for key in ("abort_on_fail", "abort_delay")}
+        return self.model_copy(update=changes)
 
     def given(self, *names: str) -> list[str]:
         """Those of these attributes that differ from their defaults."""

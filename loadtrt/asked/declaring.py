@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 Group = Literal["Engine", "Lanes", "Load", "Requests", "Ending", "Objectives", "Fleet", "Results", "Watching"]
 GROUPS: tuple[Group, ...] = get_args(Group)
 # Commands that take an option beside `run`.
-SEARCHES = "sweep capacity"
-ENGINES = "sweep capacity profile"
+SEARCHES = "sweep capacity interference"
+ENGINES = "sweep capacity profile interference"
 PLANS = "plan-capacity"
-LOADS = f"{SEARCHES} {PLANS}"
+LOADS = f"sweep capacity {PLANS}"
 
 
 class Strict(BaseModel):

@@ -19,7 +19,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue, SkipJsonSchema  # noqa: TC002  # pydantic reads them
 from pydantic_core import CoreSchema  # noqa: TC002
 
-from loadtrt.asked.declaring import ENGINES, PLANS, SEARCHES, Strict, option
+from loadtrt.asked.declaring import ENGINES, LOADS, PLANS, SEARCHES, Strict, option
 from loadtrt.asked.fields import (
     TEXT_OR_LIST,
     Duration,
@@ -51,7 +51,7 @@ _engine = partial(option, group="Engine", commands=ENGINES)
 _lanes = partial(option, group="Lanes", commands=SEARCHES)
 _requests = partial(option, group="Requests", commands=SEARCHES)
 _ending = partial(option, group="Ending", commands="sweep profile")
-_objectives = partial(option, group="Objectives", commands=f"{SEARCHES} {PLANS}")
+_objectives = partial(option, group="Objectives", commands=LOADS)
 
 
 class Model(Strict):
@@ -126,7 +126,7 @@ class Model(Strict):
     max_queue: int | None = load_option(
         None,
         "Drop a request that comes due while N wait in the queue; it counts as a miss.",
-        commands=SEARCHES,
+        commands="sweep capacity",
         metavar="N",
         ge=0,
         le=MOST_REQUESTS,
@@ -141,6 +141,7 @@ class Model(Strict):
     batcher: Annotated[str, kept(parse_batching), TEXT_OR_LIST] | None = _requests(
         None,
         "Form batches of single requests in front of the lanes, as a server's dynamic batcher does.",
+        commands="sweep capacity",
         metavar="max=16,delay=2ms",
     )
     inputs: Sources = _requests(

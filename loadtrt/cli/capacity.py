@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import click
 from loadtrt.cli.github import require_summary, tell_result
 from loadtrt.cli.options import GroupedCommand, extra, flag, options, read_as
 from loadtrt.cli.outputs import inputs_of, outputs_of, require_outputs
-from loadtrt.errors import EXIT_INTERRUPTED, EXIT_INVALID, EXIT_MISSED, EXIT_UNDECIDED
+from loadtrt.errors import EXIT_INTERRUPTED, EXIT_INVALID, EXIT_MISSED, EXIT_UNDECIDED, UsageError
 from loadtrt.load.arrivals import PROCESSES
 from loadtrt.units import parse_duration
 
@@ -58,6 +59,19 @@ _CODES |= {"estimated": 0, "host-bound": EXIT_INVALID, "unsteady": EXIT_INVALID}
     "Ending",
     "Search although others use the cores or the GPU: for the capacity of what they leave.  [default: off]",
 )
+@extra(
+    ("--model", "models"),
+    "Engine",
+    "With --of: a model with its own options, as `loadtrt run` has it (repeatable).",
+    multiple=True,
+    metavar="NAME=ENGINE,KEY=VALUE,…",
+)
+@extra(
+    "--of",
+    "Engine",
+    "Find the capacity of this model of several, while the others hold their loads beside it.",
+    metavar="NAME",
+)
 @flag("--resume", "Results", "Continue the unfinished search in the file of --json.")
 def command(
     config: Path | None,
@@ -69,12 +83,15 @@ def command(
     shared_host: bool,
     resume: bool,
     force: bool,
+    models: tuple[str, ...],
+    of: str | None,
     **given: Any,
 ) -> int:
     """Find the capacity: the highest arrival rate at which the objectives are met, and confirm it.
 
     \b
     loadtrt capacity --engine googlenet16.trt --objective 'latency.p99 < 10ms' --contexts 1,2,4,8 --batch 1,4
+    loadtrt capacity --config two.yaml --of detector                          (while the others hold their loads)
     loadtrt capacity --engine zoo:googlenet --batch 1 --objective 'latency.p99 < 400ms'      (no GPU needed)
 
     Exit codes: 0 found and confirmed, estimated with --quick, or throughput limits the rate; 98 undecided in that time;
@@ -83,9 +100,13 @@ def command(
     from loadtrt.cli.delivery import carried_out, say_verdict
     from loadtrt.results.capacity_result import CapacityResult
     from loadtrt.sizing.find import Finder
-    from loadtrt.sizing.wanted import wanted_of
+    from loadtrt.sizing.wanted import one_of, wanted_of
 
-    wanted = wanted_of(config, given, contexts, batch, time, precision, quick=quick, shared=shared_host)
+    source, beside = one_of(config, models, of) if of is not None else (config, {})
+    if models and of is None:
+        raise UsageError("--model is one of several: say whose capacity to find, such as --of detector")
+    wanted = wanted_of(source, given, contexts, batch, time, precision, quick=quick, shared=shared_host)
+    wanted = replace(wanted, beside=beside)
     wanted.configs()  # raises an error now, before any run
     values = wanted.config.options()
     require_outputs(outputs_of(values, "a search for capacity"), [config, *inputs_of(values)], force=force)

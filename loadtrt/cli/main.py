@@ -27,6 +27,10 @@ COMMANDS = {
         "loadtrt.cli.sweep",
         "Run over contexts, buffers, batches, rates: the curve, its knee, its Pareto front.",
     ),
+    "interference": (
+        "loadtrt.cli.interference",
+        "Measure how models on one GPU slow each other down, and what protects them.",
+    ),
     "capacity": ("loadtrt.cli.capacity", "Find the highest arrival rate that meets objectives, and confirm it."),
     "build": ("loadtrt.cli.build", "Build a plan from an ONNX, zoo or Caffe model, for this GPU or another."),
     "trtexec": ("loadtrt.cli.trtexec_line", "Take a command line of trtexec: print what it means here, and run it."),

@@ -113,7 +113,8 @@ def options(
                 text = helps.get(key) or _help(key, axes.get(key))
                 function = _option(key, text, axes.get(key), choices.get(key))(function)
         if "engine" in taken:
-            function = click.argument("engines", metavar="[ENGINE]", nargs=-1, shell_complete=complete_files)(
+            metavar = "[ENGINE]" if command in SEVERAL else "[ENGINE]…"
+            function = click.argument("engines", metavar=metavar, nargs=-1, shell_complete=complete_files)(
                 _with_positional(command, function)
             )
         if not file:
@@ -125,17 +126,21 @@ def options(
 
 
 def _with_positional(name: str, function: F) -> F:
-    """The function of a command, with ENGINE, which is written without --engine, as its `engine`."""
+    """The function of a command, with ENGINE, which is written without --engine, as its `engine`; of a command that
+    takes several, all as its `engines`."""
 
     @wraps(function)
     def command(engines: tuple[str, ...], engine: str | None, **given: Any) -> Any:
-        if len(engines) > 1:
+        several = name not in SEVERAL
+        if len(engines) > 1 and not several:
             raise UsageError(f"{engines[0]} and {engines[1]} are two engines: {SEVERAL[name]}")
         for first in engines:
-            if engine is not None:
+            if engine is not None and not several:
                 raise UsageError(f"{first} is an argument too many beside --engine {engine}: leave one out")
             if Path(first).suffix in (".yaml", ".yml", ".json"):
                 raise UsageError(f"{first} is not an engine: write --config {first} for a configuration")
+        if several:
+            return function(engines=(*filter(None, (engine,)), *engines), **given)
         return function(engine=next(iter(engines), engine), **given)
 
     return cast("F", command)

@@ -33,7 +33,7 @@ _FORMATS = "\n".join(f"{known.suffixes[0]:<15}{known.name:<25}{known.summary}" f
 )
 @click.option("--force", is_flag=True, help=FORCE_HELP)
 def command(files: tuple[Path, ...], outputs: tuple[str, ...], format_: str | None, force: bool) -> None:
-    """Write results of run, sweep, capacity, plan-capacity and profile as a page, Markdown, a table or a trace.
+    """Write results of all commands that measure, and fleet plans, as a page, Markdown, a table or a trace.
 
     \b
     loadtrt report run.json -o run.html

@@ -12,6 +12,7 @@ from loadtrt.report.csv_lines import COLUMNS, lines_of
 from loadtrt.report.result_files import Loaded
 from loadtrt.results.capacity_result import CapacityResult, SweepResult
 from loadtrt.results.fleet_result import FleetResult
+from loadtrt.results.interference_result import LATENCIES, InterferenceResult
 from loadtrt.results.profile_result import ProfileResult
 from loadtrt.results.repeat_result import RepeatResult
 from loadtrt.results.run_result import RunResult
@@ -161,6 +162,22 @@ def _predictions(plan: FleetResult) -> Table:
     return _rows(rows)
 
 
+def _cells(result: InterferenceResult) -> Table:
+    rows = []
+    for cell in result.cells:
+        row = cell.model_dump(include={"share", "model", "neighbour", "level", "neighbour_level", "rate_per_s"})
+        row |= {"neighbour_rate_per_s": cell.neighbour_rate_per_s, "rounds": len(cell.rounds)}
+        for which in LATENCIES:
+            ratio = cell.ratio(which)
+            ends = {"ratio": ratio and ratio.ratio, "low": ratio and ratio.low, "high": ratio and ratio.high}
+            row |= {f"{which}_{end}": value for end, value in ends.items()}
+        kept = {"kept_ratio": cell.kept, "neighbour_kept_ratio": cell.neighbour_kept}
+        row |= {name: ratio and ratio.ratio for name, ratio in kept.items()}
+        row |= {"speedup_ratio": cell.weighted_speedup, "jain_ratio": cell.jain, "overloaded": cell.overloaded}
+        rows.append({**row, "valid": cell.valid, "failure": cell.failure or "; ".join(cell.problems) or None})
+    return _rows(rows)
+
+
 def _layers(profile: ProfileResult) -> Table:
     return _rows(
         {
@@ -207,6 +224,7 @@ _TABLES: dict[type, dict[str, Callable[[Any], Table]]] = {
     RepeatResult: {"summary": _lines},
     SweepResult: {"points": lambda sweep: _lines(sweep, [point.settings for point in sweep.points])},
     CapacityResult: {"trials": _lines},
+    InterferenceResult: {"cells": _cells},
     FleetResult: {"predictions": _predictions},
     ProfileResult: {"layers": _layers},
     Comparison: {"ratios": _ratios},

@@ -18,6 +18,7 @@ from loadtrt.reading_files import MOST_RESULT_BYTES, parse_json, read_text
 from loadtrt.report.settings import models_of
 from loadtrt.results.capacity_result import CapacityResult, SweepResult
 from loadtrt.results.fleet_result import FleetResult
+from loadtrt.results.interference_result import InterferenceResult
 from loadtrt.results.profile_result import ProfileResult
 from loadtrt.results.repeat_result import RepeatResult
 from loadtrt.results.run_result import RunResult
@@ -35,6 +36,7 @@ class Kind(StrEnum):
     REPEAT = "several starts of a run of loadtrt"
     SWEEP = "a sweep of loadtrt"
     CAPACITY = "a search for capacity by loadtrt"
+    INTERFERENCE = "a measurement of interference by loadtrt"
     FLEET = "a plan of a fleet by loadtrt"
     PROFILE = "a profile of loadtrt"
     TIMES = "times in trtexec's format (--exportTimes)"
@@ -46,13 +48,22 @@ class Kind(StrEnum):
 
 
 Result: TypeAlias = (
-    RunResult | RepeatResult | SweepResult | CapacityResult | FleetResult | ProfileResult | LayerComparison | Comparison
+    RunResult
+    | RepeatResult
+    | SweepResult
+    | CapacityResult
+    | InterferenceResult
+    | FleetResult
+    | ProfileResult
+    | LayerComparison
+    | Comparison
 )
 SCHEMAS: dict[Kind, type[Result]] = {
     Kind.RUN: RunResult,
     Kind.REPEAT: RepeatResult,
     Kind.SWEEP: SweepResult,
     Kind.CAPACITY: CapacityResult,
+    Kind.INTERFERENCE: InterferenceResult,
     Kind.FLEET: FleetResult,
     Kind.PROFILE: ProfileResult,
     Kind.COMPARISON: LayerComparison,
@@ -169,7 +180,7 @@ def load(path: Path) -> Loaded:
     """A result of any kind that a report is made of. Raises UsageError."""
     file = read_file(path)
     if file.kind not in SCHEMAS:
-        kinds = "a run, starts of a run, a sweep, a search for capacity, a plan of a fleet or a profile"
+        kinds = "a run, starts of a run, a sweep, a search for capacity, interference, a plan of a fleet or a profile"
         raise UsageError(f"{path} is {file.kind}, which has no report: give {kinds} of loadtrt")
     return Loaded(str(path), read_result(SCHEMAS[file.kind], file))
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from loadtrt.report.document import Block, Cell, Tone, Words
     from loadtrt.results.breakdown import MetricSummary, ScenarioResult
     from loadtrt.results.capacity_result import CapacityResult, SweepResult
+    from loadtrt.results.interference_result import InterferenceResult
     from loadtrt.results.repeat_result import RepeatResult
     from loadtrt.results.run_result import ObjectiveShare, RunResult
 
@@ -108,7 +109,7 @@ def outcome_badge(outcome: str) -> Badge:
     return Badge(outcome.upper(), "bad" if outcome == "failed" else "open")
 
 
-def ended(result: SweepResult | CapacityResult) -> Iterator[Notice]:
+def ended(result: SweepResult | CapacityResult | InterferenceResult) -> Iterator[Notice]:
     """Why many runs ended early, and how to continue."""
     if result.outcome == "failed":
         yield Notice("bad", result.failure or "it failed", (("shown", "what was measured until then"),))

@@ -14,6 +14,7 @@ from loadtrt.report.comparison_verdicts import CHANCE, ratio_text, verdict_on
 from loadtrt.report.document import Figure, Name, Section, Table, section, words
 from loadtrt.report.fleet_sections import fleet
 from loadtrt.report.formatting import UNKNOWN, count_or
+from loadtrt.report.interference_sections import interference
 from loadtrt.report.layer_comparison_sections import PAGE_ROWS, compared_profiles
 from loadtrt.report.profile_sections import profile
 from loadtrt.report.repeat_sections import starts
@@ -23,6 +24,7 @@ from loadtrt.report.settings import latency_bounds, models_of, settings_of
 from loadtrt.report.sweep_sections import sweep
 from loadtrt.results.capacity_result import CapacityResult, SweepResult
 from loadtrt.results.fleet_result import FleetResult
+from loadtrt.results.interference_result import InterferenceResult
 from loadtrt.results.profile_result import ProfileResult
 from loadtrt.results.repeat_result import RepeatResult
 from loadtrt.results.run_result import RunResult
@@ -79,6 +81,8 @@ def sections_of(result: Result, file: str, key: str) -> Iterator[Section]:
             yield from sweep(result, file, key)
         case CapacityResult():
             yield from capacity(result, file, key)
+        case InterferenceResult():
+            yield from interference(result, file, key)
         case FleetResult():
             yield from fleet(result, file, key)
         case ProfileResult():

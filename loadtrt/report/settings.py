@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from loadtrt.results.capacity_result import CapacityResult, SweepResult
     from loadtrt.results.engine_info import EngineInfo
     from loadtrt.results.fleet_result import FleetResult
+    from loadtrt.results.interference_result import InterferenceResult
     from loadtrt.results.profile_result import ProfileResult
     from loadtrt.results.repeat_result import RepeatResult
     from loadtrt.results.run_result import RunResult
@@ -44,7 +45,7 @@ def title(engine: EngineInfo | None, before: str = "", name: str = "") -> tuple[
 
 
 def about(
-    result: RunResult | RepeatResult | SweepResult | CapacityResult | FleetResult | ProfileResult,
+    result: RunResult | RepeatResult | SweepResult | CapacityResult | InterferenceResult | FleetResult | ProfileResult,
     file: str,
     *more: Cell,
 ) -> Words:
@@ -174,6 +175,7 @@ def search_text(result: CapacityResult) -> str:
         texts.append(f"rates are means, the highest is {result.peak_ratio:.3g} times that")
     texts.append(f"{'an estimate within' if result.quick else 'at most'} {format_duration(result.time_ns)} of load")
     texts += ["on a shared host"] if result.shared else []
+    texts += [f"beside {name} ({model.load.text})" for name, model in result.beside.items()]
     return " · ".join([*texts, *map(str, result.objectives)])
 
 
@@ -293,7 +295,10 @@ def facts(result: RunResult, file: str, key: str) -> Iterator[Block]:
 
 
 def closing(
-    result: SweepResult | CapacityResult | FleetResult, file: str, key: str, **settings: Mapping[str, Any]
+    result: SweepResult | CapacityResult | InterferenceResult | FleetResult,
+    file: str,
+    key: str,
+    **settings: Mapping[str, Any],
 ) -> Section:
     """What a result of many runs was made with. settings: by their titles."""
     blocks: list[Block] = [_mapping(values, name) for name, values in settings.items()]

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from loadtrt.asked.config import RunConfig  # noqa: TC001  # pydantic reads them
 from loadtrt.asked.fields import Objectives, ObjectiveText  # noqa: TC001
 from loadtrt.asked.load_declarations import LoadOptions  # noqa: TC001  # pydantic reads them
+from loadtrt.asked.model import Model as Neighbour  # noqa: TC001
 from loadtrt.results import Model, Result
 from loadtrt.results.engine_info import EngineInfo, MemoryBill  # noqa: TC001  # pydantic reads them
 from loadtrt.results.run_result import RunResult  # noqa: TC001
@@ -78,14 +79,22 @@ class SweepResult(Result):
 def trimmed(run: RunResult) -> RunResult:
     """A run without its seconds, its sample of records and all histograms but latency's. Of its environment the GPU is
     kept, whose clocks differ between runs of one machine."""
-    telemetry, histograms = run.telemetry, run.model.histograms
-    kept = {name: histograms[name] for name in ("latency",) if name in histograms}
-    return run.with_model(intervals=(), sample=None, histograms=kept).model_copy(
+    telemetry = run.telemetry
+    models = {
+        name: model.model_copy(update={"intervals": (), "sample": None, "histograms": _latency_of(model.histograms)})
+        for name, model in run.models.items()
+    }
+    return run.model_copy(
         update={
+            "models": models,
             "environment": {name: run.environment[name] for name in ("gpu",) if name in run.environment},
             "telemetry": None if telemetry is None else telemetry.model_copy(update={"intervals": ()}),
         }
     )
+
+
+def _latency_of(histograms: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {name: histogram for name, histogram in histograms.items() if name == "latency"}
 
 
 class Trial(Model):
@@ -242,6 +251,7 @@ class CapacityResult(Result):
     time_ns: duration of all runs of a candidate together.
     quick: whether the capacity is only estimated.
     shared: whether it was searched although others may have used the cores or the GPU (--shared-host).
+    beside: models that held their own loads meanwhile, by name.
     outcome: completed, interrupted (Ctrl-C; it can be resumed), or failed (see `failure`).
     candidates: one for each pair of contexts and batch.
     chosen: index of the candidate with the greatest capacity in inferences per second; None where none has any.
@@ -263,6 +273,7 @@ class CapacityResult(Result):
     time_ns: int
     quick: bool = False
     shared: bool = False
+    beside: dict[str, Neighbour] = Field(default_factory=dict)
     outcome: Literal["completed", "interrupted", "failed"]
     failure: str | None = None
     candidates: tuple[Candidate, ...] = ()

@@ -191,12 +191,13 @@ class Maker:
     ) -> RunResult:
         """Make a run on the engines that are open, or on some of them, and sum it up.
 
-        After an engine's first run warm-up is short, and outputs are not verified again. An exception that is not a
-        LoadtrtError becomes the result's failure and its session's `fault`. Raises UsageError for arrivals that cannot
-        be drawn.
+        After an engine's first run warm-up is short, and outputs are verified once beside the same others. An exception
+        that is not a LoadtrtError becomes the result's failure and its session's `fault`. Raises UsageError for
+        arrivals that cannot be drawn.
 
         on_tick: as for `ModelRun`, of all models together.
-        part: the part of the engine to run on, of a configuration of that size, of one model; None: all of it.
+        part: the part of the engine to run on, of a configuration of that size; None: all of it. Of several models,
+            the first one's.
         start_at: as for `run_models`.
         point: the run's place among those of a sweep or a search.
         """
@@ -205,7 +206,7 @@ class Maker:
         used = {name: self.models[name] for name in config.models}
         if all(opened.runs for opened in used.values()):
             config = config.model_copy(update={"warmup": min(config.warmup, _WARM_NS)})
-        runs = {name: self._model_run(config, name, part) for name in used}
+        runs = {name: self._model_run(config, name, None if place else part) for place, name in enumerate(used)}
         config = config.model_copy(update={"models": {name: run.model for name, run in runs.items()}})
         self.sessions = {name: run.session for name, run in runs.items()}
         self.signals.hold()
@@ -218,8 +219,8 @@ class Maker:
         before = core_times()
         work = partial(self._work, config, runs, start_at)
         anyio.run(self.signals.run, work, self.stop, self.talks.say)
-        for name_of, opened in used.items():
-            self._keep(opened, runs[name_of], part)
+        for place, (name_of, opened) in enumerate(used.items()):
+            self._keep(opened, runs[name_of], None if place else part, frozenset(runs))
         busy = busy_host(before)
         watch = watched.watch
         around = watch.clocks.environment() | ({"busy_host": busy} if busy else {})
@@ -246,7 +247,8 @@ class Maker:
         """What is to be measured of a model, on all of its engine or on a part."""
         model, opened = config.models[name], self.models[name]
         engine, inputs = opened.engine, opened.inputs.sets
-        changes: dict[str, Any] = {"verify": model.verify and not opened.verified and part is None}
+        verify = model.verify and frozenset(config.models) not in opened.verified and part is None
+        changes: dict[str, Any] = {"verify": verify}
         opened.submit_as_before(part)
         if part is not None:
             narrowed = Narrowed(engine, part, inputs)
@@ -283,12 +285,12 @@ class Maker:
             if isinstance(error, LoadtrtError):
                 raise
 
-    def _keep(self, opened: Opened, run: ModelRun, part: Part | None) -> None:
-        """What a run has shown of an engine, for later runs."""
+    def _keep(self, opened: Opened, run: ModelRun, part: Part | None, models: frozenset[str]) -> None:
+        """What a run has shown of an engine, for later runs. models: of the run."""
         session = run.session
         opened.runs += 1
         opened.keep_way(part)
-        opened.verified |= run.model.verify
+        opened.verified |= {models} if run.model.verify else set()
         if self._many and session.deviation is not None and opened.deviation is None:
             self.talks.say(f"deviation from {session.deviation.reference or 'FP32'}: {session.deviation.text}")
         opened.deviation = session.deviation

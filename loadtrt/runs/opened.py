@@ -28,6 +28,7 @@ class Opened:
 
     options: those that it was opened and is allocated with.
     inputs: those of all parts.
+    verified: the models beside which outputs were compared with those of quiet requests, itself among them.
     reference: what outputs are compared with; deviation: what came of it, once a run has compared them.
     load_ns, allocate_ns: duration of loading and of allocating; None while no lanes are allocated.
     ways: how each part's earlier runs submitted, and the rates by which that was chosen: the best way depends on how
@@ -45,7 +46,7 @@ class Opened:
     deviation: Deviation | None = None
     allocate_ns: int | None = None
     runs: int = 0
-    verified: bool = False
+    verified: set[frozenset[str]] = field(default_factory=set)
     ways: dict[Part | None, tuple[int, Mapping[str, float | None]]] = field(default_factory=dict)
     hangs: bool = False
     broken: bool = False

@@ -57,6 +57,7 @@ class Finder:
         time_s = wanted.time_ns / SECOND_NS
         self._works = [Work(config, self._objectives, time_s, self._searching) for config in wanted.configs()]
         self._before: list[EngineInfo] = []
+        rig.beside = wanted.beside
         self.result = CapacityResult(
             loadtrt=loadtrt.__version__,
             started=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -72,6 +73,7 @@ class Finder:
             time_ns=wanted.time_ns,
             quick=wanted.quick,
             shared=wanted.shared,
+            beside=dict(wanted.beside),
             outcome="interrupted",
         )
 
@@ -195,7 +197,8 @@ class Finder:
             work.ends("unsteady", f"unsteady: {self._rig.others}; {remedy}")
             if part is None:
                 return  # it measured the others, too
-        if part is None and (records := self._rig.records) is not None:
+        # Averaging takes services for independent of arrivals, and those of neighbours come in between.
+        if part is None and not self._rig.beside and (records := self._rig.records) is not None:
             run = work.averaged(run, records)
         late = host_bound(run, config.model.max_lateness)
         trial = Trial(seed=config.model.seed, run=run, failure=failure_of(run), host_bound=late, **fields)
@@ -289,6 +292,7 @@ def _asked(result: CapacityResult) -> dict[str, Any]:
         **result.load.model_dump(mode="json"),
         "precision": f"{100 * result.precision:g}%",
         "time": exact_duration(result.time_ns),
+        "beside": {name: model.model_dump(mode="json", by_alias=True) for name, model in result.beside.items()},
         **{name: result.environment.get(name) for name in MACHINE},
     }
 

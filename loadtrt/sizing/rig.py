@@ -9,16 +9,19 @@ from loadtrt.engines.simulated import SimulatedEngine
 from loadtrt.environment import busy_host, core_times
 from loadtrt.errors import EngineError, LoadtrtError, UsageError
 from loadtrt.live.observer import Point
+from loadtrt.report.settings import models_of
 from loadtrt.results.capacity_result import trimmed
 from loadtrt.runs.maker import Maker
 from loadtrt.units import SECOND_NS, format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from loadtrt.asked.config import RunConfig
+    from loadtrt.asked.model import Model
     from loadtrt.environment import CoreTimes
     from loadtrt.lanes.model_run import OnTick, Phase
+    from loadtrt.lanes.recorder import Recorder
     from loadtrt.records.records import Records
     from loadtrt.results.engine_info import EngineInfo
     from loadtrt.results.run_result import RunResult
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 # Of an environment: what makes another machine of it. A container has a new host name each day.
 MACHINE = ("cpu", "cores")
 _LOOK_NS = 5 * SECOND_NS  # how often a closed loop looks for others; an open loop would be late meanwhile
+SEEDS = 1009  # between runs: more than models have between them
 _LEAST_S = 1.0  # a shorter time does not show others (environment.busy_host)
 
 
@@ -61,18 +65,28 @@ def require_same(before: Iterable[EngineInfo], now: EngineInfo) -> None:
                 )
 
 
+def _of_first(result: RunResult) -> RunResult:
+    """The part of a run's first model, which has failed where a model beside it has."""
+    first = next(iter(models_of(result).values()))
+    if result.failure is None or first.failure is not None:
+        return first
+    return first.model_copy(update={"outcome": "failed", "failure": result.failure, "valid": False})
+
+
 class Rig:
     """A maker of many runs, which keeps an engine open while only the load changes. Use it in a `with`.
 
+    beside: models by name that run beside the one that is measured, each under its own load; none unless it is set.
     progress: points, or candidates, that are done, and those that are left after this one.
     others: evidence that others used the cores or the GPU during the last run; None without, or where nobody looked.
     """
 
     def __init__(self, talks: Talks, leave: Callable[[], None] = lambda: None, signals: Signals | None = None) -> None:
         """talks, leave and signals: as for Maker."""
-        self._talks = talks
+        self._talks, self._leave = talks, leave
         self._maker = Maker(talks, signals=signals, many=True, leave=leave)
         self._makes_sense = False
+        self.beside: Mapping[str, Model] = {}
         self.progress = (0, 0)
         self.others: str | None = None
         self._since: CoreTimes | None = None  # when it was last known whether others used the cores
@@ -84,6 +98,10 @@ class Rig:
     def __exit__(self, *_: object) -> None:
         self._maker.__exit__()
 
+    def another(self) -> Rig:
+        """A rig for other engines beside those of this one."""
+        return Rig(self._talks, self._leave, self._maker.signals)
+
     @property
     def stopped(self) -> bool:
         """Whether a signal asked to stop: no further run is to be made."""
@@ -91,17 +109,35 @@ class Rig:
 
     @property
     def engine(self) -> EngineInfo:
-        return self._maker.opened.engine.info
+        return next(iter(self.engines.values()))
+
+    @property
+    def engines(self) -> dict[str, EngineInfo]:
+        """Those that are open, by the names of their models."""
+        return {name: opened.engine.info for name, opened in self._maker.models.items()}
+
+    def recorder(self, model: str) -> Recorder | None:
+        """What the last run recorded of a model; None where it never measured."""
+        return self._maker.sessions[model].recorder
 
     @property
     def records(self) -> Records | None:
         """All requests of the last run; None where some were not kept."""
-        recorder = self._maker.session.recorder
+        recorder = next(iter(self._maker.sessions.values())).recorder
         return recorder.records if recorder is not None and recorder.complete else None
 
     def open(self, config: RunConfig) -> None:
-        """Open the engine of this configuration, as `Maker.open` does."""
-        self._maker.open(config)
+        """Open the engine of this configuration, and those beside it, as `Maker.open` does."""
+        self._maker.open(self._with_beside(config, 0))
+
+    def _with_beside(self, config: RunConfig, number: int) -> RunConfig:
+        """The configuration with the models beside its own. number: of a run, which has arrivals of its own."""
+        if not self.beside:
+            return config
+        others = {
+            name: model.model_copy(update={"seed": model.seed + SEEDS * number}) for name, model in self.beside.items()
+        }
+        return config.model_copy(update={"models": {**config.models, **others}})
 
     def try_open(self, config: RunConfig, others: Sequence[RunConfig]) -> str | None:
         """Open the engine of this configuration; returns why it cannot be opened, None where it is open. Raises
@@ -139,16 +175,18 @@ class Rig:
         point: the settings, for metrics; "": `what`.
         """
         self.others, self._since = None, self._since or core_times()
-        looks = looks and self.engine.kind != "simulated"
-        tick, place = self._ticking(what, config, number, looks=looks), Point(point or what, *self.progress)
-        result = self._maker.run(config, tick, part, point=place)
-        if self._maker.session.fault is not None:
-            raise self._maker.session.fault
+        looks = looks and any(engine.kind != "simulated" for engine in self.engines.values())
+        whole = self._with_beside(config, number)
+        tick, place = self._ticking(what, whole, number, looks=looks), Point(point or what, *self.progress)
+        result = self._maker.run(whole, tick, part, point=place)
+        if self._maker.fault is not None:
+            raise self._maker.fault
         if looks:
             self._look()
-            shared = (problem.evidence for problem in result.model.problems if problem.kind == "gpu-shared")
+            problems = (problem for model in result.models.values() for problem in model.problems)
+            shared = (problem.evidence for problem in problems if problem.kind == "gpu-shared")
             self.others = self.others or next(shared, None)
-        return trimmed(result)
+        return trimmed(_of_first(result) if self.beside else result)
 
     def linger(self, config: RunConfig, result: Any) -> None:
         """All runs are over, with this result: serve metrics of the last one for a while, as `Maker.linger` does."""
@@ -169,20 +207,25 @@ class Rig:
         return False
 
     def _ticking(self, what: str, config: RunConfig, number: int, *, looks: bool) -> OnTick:
-        engine, looked = self._maker.opened.engine, 0
+        engines, looked = [self._maker.models[name].engine for name in config.models], 0
+        least_ns = max(map(config.least_ns, config.models.values()))
+        closed = next(iter(config.models.values())).load.closed
 
         def tick(phase: Phase, elapsed_ns: int, submitted: int, completed: int) -> None:  # noqa: ARG001  (OnTick)
             nonlocal looked
-            if phase == "measure" and not elapsed_ns and isinstance(engine, SimulatedEngine):
-                engine.restart(number)
-            if looks and phase == "measure" and config.model.load.closed and elapsed_ns // _LOOK_NS > looked:
+            for engine in engines if phase == "measure" and not elapsed_ns else ():
+                if isinstance(engine, SimulatedEngine):
+                    engine.restart(number)
+            if looks and phase == "measure" and closed and elapsed_ns // _LOOK_NS > looked:
                 looked = elapsed_ns // _LOOK_NS
                 self._look()
                 if self.others is not None:
-                    self._maker.session.interrupted = self._maker.stop.cut = True
+                    self._maker.stop.cut = True
+                    for session in self._maker.sessions.values():
+                        session.interrupted = True
             words = [f"{what}: {phase}"]
             words += [format_duration(elapsed_ns)] if elapsed_ns else []
-            words += [f"of {format_duration(config.least_ns(config.model))}"] if phase == "measure" else []
+            words += [f"of {format_duration(least_ns)}"] if phase == "measure" else []
             self._talks.status(" ".join(words))
 
         return tick

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.asked.load_options import process_type
+from loadtrt.asked.model_option import parse_models
 from loadtrt.asked.reading import keys_of, load_config, varied
-from loadtrt.errors import UsageError
+from loadtrt.errors import UsageError, nearest
 from loadtrt.sizing.grid import parse_axis
 from loadtrt.units import SECOND_NS, exact_duration, parse_share
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from loadtrt.asked.config import RunConfig
+    from loadtrt.asked.model import Model
     from loadtrt.sizing.grid import Axis
 
 TIME_NS = 600 * SECOND_NS
@@ -38,6 +41,7 @@ class Wanted:
     time_ns: duration of all runs of a candidate together.
     quick: whether the capacity is only estimated.
     shared: whether to search although others use the cores or the GPU.
+    beside: models by name that hold their own loads meanwhile.
     """
 
     config: RunConfig
@@ -48,6 +52,7 @@ class Wanted:
     time_ns: int = TIME_NS
     quick: bool = False
     shared: bool = False
+    beside: Mapping[str, Model] = field(default_factory=dict)
 
     def configs(self) -> list[RunConfig]:
         """The configuration of each candidate, batch by batch, at any rate. Raises UsageError."""
@@ -105,6 +110,25 @@ def wanted_of(
         quick=quick,
         shared=shared,
     )
+
+
+def one_of(file: Path | RunConfig | None, texts: Sequence[str], of: str) -> tuple[RunConfig, dict[str, Model]]:
+    """The configuration of one of several models, and the others, which hold their loads beside it.
+
+    file: as for `load_config`; texts: of --model.
+
+    Raises UsageError for a name that no model has, and for loads that end by themselves.
+    """
+    config = load_config(file, {"models": parse_models(texts)} if texts else {}, several=True)
+    if of not in config.models:
+        known = f"the models are {', '.join(config.models)}"
+        raise UsageError(f"--of {of} is no model: {nearest(of, config.models, known)}")
+    beside = {name: model for name, model in config.models.items() if name != of}
+    for name, model in beside.items():
+        if model.load.own_ns is not None or model.requests is not None:
+            raise UsageError(f"{name} holds its load as long as each trial: leave --requests out, or loop its schedule")
+    changes = {"objectives": (), "verify": False}
+    return config.alone(of), {name: model.model_copy(update=changes) for name, model in beside.items()}
 
 
 def _require_objectives(config: RunConfig) -> None:

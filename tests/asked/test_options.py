@@ -20,11 +20,14 @@ from loadtrt.errors import UsageError
 from loadtrt.report.result_files import SCHEMAS
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("run", "sweep", "capacity", "profile", "plan-capacity")
+COMMANDS = ("run", "sweep", "capacity", "interference", "profile", "plan-capacity")
 OWN = {  # options of one command alone, apart from --config
     "run": {"latency", "models", "repeat", "start_at"},
     "sweep": {"all_points", "resume"},
-    "capacity": {"time", "quick", "precision", "shared_host", "resume"},
+    "capacity": {"time", "quick", "precision", "shared_host", "resume", "models", "of"},
+    "interference": {
+        *("load", "neighbour", "share", "rounds", "precision", "stressors", "own_stressors", "models", "resume")
+    },
     "profile": {"compare", "nodes", "top"},
     "plan-capacity": {
         "arrivals",
@@ -113,7 +116,7 @@ def test_the_schema_takes_what_the_reader_takes(options: dict[str, Any], fits: b
             load_config(file, {})
 
 
-@pytest.mark.parametrize("kind", ["config", "run", "repeat", "sweep", "capacity", "fleet", "profile"])
+@pytest.mark.parametrize("kind", ["config", "run", "repeat", "sweep", "capacity", "interference", "fleet", "profile"])
 def test_schemas_are_schemas(kind: str) -> None:
     """As JSON Schema has it."""
     done = CliRunner().invoke(cli, ["schema", kind])

@@ -143,7 +143,7 @@ def test_every_example_configuration_is_valid(file: Path) -> None:
     """configs/ holds nothing that load_config refuses."""
     from loadtrt.asked.reading import load_config
 
-    assert load_config(file, {}).model.engine
+    assert all(model.engine for model in load_config(file, {}, several=True).models.values())
 
 
 def test_a_fault_of_our_own_is_a_sentence_too(

@@ -38,6 +38,7 @@ PRINTING = (  # a line for each command, whose exit code is 0 where its answer i
     "trtexec --loadEngine=simulated:service=1ms,clock=virtual --duration=1",
     "profile --help",
     "capacity --help",
+    "interference --help",
 )
 
 

@@ -10,8 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loadtrt.report.html import html_text
+from loadtrt.report.markdown import markdown_text
 from loadtrt.report.partition_sections import KEPT, sms_of
 from loadtrt.report.plain import plain
+from loadtrt.report.result_files import Loaded
 from loadtrt.report.sweep_sections import sweep
 from loadtrt.results.capacity_result import SweepPoint, SweepResult
 from loadtrt.results.run_result import Throughput
@@ -61,6 +64,14 @@ def test_the_knee_is_the_fewest_sms_that_keep_the_throughput() -> None:
     assert "8 SMs, the fewest that were measured, are enough for 95 % of the throughput" in _curve({8: 98.0, 16: 101.0})
     assert "the throughput still grows at 16 SMs, the most that were measured" in _curve({8: 100.0, 16: 180.0})
     assert "8 SMs, the fewest" in _curve({8: 110.0, 16: 100.0})  # clocks fall under load
+
+
+def test_the_knee_is_on_the_page() -> None:
+    """In HTML and in Markdown."""
+    points = [({"sms": sms}, _run(rate, f"1 of {sms} SMs")) for sms, rate in ((16, 500.0), (32, 960.0), (64, 1000.0))]
+    shown = [Loaded("sweep.json", _sweep(points))]
+    for text in (html_text(shown), markdown_text(shown)):
+        assert "32 SMs are enough for 95 % of the throughput" in text.replace("\u00a0", " ")
 
 
 @given(st.dictionaries(st.integers(1, 16), st.integers(100, 110), min_size=2, max_size=8))

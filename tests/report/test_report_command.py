@@ -78,7 +78,9 @@ def test_stdout(save: Save) -> None:
     assert Path("x").read_text().startswith("<!DOCTYPE html>")
 
 
-@pytest.mark.parametrize("kind", ["run", "repeat", "sweep", "capacity", "fleet", "profile", "comparison"])
+@pytest.mark.parametrize(
+    "kind", ["run", "repeat", "sweep", "capacity", "interference", "fleet", "profile", "comparison"]
+)
 def test_every_kind_of_result(kind: str, save: Save) -> None:
     """Told by what is in the file."""
     name = save("x.json", every_kind()[kind])

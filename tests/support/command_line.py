@@ -41,6 +41,8 @@ def _process(command: list[str], folder: Path) -> Iterator[None]:
     with chdir(folder), patch.object(sys, "argv", command), patch.dict(os.environ, environment, clear=True):
         try:
             yield
-        finally:  # a command ends with signals ignored, as its process does
+        finally:  # a command ends with signals ignored and things to tell, as its process does
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+            if (github := sys.modules.get("loadtrt.cli.github")) is not None:
+                github._untold.clear()

@@ -27,6 +27,7 @@ from loadtrt.results.capacity_result import (
 )
 from loadtrt.results.fleet_result import Choice, Comparison, FleetDemand, FleetResult, Gpu, Prediction, Speed
 from loadtrt.results.gpu_telemetry import GpuFacts, GpuInterval, GpuTelemetry, SamplingCost
+from loadtrt.results.interference_result import InterferenceResult
 from loadtrt.results.repeat_result import RepeatResult
 from loadtrt.results.run_result import Finding, ModelResult, Problem, RunResult
 from loadtrt.results.steadiness import Steadiness
@@ -337,6 +338,24 @@ def fleet() -> FleetResult:
     )
 
 
+@cache
+def interference() -> InterferenceResult:
+    """Two models on one simulated device, with a stressor."""
+    device = "device=g,clock=virtual"
+    with TemporaryDirectory() as folder:
+        arguments = ["interference", "--warmup", "0", "--quiet", "--json", f"{folder}/i.json", "--duration", "2s"]
+        arguments += [
+            "--model",
+            f"a='simulated:service=2ms,{device}'",
+            "--model",
+            f"b='simulated:service=5ms,{device}'",
+        ]
+        arguments += ["--stressor", f"sm='simulated:service=1ms,{device}'", "--share", "streams,priority"]
+        CliRunner().invoke(cli, [*arguments, "--rounds", "2"], catch_exceptions=False, standalone_mode=False)
+        with open(f"{folder}/i.json", encoding="utf-8") as file:
+            return InterferenceResult.model_validate_json(file.read())
+
+
 def every_kind() -> dict[str, Result]:
     """One result of each kind, by the kind's name."""
     return {
@@ -344,6 +363,7 @@ def every_kind() -> dict[str, Result]:
         "repeat": repeated(),
         "sweep": sweep(),
         "capacity": capacity(),
+        "interference": interference(),
         "fleet": fleet(),
         "profile": profile(),
         "comparison": comparison(),

@@ -1,0 +1,317 @@
+"""`loadtrt interference` without its command line: every model beside every other, in rounds, kept after each.
+
+First each model is alone in a closed loop: that fixes all arrival rates, once, so that every cell and every way to
+share has the same offered load. Then the cells: each round of a cell is two runs with the same requests at the same
+instants, the model alone on the whole device and the model beside its neighbour, in either order. Cells of one pair
+take turns.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import loadtrt
+from loadtrt.asked.load import Closed, Rate
+from loadtrt.asked.load_options import at_rate
+from loadtrt.asked.ways_to_share import PLAIN
+from loadtrt.environment import environment
+from loadtrt.errors import EngineError, UsageError
+from loadtrt.load.arrivals import PROCESSES
+from loadtrt.printing import command_line
+from loadtrt.report.interference_words import cell_words
+from loadtrt.report.run_verdict import time_of
+from loadtrt.results.interference_result import (
+    CLOSED,
+    IDLE,
+    LATENCIES,
+    Alone,
+    Cell,
+    InterferenceResult,
+    Measured,
+    Round,
+)
+from loadtrt.sizing.cells import OWN, STRESS, finished, summed_up
+from loadtrt.sizing.fingerprints import error_of, fingerprints_of, predictions_of
+from loadtrt.sizing.rig import MACHINE, SEEDS, Rig, changed, require_same
+from loadtrt.units import SECOND_NS, format_count, parse_share
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from loadtrt.asked.load import Load
+    from loadtrt.asked.model import Model
+    from loadtrt.lanes.recorder import Recorder
+    from loadtrt.results.breakdown import MetricSummary
+    from loadtrt.results.engine_info import Verification
+    from loadtrt.results.run_result import RunResult
+    from loadtrt.runs.watched import Talks
+    from loadtrt.sizing.cells import Wanted
+
+
+class Neighbours:
+    """Measures interference on a rig. `result` is complete at any moment; `keep` gets it after each round."""
+
+    def __init__(self, wanted: Wanted, rig: Rig, talks: Talks, keep: Callable[[InterferenceResult], None]) -> None:
+        self._wanted, self._rig, self._talks, self._keep = wanted, rig, talks, keep
+        models = {**wanted.config.models, **wanted.stressors}
+        self._config = wanted.config.model_copy(update={"models": models})
+        self._length_ns = max(map(self._config.least_ns, models.values()))
+        self._groups = wanted.groups()
+        self._ways = {way.text: way for way in wanted.ways}
+        # Outputs under load that were compared, by what engines are placed for and by who runs beside whom.
+        self._verified: dict[tuple[str, frozenset[str]], dict[str, Verification]] = {}
+        self._own_rigs = ExitStack()
+        self._shared: Rig | None = None  # for engines that are placed otherwise than alone
+        self.result = InterferenceResult(
+            loadtrt=loadtrt.__version__,
+            started=datetime.now(UTC).isoformat(timespec="seconds"),
+            command=command_line(),
+            config=wanted.config,
+            environment=environment(),
+            shares=tuple(way.text for way in wanted.ways),
+            levels=wanted.levels,
+            load=wanted.load,
+            arrivals=wanted.arrivals,
+            most_rounds=wanted.rounds,
+            precision=wanted.precision,
+            stressors={name: model.engine for name, model in wanted.stressors.items()},
+            stress=STRESS if wanted.stressors else 0.0,
+            outcome="interrupted",
+        )
+
+    def resume(self, before: InterferenceResult) -> int:
+        """Take the rounds of an unfinished result, without cells that failed or are INVALID, and return their number.
+        Raises UsageError if it was of something else."""
+        difference = changed(_asked(before), _asked(self.result))
+        if difference is not None:
+            raise UsageError(f"the measurement in the file differs: {difference}; name another file")
+        known = {_place(cell): cell for cell in before.cells if cell.valid}
+        for group in self._groups:
+            group[:] = [known.pop(_place(cell), cell) for cell in group]
+        if known:
+            lost = next(iter(known.values()))
+            raise UsageError(
+                f"the measurement in the file has {cell_words(lost)}, which would be lost: ask for it, too"
+            )
+        kept = {"started": before.started, "environment": before.environment, "alone": before.alone}
+        self.result = self.result.model_copy(update=kept)
+        self._update()
+        return sum(len(cell.rounds) for group in self._groups for cell in group)
+
+    @property
+    def measured(self) -> bool:
+        """Whether the result has anything to keep."""
+        return bool(self.result.alone)
+
+    def make(self) -> None:
+        """Measure all cells. An interruption ends quietly; a cell that fails is kept with the reason."""
+        try:
+            with self._own_rigs:
+                self._rig.open(self._config)
+                for name, alone in self.result.alone.items():
+                    require_same([alone.engine], self._rig.engines[name])
+                for name in self._config.models:
+                    if name not in self.result.alone and not self._rig.stopped:
+                        self._measure_alone(name)
+                for group in self._groups:
+                    self._measure(group)
+                    if self._rig.stopped:
+                        return
+        except KeyboardInterrupt:
+            return
+        except Exception as error:
+            self._update(outcome="failed", failure=str(error) or type(error).__name__)
+            raise
+        self._update(outcome="completed")
+
+    def _measure_alone(self, name: str) -> None:
+        """A closed loop, which fixes the rates of the model in all cells. Raises EngineError where it fails."""
+        run = self._run(self._rig, {name: CLOSED}, 0, f"{name} alone, closed loop")
+        if run is None:
+            return
+        closed, single, model = self._measured(self._rig, run, name), run.models[name], self._config.models[name]
+        if run.failure is not None or not closed.per_s:
+            raise EngineError(f"{name} alone: {run.failure or 'no request was served'}")
+        alone = Alone(
+            engine=single.engine,
+            closed=closed,
+            stressor=name in self._wanted.stressors,
+            problems=tuple(problem.evidence for problem in single.problems),
+        )
+        if not alone.stressor:
+            closes = model.load.closed
+            rate = _rate(closed.per_s, self._wanted.load) if closes else self._config.offered_per_s(model)
+            load = self._load(model, rate) if closes and rate is not None else model.load
+            alone = alone.model_copy(update={"rate_per_s": rate, "load": load.text})
+        self._talks.say(f"{name} alone: {format_count(closed.per_s)} requests/s in a closed loop")
+        self._update(alone={**self.result.alone, name: alone})
+
+    def _measure(self, group: list[Cell]) -> None:
+        """The rounds of the cells of one pair and way, which take turns, one round each."""
+        for number in range(self._wanted.rounds):
+            for place, cell in enumerate(group):
+                if finished(cell, number, self._wanted.precision):
+                    continue
+                group[place] = self._with_round(cell, number, number + place)
+                self._update()
+                if self._rig.stopped:
+                    return
+        for place, cell in enumerate(group):
+            group[place] = cell.model_copy(update={"enough": 0 < len(cell.rounds) < self._wanted.rounds and cell.valid})
+            self._talks.say(cell_words(group[place], outcome=True))
+
+    def _with_round(self, cell: Cell, number: int, turn: int) -> Cell:
+        """The cell with one round more, or with why there is none; the cell itself where a signal came."""
+        try:
+            made = self._round(cell, self._rig_for(cell), number, turn)
+        except (EngineError, UsageError) as error:  # other ways and pairs may work
+            return cell.model_copy(update={"failure": str(error)})
+        if made is None:
+            return cell
+        round_, runs = made
+        rates = (self._rate_of(cell.model, cell.level), self._rate_of(cell.neighbour, cell.neighbour_level))
+        changes = {"rate_per_s": rates[0], "neighbour_rate_per_s": rates[1]}
+        verified = self._verified[self._placed(cell), frozenset(runs["beside"].models)]
+        return summed_up(cell.model_copy(update=changes), round_, runs, verified, self.result.alone)
+
+    @staticmethod
+    def _placed(cell: Cell | None) -> str:
+        """What the engines of a cell, or of a model alone, are placed for: on plain streams all are the same ones."""
+        return PLAIN if cell is None or cell.share == PLAIN else f"{cell.share}: {cell.model} beside {cell.neighbour}"
+
+    def _rig_for(self, cell: Cell) -> Rig:
+        """The rig with the engines of a cell open."""
+        self._rig.open(self._config)
+        if cell.share == PLAIN:
+            return self._rig
+        if self._shared is None:
+            self._shared = self._own_rigs.enter_context(self._rig.another())
+        names = (cell.model, cell.neighbour)
+        placed = self._ways[cell.share].models(*(self._config.models[name] for name in names))
+        self._shared.open(self._config.model_copy(update={"models": dict(zip(names, placed, strict=True))}))
+        return self._shared
+
+    def _round(self, cell: Cell, rig: Rig, number: int, turn: int) -> tuple[Round, dict[str, RunResult]] | None:
+        """A round with its runs, by name; None where a signal came. turn: an even one begins with the model alone."""
+        beside = {cell.model: cell.level}
+        if cell.neighbour_level != IDLE:
+            beside[cell.neighbour] = cell.neighbour_level
+        wanted: dict[str, tuple[Rig, dict[str, str]]] = {
+            "alone": (self._rig, {cell.model: cell.level}),
+            "beside": (rig, beside),
+        }
+        if cell.neighbour_level == CLOSED:
+            wanted["neighbour_alone"] = (self._rig, {cell.neighbour: CLOSED})
+        runs: dict[str, RunResult] = {}
+        measured: dict[str, Measured] = {}
+        for kind in wanted if turn % 2 == 0 else reversed(wanted):
+            on, levels = wanted[kind]
+            what = f"{cell_words(cell)}, round {number + 1}: {kind.replace('_', ' ')}"
+            run = self._run(on, levels, number, what, cell if kind == "beside" else None)
+            if run is None:
+                return None
+            if run.failure is not None:
+                raise EngineError(f"{kind.replace('_', ' ')}: {run.failure}")
+            runs[kind] = run
+            measured[kind] = self._measured(on, run, cell.neighbour if kind == "neighbour_alone" else cell.model)
+            if kind == "beside" and cell.neighbour in levels:
+                measured["neighbour"] = self._measured(on, run, cell.neighbour)
+        return Round(**measured), runs
+
+    def _run(
+        self, rig: Rig, levels: Mapping[str, str], number: int, what: str, cell: Cell | None = None
+    ) -> RunResult | None:
+        """A run of these models at these levels; None where a signal has ended it before its time. cell: None for the
+        models alone."""
+        models = {name: self._loaded(name, level, number) for name, level in levels.items()}
+        run = rig.run(self._config.model_copy(update={"models": models}), what, number=number)
+        checked = {one: found for one, model in run.models.items() if (found := model.verification) is not None}
+        self._verified.setdefault((self._placed(cell), frozenset(levels)), {}).update(checked)
+        return None if run.outcome == "interrupted" else run
+
+    def _loaded(self, name: str, level: str, number: int) -> Model:
+        """A model under a load, with the seed of the round."""
+        model = self._config.models[name]
+        changes: dict[str, Any] = {"seed": model.seed + SEEDS * number, "requests": None}
+        rate = self._rate_of(name, level)
+        if level == CLOSED:
+            changes |= {"load": Closed(), "max_queue": None}
+        elif level != OWN and rate is not None:
+            changes["load"] = self._load(model, rate)
+        return model.model_copy(update=changes)
+
+    def _load(self, model: Model, rate: float) -> Load:
+        """At a rate; of a model with a load of its own in its form."""
+        return at_rate(Rate(PROCESSES[self._wanted.arrivals](), rate) if model.load.closed else model.load, rate)
+
+    def _rate_of(self, name: str, level: str) -> float | None:
+        """The arrival rate of a model at a level; None in a closed loop, and of what is idle."""
+        if level == OWN:
+            return self.result.alone[name].rate_per_s
+        return None if level in (CLOSED, IDLE) else _rate(self.result.alone[name].closed.per_s, level)
+
+    def _measured(self, rig: Rig, run: RunResult, name: str) -> Measured:
+        """What a run shows of a model as long as requests were sent: later, its neighbours may have ended."""
+        model, recorder = run.models[name], rig.recorder(name)
+        times = {which: time_of(model.metrics, which) for which in LATENCIES}
+        due, served = model.submitted + model.dropped, model.ok
+        if recorder is not None and recorder.complete:
+            due, served = _within(recorder, self._length_ns)
+        due = served if run.config.models[name].load.closed else due
+        per_s = served * SECOND_NS / self._length_ns
+        sizes = _sizes(model.metrics.get("latency"))
+        return Measured(due=due, served=served, per_s=per_s, latency_ns=times, effective=sizes)
+
+    def _update(self, **changes: Any) -> None:
+        cells = tuple(cell for group in self._groups for cell in group if cell.rounds or cell.failure)
+        result = self.result.model_copy(update={"cells": cells, **changes})
+        if result.stressors:
+            prints = fingerprints_of(cells, result.stressors)
+            predictions = predictions_of(prints, [cell for cell in result.matrix if cell.share == PLAIN], STRESS)
+            result = result.model_copy(
+                update={
+                    "fingerprints": prints,
+                    "predictions": predictions,
+                    "prediction_error": error_of(predictions),
+                }
+            )
+        self.result = result
+        self._keep(self.result)
+
+
+def _rate(closed_per_s: float, level: str) -> float:
+    """The level of a closed loop's throughput, in digits that a person copies."""
+    return float(f"{parse_share(level) * closed_per_s:.6g}")
+
+
+def _sizes(summary: MetricSummary | None) -> dict[str, float]:
+    intervals = {} if summary is None else summary.confidence
+    return {which: intervals[which].effective for which in LATENCIES if which in intervals}
+
+
+def _within(recorder: Recorder, length_ns: int) -> tuple[int, int]:
+    """How many requests came due while the load lasted, and how many were served by its end."""
+    records, end = recorder.records, recorder.start_ns + length_ns
+    return int((records.due < end).sum()), int((records.ok.completed <= end).sum())
+
+
+def _place(cell: Cell) -> tuple[str, ...]:
+    return cell.share, cell.model, cell.neighbour, cell.level, cell.neighbour_level
+
+
+def _asked(result: InterferenceResult) -> dict[str, Any]:
+    """What all cells share."""
+    config = result.config.model_dump(mode="json", by_alias=True)
+    models = config.pop("models")
+    return {
+        **config,
+        **{f"{key} of {name}": value for name, model in models.items() for key, value in model.items()},
+        "models": list(models),
+        "load": result.load,
+        "arrivals": result.arrivals,
+        "stressors": [f"{name}={engine}" for name, engine in result.stressors.items()],
+        **{name: result.environment.get(name) for name in MACHINE},
+        "loadtrt": result.loadtrt,
+    }

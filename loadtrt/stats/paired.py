@@ -1,0 +1,82 @@
+"""The ratio of a number beside a neighbour to the number alone, of pairs of runs that are close in time.
+
+Each pair has the same requests due at the same instants, alone and beside, one right after the other: what drifts
+(clocks, temperature) and what is drawn is in both and cancels. With d_i the logarithm of the ratio of pair i of n,
+
+    exp(d̄ ± t_{n−1} · s / √n)        t: Student's quantile at 97.5 %, s²: variance of the d_i
+
+Pairs are independent: each has a seed of its own.
+
+**Short runs.** A percentile of a run is too low on average where the run's requests are worth few independent ones,
+since most such runs miss the rare long queues; more pairs do not mend that. The interval has no upper end where the
+runs beside have less than LEAST effective requests (stats/verdict.py) on average, and no lower end where those alone
+have. Where all pairs have one ratio, as in a partition that nobody enters, there is nothing to miss.
+
+**Enough.** Rounds end early once the interval is narrow. A rule that ends at the first narrow interval picks pairs that
+happen to agree, and the interval then holds the truth less often than it says (92 % instead of 95 %). So one more pair
+is made after the interval was narrow, and counts.
+
+`benchmarks/interference_coverage.py` measures how often the interval holds the truth: LEAST was chosen by that.
+"""
+
+from __future__ import annotations
+
+import math
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, NamedTuple
+
+from loadtrt.results.interference_result import PairedRatio
+from loadtrt.stats.regression import student
+from loadtrt.units import format_count
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+LEAST_PAIRS = 3
+LEAST = {"latency.p50": 4.0, "latency.p99": 200.0, "latency.mean": 40.0}  # effective requests of a run
+_MOST = 100.0  # of the logarithm of a ratio, which exp() still takes
+
+
+class Pair(NamedTuple):
+    """A number alone and beside, and the effective sizes of both runs."""
+
+    alone: float | None
+    beside: float | None
+    sizes: tuple[float, float] = (math.inf, math.inf)
+
+
+def paired_ratio(name: str, pairs: Sequence[Pair]) -> PairedRatio:
+    """The ratio over pairs of a number alone and beside. name: as PairedRatio has it."""
+    logs = [math.log(pair.beside / pair.alone) for pair in pairs if pair.alone and pair.beside]
+    if not pairs or len(logs) < len(pairs):
+        unknown = next((place for place, pair in enumerate(pairs, 1) if not (pair.alone and pair.beside)), 1)
+        return PairedRatio(name=name, ratio=None, reason=f"it is not known, or 0, in round {unknown}")
+    mean = fmean(logs)
+    if len(logs) == 1:
+        return PairedRatio(name=name, ratio=math.exp(mean), reason="an interval takes two rounds or more")
+    half = student(len(logs) - 1) * stdev(logs) / math.sqrt(len(logs))
+    low, high = (math.exp(max(min(mean + sign * half, _MOST), -_MOST)) for sign in (-1, 1))
+    least = LEAST.get(name, 0.0)
+    alone, beside = (fmean(pair.sizes[side] for pair in pairs) for side in (0, 1))
+    reason = None
+    least = least if half else 0.0
+    if min(alone, beside) < least:
+        end, size = ("upper", beside) if beside < least else ("lower", alone)
+        worth = f"a round's requests are worth {format_count(math.floor(size))} independent ones"
+        reason = f"{worth}, and the {end} end takes {least:.0f}: take a longer --duration"
+    return PairedRatio(
+        name=name,
+        ratio=math.exp(mean),
+        low=low if alone >= least else None,
+        high=high if beside >= least else None,
+        reason=reason,
+    )
+
+
+def enough(name: str, pairs: Sequence[Pair], precision: float) -> bool:
+    """Whether no further pair is needed: the interval without the last one has its upper end no further from the ratio
+    than that share of it."""
+    if len(pairs) < LEAST_PAIRS:
+        return False
+    before = paired_ratio(name, pairs[:-1])
+    return before.ratio is not None and before.high is not None and before.high <= before.ratio * (1 + precision)

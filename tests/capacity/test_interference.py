@@ -1,0 +1,395 @@
+"""`loadtrt interference` on simulated devices in virtual time: the laws of sharing, equal load, what is kept."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING
+
+import pytest
+
+from command_line import loadtrt
+from loadtrt.report.interference_sections import headline
+from loadtrt.report.plain import terminal_text
+from loadtrt.report.result_files import read_result
+from loadtrt.results.interference_result import CLOSED, IDLE, Cell, Fingerprint, InterferenceResult, PairedRatio
+from loadtrt.signals import SIGNALS
+from loadtrt.sizing.fingerprints import predicted
+from loadtrt.sizing.rig import Rig
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from subprocess import CompletedProcess
+
+EXPONENTIAL = "distribution=exponential"
+A = f"simulated:service=2ms,{EXPONENTIAL},device=g,clock=virtual,scales=0"
+B = f"simulated:service=3ms,{EXPONENTIAL},device=g,clock=virtual,scales=0"
+
+
+def run(*arguments: str | Path) -> CompletedProcess[str]:
+    return loadtrt("interference", "--warmup", "0", *arguments)
+
+
+def measured(file: Path, *arguments: str, code: int = 0) -> InterferenceResult:
+    done = run("--quiet", "--json", file, *arguments)
+    assert (done.returncode, done.stdout) == (code, ""), done.stderr
+    return read_result(InterferenceResult, file)
+
+
+def pair(a: str = "", b: str = "", of_a: str = A, of_b: str = B) -> list[str]:
+    return ["--model", f"a='{of_a}'{a}", "--model", f"b='{of_b}'{b}"]
+
+
+def assert_law(found: PairedRatio | None, law: float, rounds: int, widest: float = 0.25) -> None:
+    """The law lies within the 99.9 % interval of the mean over ten rounds (t of 9 degrees), and that is narrow."""
+    assert rounds == 10
+    assert found is not None
+    assert found.ratio is not None
+    assert found.high is not None
+    half = math.log(found.high / found.ratio) * 4.781 / 2.262
+    assert half < widest
+    assert abs(math.log(found.ratio / law)) < half
+
+
+def of(result: InterferenceResult, model: str, level: str, share: str = "streams") -> Cell:
+    (cell,) = [
+        one
+        for one in result.cells
+        if (one.model, one.neighbour_level, one.share) == (model, level, share) and one.neighbour in ("a", "b")
+    ]
+    return cell
+
+
+# --- laws
+
+
+def test_the_mean_of_processor_sharing_rises_by_what_the_neighbour_takes(tmp_path: Path) -> None:
+    """M/M/1-PS: E[T] = s / (1 − ρ) of all classes (Kleinrock 1967): (1 − ρ_a) / (1 − ρ_a − ρ_b), at the rates in the
+    result."""
+    lanes = ",contexts=20,buffers=1"
+    result = measured(
+        tmp_path / "i.json",
+        *pair(f"{lanes},rate=150/s", lanes),
+        *("--neighbour", "40%", "--rounds", "10", "--precision", "0.1%", "--duration", "4s", "--no-verify"),
+    )
+    beside = of(result, "a", "40%")
+    rho_a, rho_b = 150 * 2e-3, (beside.neighbour_rate_per_s or 0.0) * 3e-3
+    assert rho_b == pytest.approx(0.4, rel=0.1)
+    assert_law(beside.ratio("mean"), (1 - rho_a) / (1 - rho_a - rho_b), len(beside.rounds))
+    assert beside.weighted_speedup == pytest.approx(rho_a + rho_b, rel=0.1)
+
+
+def test_p99_behind_one_queue_rises_by_what_the_neighbour_takes(tmp_path: Path) -> None:
+    """M/M/1, first come first served, both with one service: all percentiles are those of an exponential time of
+    mean 1 / (μ − λ): (1 − ρ_a) / (1 − ρ_a − ρ_b). Beside an idle neighbour a is alone, request for request."""
+    queue = f"simulated:service=1ms,{EXPONENTIAL},device=g,sharing=priority,clock=virtual"
+    result = measured(
+        tmp_path / "i.json",
+        *pair(",rate=300/s", ",seed=5", queue, queue),
+        *("--neighbour", "0,30%", "--rounds", "10", "--precision", "0.1%", "--duration", "10s"),
+    )
+    beside = of(result, "a", "30%")
+    rho_b = (beside.neighbour_rate_per_s or 0.0) * 1e-3
+    for which in ("p50", "p99", "mean"):
+        assert_law(beside.ratio(which), 0.7 / (0.7 - rho_b), len(beside.rounds))
+    assert [(one.ratio, one.low, one.high) for one in of(result, "a", IDLE).ratios] == [(1.0, 1.0, 1.0)] * 3
+
+
+def test_a_partition_has_a_ratio_of_one(tmp_path: Path) -> None:
+    """Whose compute time a part does not lengthen: row for row as alone, whatever the neighbour does; nor does that
+    lose anything."""
+    result = measured(
+        tmp_path / "i.json", *pair(",contexts=2", ",contexts=2"), "--share", "sms=25%+75%", "--duration", "5s"
+    )
+    assert len(result.cells) == 8
+    for cell in result.cells:
+        assert [(one.ratio, one.low, one.high) for one in cell.ratios] == [(1.0, 1.0, 1.0)] * 3
+        assert (cell.valid, cell.enough, len(cell.rounds)) == (True, True, 3)
+        if cell.neighbour_level == CLOSED:
+            assert cell.neighbour_kept is not None
+            assert cell.neighbour_kept.ratio == 1
+            assert cell.jain == 1
+
+
+def test_a_priority_waits_as_cobham_says(tmp_path: Path) -> None:
+    """M/G/1 without preemption: the high class waits W0 / (1 − ρ_a), W0 = (λ_a E[S_a²] + λ_b E[S_b²]) / 2; alone, it is
+    M/M/1: 1 / (μ − λ)."""
+    constant = "simulated:service=2ms,device=g,clock=virtual"
+    result = measured(
+        tmp_path / "i.json",
+        *pair(",rate=200/s", "", f"simulated:service=1ms,{EXPONENTIAL},device=g,clock=virtual", constant),
+        *("--neighbour", "50%", "--share", "priority", "--rounds", "10", "--precision", "0.1%", "--duration", "12s"),
+    )
+    cell = of(result, "a", "50%", "priority")
+    rate_b = cell.neighbour_rate_per_s or 0.0
+    assert rate_b == pytest.approx(250, rel=0.01)
+    waits = (200 * 2 * 1e-3**2 + rate_b * 2e-3**2) / 2 / (1 - 0.2)
+    assert_law(cell.ratio("mean"), (waits + 1e-3) * (1000 - 200), len(cell.rounds))
+
+
+def test_the_load_is_equal_in_every_cell_and_way(tmp_path: Path) -> None:
+    """Rates are those of the closed loops alone, once; a round has the same requests alone and beside."""
+    result = measured(
+        tmp_path / "i.json",
+        *pair(",contexts=2", ",contexts=3"),
+        *("--share", "streams,priority,sms=25%+75%,both", "--load", "40%", "--rounds", "2", "--duration", "2s"),
+    )
+    assert result.shares == ("streams", "priority", "sms=25%+75%", "both=25%+75%")
+    assert len(result.cells) == 4 * 2 * 4
+    for cell in result.cells:
+        alone, neighbour = (result.alone[name].closed.per_s for name in (cell.model, cell.neighbour))
+        assert cell.rate_per_s == pytest.approx(0.4 * alone, rel=1e-5)
+        level = cell.neighbour_level
+        offered = None if level in (IDLE, CLOSED) else pytest.approx(float(level[:-1]) / 100 * neighbour, rel=1e-5)
+        assert cell.neighbour_rate_per_s == offered
+        assert [one.alone.due for one in cell.rounds] == [one.beside.due for one in cell.rounds]
+        assert len({one.alone.due for one in cell.rounds}) == 2  # each round has a seed of its own
+    rounds = {(cell.model, str([one.alone for one in cell.rounds])) for cell in result.cells}
+    assert len(rounds) == 2  # alone, the same requests take the same time whatever was measured in between
+
+
+def test_a_neighbour_in_a_closed_loop_is_compared_with_itself_alone(tmp_path: Path) -> None:
+    """Of a device that both share, a takes 40 % at its rate: b keeps the rest."""
+    a = "simulated:service=4ms,device=g,clock=virtual"
+    b = "simulated:service=1ms,device=g,clock=virtual"
+    result = measured(tmp_path / "i.json", *pair(",rate=100/s,arrivals=constant", "", a, b), "--neighbour", "closed")
+    kept = of(result, "a", CLOSED).neighbour_kept
+    assert kept is not None
+    assert kept.ratio == pytest.approx(0.6, abs=0.002)
+
+
+# --- what cannot be trusted, and what fails
+
+
+def test_outputs_that_differ_make_a_cell_invalid(tmp_path: Path) -> None:
+    """Of the neighbour, too; and in every cell of the pair. With an idle one, a's are right."""
+    result = measured(
+        tmp_path / "i.json", *pair("", ",contexts=2", of_b=f"{B},race=0.5"), "--rounds", "2", "--duration", "2s"
+    )
+    wrong = [cell for cell in result.cells if not cell.valid]
+    assert {(cell.model, cell.neighbour_level) for cell in result.cells if cell.valid} == {("a", IDLE)}
+    assert all("outputs differ" in " ".join(cell.problems) for cell in wrong)
+    assert all(len(cell.rounds) == 1 for cell in wrong)
+    right = of(result, "a", IDLE)
+    assert [(one.different, one.outputs > 0) for one in right.verified.values()] == [(0, True)]
+    assert "INVALID" in terminal_text(result)
+
+
+def test_a_way_that_an_engine_cannot_have_fails_with_its_reason(tmp_path: Path) -> None:
+    """Other ways are measured."""
+    nobody = "simulated:service=1ms,clock=virtual"
+    result = measured(
+        tmp_path / "i.json", *pair("", "", nobody, nobody), "--share", "streams,priority", "--duration", "2s"
+    )
+    failures = {cell.share: cell.failure for cell in result.cells}
+    assert failures["streams"] is None
+    assert "add device=gpu0" in str(failures["priority"])
+    assert "add device=gpu0" in terminal_text(result)
+
+
+def test_a_model_that_fails_ends_its_cell(tmp_path: Path) -> None:
+    """The device is lost 3 s after an engine's first request, and opened anew for the next cell."""
+    options = ("--duration", "2s", "--rounds", "2", "--quiet", "--json", tmp_path / "i.json")
+    done = run(*pair("", "", A, f"{B},lost=7s"), *options)
+    result = read_result(InterferenceResult, tmp_path / "i.json")
+    assert done.returncode == 0
+    assert result.outcome == "completed"
+    assert any("lost=7s" in str(cell.failure) for cell in result.cells)
+    assert any(cell.valid for cell in result.cells)
+
+
+def test_an_overloaded_model_is_said_to_be(tmp_path: Path) -> None:
+    result = measured(
+        tmp_path / "i.json", *pair(), "--load", "80%", "--neighbour", "50%", "--duration", "5s", "--rounds", "2"
+    )
+    assert all(cell.overloaded and cell.valid for cell in result.cells)
+    assert "grows without end" in terminal_text(result)
+
+
+# --- kept, and continued
+
+
+OPTIONS = (*pair(",contexts=2", ""), "--neighbour", "50%,closed", "--duration", "2s", "--rounds", "3")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> InterferenceResult:
+    return measured(tmp_path_factory.mktemp("whole") / "i.json", *OPTIONS, "--share", "streams,sms=25%+75%")
+
+
+@pytest.mark.parametrize("runs", [1, 5, 22])
+def test_what_is_continued_is_as_if_never_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: InterferenceResult, runs: int
+) -> None:
+    """A signal at any run: what is in the file is valid, and --resume makes the same cells of it, to the last digit."""
+    file, made, count = tmp_path / "i.json", Rig.run, 0
+
+    def stopping(rig: Rig, *given: object, **more: object) -> object:
+        nonlocal count
+        count += 1
+        if count > runs:
+            SIGNALS.ask()
+        return made(rig, *given, **more)  # type: ignore[arg-type]
+
+    asked: tuple[str | Path, ...] = (*OPTIONS, "--share", "streams,sms=25%+75%", "--json", file, "--quiet")
+    monkeypatch.setattr(Rig, "run", stopping)
+    assert run(*asked).returncode == 130
+    monkeypatch.undo()
+    assert read_result(InterferenceResult, file).outcome == "interrupted"
+    done = run(*asked)
+    assert (done.returncode, "--resume" in done.stderr) == (2, True)
+    assert run(*asked, "--resume").returncode == 0
+    cells = read_result(InterferenceResult, file).cells
+    numbers = [[cell.model_copy(update={"verified": {}}) for cell in of_one] for of_one in (cells, whole.cells)]
+    assert numbers[0] == numbers[1]  # engines that are opened again are verified again
+    assert all(one.different == 0 for cell in cells for one in cell.verified.values())
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--load", "30%", "load was 50%, and is 30%"),
+        ("--neighbour", "50%", "a beside b in a closed loop, on plain streams, which would be lost"),
+        ("--share", "priority", "which would be lost"),
+        ("--seed", "7", "seed of a was 1, and is 7"),
+    ],
+)
+def test_only_the_same_is_continued(
+    tmp_path: Path, whole: InterferenceResult, option: str, value: str, message: str
+) -> None:
+    file = tmp_path / "i.json"
+    file.write_text(whole.model_copy(update={"outcome": "interrupted"}).model_dump_json())
+    default = {"--share": "streams,sms=25%+75%", option: value}
+    rest = [word for word in zip(OPTIONS[::2], OPTIONS[1::2], strict=True) if word[0] not in default]
+    words = [word for given in (*rest, *default.items()) for word in given]
+    done = run(*words, "--json", file, "--resume")
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+def test_more_rounds_and_levels_continue_a_result(tmp_path: Path, whole: InterferenceResult) -> None:
+    file = tmp_path / "i.json"
+    file.write_text(whole.model_copy(update={"outcome": "interrupted"}).model_dump_json())
+    asked = [*OPTIONS[:4], "--neighbour", "0,50%,closed", "--duration", "2s", "--rounds", "4", "--precision", "0.1%"]
+    assert run(*asked, "--share", "streams,sms=25%+75%", "--json", file, "--resume", "--quiet").returncode == 0
+    result = read_result(InterferenceResult, file)
+    assert len(result.cells) == 12
+    assert of(result, "a", "50%").rounds[:3] == of(whole, "a", "50%").rounds
+    assert len(of(result, "a", "50%").rounds) == 4
+
+
+def test_the_headline_is_the_worst_pair_with_what_protects_it(whole: InterferenceResult) -> None:
+    """As the numbers of its cells are."""
+    numbered = [_with_p99(cell, 4.1 if cell.share == "streams" else 1.2, 0.82) for cell in whole.cells]
+    numbered = [cell.model_copy(update={"overloaded": False}) for cell in numbered]
+    numbered[0] = _with_p99(numbered[0], 4.5, 1.0)
+    assert headline(whole.model_copy(update={"cells": tuple(numbered)})) == (
+        "beside b at 50 %, a's p99 rises 4.50× (4.05 .. 4.95) on plain streams and 1.20× (1.08 .. 1.32) on 25 % of the "
+        "SMs, which costs b 18 %"
+    )
+
+
+def _with_p99(cell: Cell, ratio: float, kept: float) -> Cell:
+    p99 = PairedRatio(name="latency.p99", ratio=ratio, low=0.9 * ratio, high=1.1 * ratio)
+    return cell.model_copy(update={"ratios": (p99,), "neighbour_kept": PairedRatio(name="kept", ratio=kept)})
+
+
+def test_cells_are_a_table_for_pandas(whole: InterferenceResult) -> None:
+    table = whole.to_pandas()
+    assert len(table) == len(whole.cells)
+    assert {"share", "model", "neighbour", "p99_ratio", "p99_low", "neighbour_kept_ratio", "valid"} <= set(
+        table.columns
+    )
+    assert table["rounds"].tolist() == [len(cell.rounds) for cell in whole.cells]
+
+
+# --- fingerprints
+
+
+@pytest.mark.parametrize(("rho_a", "rho_b"), [(0.3, 0.2), (0.5, 0.4), (0.1, 0.6), (0.5, 0.5)])
+def test_processor_sharing_is_predicted_exactly(rho_a: float, rho_b: float) -> None:
+    """(1 − ρ_a) / (1 − ρ_a − ρ_b), of what stressors show by the same law; none where that is overload."""
+
+    def print_of(rho: float) -> Fingerprint:
+        slowdown = PairedRatio(name="latency.p99", ratio=(1 - rho) / (1 - rho - 0.3))
+        none = PairedRatio(name="latency.p99", ratio=0.98)  # noise
+        taken = {"sm": PairedRatio(name="lost", ratio=rho), "dram": PairedRatio(name="lost", ratio=0.1)}
+        return Fingerprint(slowdowns={"sm": slowdown, "dram": none}, pressures={"50%": taken})
+
+    law = (1 - rho_a) / (1 - rho_a - rho_b) if rho_a + rho_b < 1 else None
+    assert predicted(print_of(rho_a), print_of(rho_b), "50%", 0.3) == (law and pytest.approx(law))
+
+
+def test_a_stressor_of_a_resource_that_nobody_uses_costs_nothing(tmp_path: Path) -> None:
+    """A device of its own: slow-down 1, pressure 0, exactly. One on the same device slows both down, and predicts."""
+    result = measured(
+        tmp_path / "i.json",
+        *pair(",contexts=4", ",contexts=4"),
+        *("--stressor", "dram='simulated:service=1ms,device=other,clock=virtual'"),
+        *("--stressor", "sm='simulated:service=1ms,device=g,clock=virtual'"),
+        *("--neighbour", "30%", "--duration", "4s", "--rounds", "2"),
+    )
+    assert list(result.fingerprints) == ["a", "b"]
+    for fingerprint in result.fingerprints.values():
+        assert fingerprint.slowdowns["dram"].ratio == 1
+        assert fingerprint.pressures["30%"]["dram"].ratio == pytest.approx(0, abs=1e-9)
+        assert (fingerprint.slowdowns["sm"].ratio or 0) > 1.2
+        assert fingerprint.pressures["30%"]["sm"].ratio == pytest.approx(0.3, abs=0.05)
+    assert [(item.model, item.neighbour) for item in result.predictions] == [("a", "b"), ("b", "a")]
+    errors = [abs((item.ratio or 0) / (item.measured or 1) - 1) for item in result.predictions]
+    assert result.prediction_error == pytest.approx(sum(errors) / 2)
+    assert len(result.matrix) == 2
+    assert "median error" in terminal_text(result)
+
+
+def test_one_model_has_a_fingerprint(tmp_path: Path) -> None:
+    result = measured(
+        tmp_path / "i.json",
+        *("--model", f"a='{A}'", "--stressor", "sm='simulated:service=1ms,device=g,clock=virtual'"),
+        *("--neighbour", "50%", "--duration", "2s", "--rounds", "2"),
+    )
+    assert list(result.fingerprints["a"].slowdowns) == ["sm"]
+    assert result.matrix == ()
+
+
+# --- the command line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([A], "there is one: give another engine, or --stressors"),
+        ([A, B, "--share", "both"], "--share: 'both' needs a split of the SMs: write both=32+100"),
+        ([A, B, "--share", "mps"], "--share: 'mps' is no way to share: write such as streams,priority"),
+        ([A, B, "--share", "sms=0+8"], "leaves nothing for one of both"),
+        ([A, B, "--share", "sms=60%+50%"], "is more than there is"),
+        ([A, B, "--neighbour", "fast"], "--neighbour: 'fast' is not a share"),
+        ([A, B, "--neighbour", "300%"], "--neighbour: '300%' is not above 0 and up to 200%"),
+        ([A, B, "--load", "0"], "--load: '0' is not above 0 and up to 100%"),
+        ([A, B, "--precision", "0"], "--precision: '0' is not from 0.1% to 100%"),
+        (
+            [*pair(",batcher='max=4,delay=1ms',rate=10/s")],
+            "a: a closed loop fixes the rates, and has no batches",
+        ),
+        ([*pair(",stages='10/s:1s, 20/s:1s'")], "a: its load (poisson in stages"),
+        ([*pair(), "--stressor", "a=simulated:null"], "a is a model and a stressor"),
+        ([*pair(), "--stressor", "x"], "--stressor x has no name"),
+    ],
+)
+def test_bad_arguments(arguments: list[str], message: str) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+def test_engines_are_named_by_their_files(tmp_path: Path) -> None:
+    """With a number where two are the same."""
+    result = measured(tmp_path / "i.json", A, A, A, "--neighbour", "0", "--duration", "500ms", "--rounds", "1")
+    assert list(result.config.models) == ["simulated", "simulated-2", "simulated-3"]
+    assert len(result.cells) == 6
+
+
+def test_the_file_is_the_schema(tmp_path: Path) -> None:
+    measured(tmp_path / "i.json", *pair(), "--neighbour", "50%", "--duration", "1s", "--rounds", "1")
+    schema = json.loads(loadtrt("schema", "interference").stdout)
+    assert set(json.loads((tmp_path / "i.json").read_text())) <= set(schema["properties"])
