@@ -106,9 +106,6 @@ def load_text(result: RunResult) -> str:
     kinds = _sizes(model)
     texts += [*(kinds or [batch_text(engine)]), *_room(model)]
     texts += [result.fleet] if result.fleet else []
-    if result.config.worker is not None:
-        routing = "" if model.load.closed else f", {result.config.routing}"
-        texts.append(f"worker {result.config.worker} of this load{routing}")
     names = {"service": "service of the largest batch"} if kinds else {}
     texts += [f"{names.get(key, key)} {value}" for key, value in engine.mode.items()]
     return " · ".join(texts)

@@ -299,7 +299,11 @@ class RunResult(Result):
 
     @property
     def fleet(self) -> str:
-        """How many workers measured this, such as "4 workers" or "3 of 4 workers"; "" for a run of one process."""
+        """How many workers measured this, such as "4 workers" or "3 of 4 workers", or which one did; "" for a run of
+        one process."""
+        if self.config.worker is not None:
+            closed = all(model.load.closed for model in self.config.models.values())
+            return f"worker {self.config.worker} of this load{'' if closed else f', {self.config.routing}'}"
         count = len(self.workers) + len(self.lost)
         return f"{len(self.workers)} of {count} workers" if self.lost else plural(count, "worker") if count else ""
 
