@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,7 @@ from loadtrt.asked.config import RunConfig
 from loadtrt.asked.launched import parse_devices
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.results.gpu_telemetry import GpuClient, GpuSharing
-from loadtrt.results.run_result import Problem
+from loadtrt.results.run_result import Problem, RunResult
 from loadtrt.runs import fleet
 from loadtrt.runs.fleet import run_fleet
 from loadtrt.runs.watched import Silence
@@ -27,10 +29,9 @@ from loadtrt.signals import Signals
 from loadtrt.stats.merging import merge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from loadtrt.lanes.model_run import OnTick
-    from loadtrt.results.run_result import RunResult
 
 VIRTUAL: dict[str, Any] = {
     "engine": "simulated:service=1ms,distribution=exponential,clock=virtual",
@@ -171,6 +172,7 @@ def test_an_interrupt_before_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
     ("options", "error", "sentence"),
     [
         ({"engine": "none.plan"}, UsageError, "none.plan"),
+        ({"engine": "simulated:bogus=1"}, UsageError, "unknown key 'bogus'"),
         ({"devices": "all", "processes": 1}, UsageError, "there is no NVIDIA GPU here"),
     ],
 )
@@ -184,23 +186,52 @@ def test_workers_that_cannot_begin(
         measured(REAL, **options)
 
 
-def test_workers_end_with_what_started_them(tmp_path: Path) -> None:
-    """Even where that is killed: none goes on measuring what nobody takes."""
+@contextmanager
+def running(folder: Path, said: str, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The command with two workers, once it has said something that fits `said`."""
     command = [sys.executable, "-m", "loadtrt", "run", "simulated:service=5ms", "--processes", "2"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    with (tmp_path / "stderr").open("w") as stderr:
-        process = subprocess.Popen([*command, "--rate", "50/s", "--duration", "3000s"], stderr=stderr, env=environment)
+    with (folder / "stderr").open("w") as stderr:
+        process = subprocess.Popen(
+            [*command, "--rate", "50/s", "--duration", "3000s", *options],
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            env=environment,
+        )
     try:
-        while "measure" not in (tmp_path / "stderr").read_text():
+        while not re.search(said, (folder / "stderr").read_text()):
             assert process.poll() is None
             time.sleep(0.1)
-        workers = [child for child in _children(process.pid) if "loadtrt.runs.worker" in _command(child)]
-        assert len(workers) == 2
+        yield process
     finally:
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         process.wait()
+
+
+def test_ctrl_c_ends_the_command_and_its_workers(tmp_path: Path) -> None:
+    """With a result of both, and no worker left."""
+    result = tmp_path / "fleet.json"
+    with running(tmp_path, r"measure .* [1-9]\d* requests", "--json", str(result)) as process:  # so all have begun
+        workers = _workers(process.pid)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(300) == 130
+    written = loadtrt.read(result)
+    assert isinstance(written, RunResult)
+    assert (written.outcome, len(written.workers)) == ("interrupted", 2)
+    assert not any("loadtrt.runs.worker" in _command(worker) for worker in workers)
+
+
+def test_workers_end_with_what_started_them(tmp_path: Path) -> None:
+    """Even where that is killed: none goes on measuring what nobody takes."""
+    with running(tmp_path, "measure") as process:
+        workers = _workers(process.pid)
+        assert len(workers) == 2
     while any("loadtrt.runs.worker" in _command(worker) for worker in workers):
         time.sleep(0.1)
+
+
+def _workers(process: int) -> list[int]:
+    return [child for child in _children(process) if "loadtrt.runs.worker" in _command(child)]
 
 
 def _children(process: int) -> list[int]:
