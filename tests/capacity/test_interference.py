@@ -245,6 +245,20 @@ def test_what_is_continued_is_as_if_never_interrupted(
     assert all(one.different == 0 for cell in cells for one in cell.verified.values())
 
 
+def test_a_signal_before_any_rate_is_known_ends_quietly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the very first run there is nothing to keep."""
+    made = Rig.run
+
+    def stopping(rig: Rig, *given: object, **more: object) -> object:
+        SIGNALS.ask()
+        return made(rig, *given, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Rig, "run", stopping)
+    done = run(*OPTIONS, "--json", tmp_path / "i.json")
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (130, "loadtrt: interrupted")
+    assert not (tmp_path / "i.json").exists()
+
+
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
