@@ -303,6 +303,19 @@ def test_the_headline_is_the_worst_pair_with_what_protects_it(whole: Interferenc
     )
 
 
+def test_the_headline_says_where_nothing_rises(whole: InterferenceResult) -> None:
+    """An interval that holds 1 is no rise, also where the ratio of another cell, which does rise, is smaller."""
+    still = tuple(_with_p99(cell, 1.05, 1.0).model_copy(update={"overloaded": False}) for cell in whole.cells)
+    words = "no p99 rises: the most is 1.05× (0.95 .. 1.16), a beside b at 50 %, on plain streams"
+    assert headline(whole.model_copy(update={"cells": still})) == words
+    p99 = PairedRatio(name="latency.p99", ratio=1.03, low=1.02, high=1.04)
+    place = still.index(of(whole.model_copy(update={"cells": still}), "b", "50%"))
+    cells = (*still[:place], still[place].model_copy(update={"ratios": (p99,)}), *still[place + 1 :])
+    told = headline(whole.model_copy(update={"cells": cells}))
+    assert told is not None
+    assert told.startswith("beside a at 50 %, b's p99 rises 1.03× (1.02 .. 1.04) on plain streams")
+
+
 def _with_p99(cell: Cell, ratio: float, kept: float) -> Cell:
     p99 = PairedRatio(name="latency.p99", ratio=ratio, low=0.9 * ratio, high=1.1 * ratio)
     return cell.model_copy(update={"ratios": (p99,), "neighbour_kept": PairedRatio(name="kept", ratio=kept)})
