@@ -158,7 +158,8 @@ def _config_of(
         raise UsageError(f"{source}: {len(names)} models are too many: a run has {MOST_MODELS} at most")
     if len(names) > 1 and not several:
         raise UsageError(_ONE_MODEL.format(", ".join(names)))
-    if "engine" in given and any("engine" in model for model in (*of_file.values(), *of_line.values()) if names[1:]):
+    others = (*of_line.values(), *(of_file.values() if names[1:] else ()))  # that of a file's one model is replaced
+    if "engine" in given and any("engine" in model for model in others):
         raise UsageError(
             f"--engine {given['engine']} is of a run of one model: write it as --model NAME={given['engine']}"
         )

@@ -281,6 +281,7 @@ def test_ctrl_c_writes_both(server: Server, tmp_path: Path, engine: str, signals
         ([*TWO, "--profile"], "--profile is of one model, and there are a, b"),
         ([*TWO, "--latency"], "this is of one model, and there are a, b"),
         (["--model", "a=x,scenario=offline", "--model", "b=y"], "MLPerf's scenarios are of one model"),
+        (["g.plan", "--model", "a=b.plan"], "--engine g.plan is of a run of one model: write it as --model NAME="),
         (["g.plan", *TWO], "--engine g.plan is of a run of one model: write it as --model NAME=g.plan"),
         (
             ["--model", 'a="simulated:clock=virtual"', "--model", "b=simulated:null"],
