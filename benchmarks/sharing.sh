@@ -38,7 +38,7 @@ resumed() { # SECONDS NAME ARGUMENT...: as loadtrt, from what the file has
 }
 
 tests() { # before the rest: what they find wrong makes it worthless
-    within 330 "${PYTHON:-python3}" -m pytest -q -p no:cacheprovider --durations 10 tests/gpu/test_shares.py \
+    PLANS=$plans within 330 "${PYTHON:-python3}" -m pytest -q -p no:cacheprovider --durations 10 tests/gpu/test_shares.py \
         tests/gpu/test_neighbours.py tests/gpu/test_models_together.py tests/gpu/test_partitions_hold.py \
         >"$out/tests.txt" 2>&1
     tail -40 "$out/tests.txt"

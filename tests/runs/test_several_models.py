@@ -271,6 +271,7 @@ def test_ctrl_c_writes_both(server: Server, tmp_path: Path, engine: str, signals
             "--model a: 'h2d=1ms' is no option of a model: write h2d=1ms in",
         ),
         (["--model", "a=x,duration=2s"], "--model a: 'duration' is an option of the run: give --duration beside"),
+        (["--model", "a\nb=simulated:null"], r"the options: 'a\nb' is no name of a model: write one line of"),
         (["--model", "a=x", "--model", "a=y"], "--model a is given twice: write all of its options in one"),
         (["--model", "a=x,contexts=2,contexts=3"], "--model a: contexts is given twice: leave one out"),
         (["--model", 'a=x,mix="1:0.7'], "--model a: a quote is open at"),
