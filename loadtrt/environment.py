@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import os
 import platform
 import resource
+import struct
 import subprocess
 import time
 from contextlib import suppress
@@ -25,6 +27,7 @@ _TAKEN = 0.25  # of the cores: others take so much and more
 _FREE = 0.1  # of the cores: less is idle
 _STOLEN = 0.05  # of the cores' time, as of a run's lanes that are idle (findings/validity.py)
 _BY_OTHERS = "the cores are used by others"
+_CLOCK_ERROR, _UNSYNCHRONIZED = 5, 0x40  # of adjtimex(2): its result, and a bit of the status
 _LEAST_S = 1.0  # /proc/stat counts in hundredths of a second
 _GIT_S = 5.0  # a repository on a slow share: then nothing is said of it
 PACKAGES = ("anyio", "numpy", "onnx", "onnxruntime", "cuda-bindings", "nvidia-ml-py", "pydantic")
@@ -41,6 +44,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "cpu": cpu_model(),
         "cores": len(os.sched_getaffinity(0)),
+        "clock_error_ns": clock_error_ns(),
         "packages": {package: version for package, version in versions.items() if version is not None},
     }
 
@@ -69,6 +73,18 @@ def revision(folder: Path | None = None) -> str:
     commit = next((line.removeprefix(told) for line in lines if line.startswith(told)), "")
     changed = any(not line.startswith("#") for line in lines)
     return "" if not commit.isalnum() else f"{commit}-dirty" if changed else commit  # "(initial)" before the first
+
+
+def clock_error_ns() -> int | None:
+    """How far the wall clock may be off, as the kernel bounds it from what NTP or PTP tells it, ns; None where the
+    clock is not synchronized, or the kernel does not tell."""
+    with suppress(OSError, AttributeError):  # of another libc, or a container's that may not ask
+        timex = ctypes.create_string_buffer(256)
+        state = ctypes.CDLL(None).adjtimex(timex)
+        _modes, _offset, _freq, max_error_us, _estimated, status = struct.unpack_from("@Illlli", timex)
+        if 0 <= state < _CLOCK_ERROR and not status & _UNSYNCHRONIZED:
+            return int(max_error_us) * 1000
+    return None
 
 
 def version_of(package: str) -> str | None:
@@ -183,7 +199,7 @@ class CoreTimes:
     busy: time in which they ran anything, all together.
     idle: time in which they ran nothing.
     stolen: time in which another virtual machine had them.
-    own: processor time of this process and of all that it started.
+    own: processor time of this process and of all that it started; of a worker, of its fleet.
     """
 
     at: float
@@ -207,8 +223,16 @@ def core_times(root: Path = Path("/")) -> CoreTimes | None:
     if not user + system + idle:
         return None
     busy = user + nice + system + irq + soft
-    own = _ticks_of(root, "self") / ticks_per_s
+    own = _ticks_of(root, _family[0]) / ticks_per_s
     return CoreTimes(time.monotonic(), len(cores), busy, idle + waiting, stolen, own)
+
+
+_family = ["self"]  # the process that counts as own, with all that it started
+
+
+def count_as_own(process: int) -> None:
+    """From now on a process and all that it started are no others on the cores: the workers of one fleet."""
+    _family[0] = str(process)
 
 
 def _ticks_of(root: Path, process: str) -> int:

@@ -25,10 +25,12 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from loadtrt.errors import EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Awaitable, Callable, Iterator
     from types import FrameType
 
 _NUMBERS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+STOPPING = "stopping: waiting for requests in flight (again to give them up)"
 _PATIENCE_S = 10.0  # what has not ended so long after the second signal hangs, and the next one ends the process
 _CLEAN_S = 1.0  # clean-up that takes longer hangs
 _LOOK_S = 0.1
@@ -187,7 +189,7 @@ class Signals:
         with suppress(RuntimeError):  # the event loop has just closed
             if not self._stop.requested:
                 self._stop.requested = True
-                self._soon(lambda: self._say("stopping: waiting for requests in flight (again to give them up)"))
+                self._soon(lambda: self._say(STOPPING))
             else:
                 self._soon(self._cancel)
 
@@ -222,6 +224,20 @@ class Signals:
 
 
 SIGNALS = Signals()  # of the command line
+
+
+def pass_on(process: subprocess.Popen[Any]) -> None:
+    """Send a signal that came here to a process that is ended as this one is. SIGTERM, which ends one that Python has
+    not started in yet without a word; SIGINT where it would be ignored, as by nohup."""
+    ignored = signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    process.send_signal(signal.SIGINT if ignored else signal.SIGTERM)
+
+
+def signal_name(number: int) -> str:
+    """Such as "SIGKILL"."""
+    with suppress(ValueError):
+        return signal.Signals(number).name
+    return f"signal {number}"
 
 
 @contextmanager

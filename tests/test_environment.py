@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from loadtrt import environment
 from loadtrt.environment import CoreTimes, busy_host, core_times, load_average
 
 if TYPE_CHECKING:
@@ -48,6 +49,22 @@ def test_times_are_of_the_cores_of_this_process_and_of_what_it_started(tmp_path:
     found = core_times(machine(tmp_path, busy=6, idle=3, stolen=1, own=4))
     assert found is not None
     assert replace(found, at=0.0) == CoreTimes(at=0.0, cores=2, busy=12.0, idle=6.0, stolen=2.0, own=4.0)
+
+
+def test_workers_of_one_fleet_are_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that started this worker has started counts as its own."""
+    monkeypatch.setattr(environment, "_family", ["self"])
+    root = machine(tmp_path, busy=10, idle=0, own=4)
+    folder = root / "proc" / "9"
+    (folder / "task" / "9").mkdir(parents=True)
+    (folder / "stat").write_text(f"9 (loadtrt) S {'0 ' * 10}0 0 0 0 20 0")
+    (folder / "task" / "9" / "children").write_text("17 18")
+    (root / "proc" / "18").mkdir()
+    (root / "proc" / "18" / "stat").write_text(f"18 (python) R {'0 ' * 10}{14 * TICKS:.0f} 0 0 0 20 0")
+    assert (alone := core_times(root)) is not None
+    environment.count_as_own(9)
+    assert (together := core_times(root)) is not None
+    assert (alone.own, together.own) == (4, 18)
 
 
 @pytest.mark.parametrize(

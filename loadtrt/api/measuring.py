@@ -41,6 +41,10 @@ def running(config: Configuration | None, start_at: int | None, given: dict[str,
 
 
 def _run(config: RunConfig, start_at: int | None, signals: Signals) -> RunResult:
+    if config.several_processes:
+        from loadtrt.runs.fleet import run_fleet
+
+        return run_fleet(config, Silence(), signals, start_at=start_at)
     with Maker(signals=signals) as maker:
         maker.open(config)
         maker.require_room()

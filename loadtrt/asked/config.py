@@ -9,15 +9,23 @@ from __future__ import annotations
 import re
 from functools import partial
 from pathlib import PurePath
-from typing import Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
 from loadtrt.asked.declaring import ENGINES, PLANS, SEARCHES, Strict, option
-from loadtrt.asked.fields import Address, Duration, FileName, Precision, PushUrls, option_name
+from loadtrt.asked.fields import Address, Duration, FileName, Precision, PushUrls, kept, option_name
 from loadtrt.asked.labels import Labels  # noqa: TC001  # pydantic reads it
+from loadtrt.asked.launched import parse_devices
 from loadtrt.asked.model import Model  # noqa: TC001  # pydantic reads it
+from loadtrt.load.dealing import Deal, parse_routing, parse_worker
 from loadtrt.units import SECOND_NS
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from loadtrt.load.arrivals import Course
 
 DEFAULT_DURATION_NS = 10 * SECOND_NS
 PRECISE_DURATION_NS = 60 * SECOND_NS  # at the most: reaching the precision ends the run earlier
@@ -31,6 +39,13 @@ _objectives = partial(option, group="Objectives")
 _results = partial(option, group="Results")
 _export = partial(_results, metavar="FILE", writes="JSON of trtexec")
 _watching = partial(option, group="Watching")
+_fleet = partial(option, group="Fleet")
+# What ends or judges a run by the numbers of one process.
+_OF_ONE_PROCESS = ("precision", "abort_on_fail")
+_OF_ONE_WORKER = (
+    *("profile", "export_times", "export_profile", "export_layer_info", "export_output", "trt_log"),
+    *("metrics", "push", "nvtx"),
+)
 
 
 class RunConfig(Strict):
@@ -68,6 +83,24 @@ class RunConfig(Strict):
     abort_delay: Duration = _objectives(
         5 * SECOND_NS, "Do not end by --abort-on-fail before this, nor before 5s.", metavar="TIME"
     )
+
+    worker: Annotated[str, kept(parse_worker)] | None = _fleet(
+        None,
+        "Take one worker's part of the load, such as 2/8 for the third of eight; auto takes number and count from "
+        "Slurm, MPI, torchrun or a Kubernetes Job, and auto/8 the number alone.",
+        metavar="NUMBER/WORKERS",
+    )
+    routing: Annotated[str, kept(parse_routing)] = _fleet(
+        "random",
+        "How the load is dealt out to workers: each request to a random one, to the next one, or to that of its key in "
+        "the trace.",
+        metavar="random|round-robin|sticky:KEY",
+    )
+
+    devices: Annotated[str, kept(parse_devices)] | None = _fleet(
+        None, "Start a worker on each of these GPUs of this host, which share the load.", metavar="0-3|all"
+    )
+    processes: int = _fleet(1, "Workers on each device, which share the load.", ge=1, le=256)
 
     profile: bool = _results(False, "After the run, time each layer in a pass of its own.")
     json_file: FileName | None = _results(
@@ -181,6 +214,8 @@ class RunConfig(Strict):
             self._require_of_several()
         elif self.duration is not None and (wrong := self.model.load.refuses("duration")) is not None:
             raise ValueError(wrong)
+        if self.worker is not None or self.several_processes:
+            self._require_of_workers()
         for model in self.models.values():
             if self.profile and (several := "mix" if model.mix else "batcher" if model.batcher else None):
                 raise ValueError(f"a profile is of requests of one size: leave --{several} out")
@@ -206,6 +241,28 @@ class RunConfig(Strict):
             raise ValueError("--abort-delay is about --abort-on-fail: add that, or leave this out")
         return self
 
+    @property
+    def several_processes(self) -> bool:
+        """Whether the run is made by processes that this one starts."""
+        return self.devices is not None or self.processes > 1
+
+    def _require_of_workers(self) -> None:
+        """Refuse options that are of a run of one process."""
+        for name in self.given(*_OF_ONE_PROCESS):
+            raise ValueError(
+                f"{option_name(name)} would end each worker by numbers of its own: leave it out, or make the run in "
+                "one process"
+            )
+        if self.several_processes:
+            if self.worker is not None:
+                raise ValueError("--devices and --processes start workers of their own: leave --worker out")
+            for name in self.given(*_OF_ONE_WORKER):
+                raise ValueError(
+                    f"{option_name(name)} is of one process: leave it out, or start each worker apart, with --worker"
+                )
+        if any(model.scenario is not None for model in self.models.values()):
+            raise ValueError("MLPerf's scenarios are of one process: leave --scenario out")
+
     def _require_of_several(self) -> None:
         """Refuse options that are of a run of one model."""
         one = "leave it out, or make a run of one model"
@@ -227,8 +284,44 @@ class RunConfig(Strict):
         return most if model.requests is None else 0
 
     def offered_per_s(self, model: Model) -> float | None:
-        """Mean arrival rate of this model's load, in requests per second; None where it has none."""
-        return model.load.mean_rate(self.least_ns(model))
+        """Mean arrival rate of this model's load, in requests per second, as far as it comes to this worker; None
+        where it has none."""
+        rate, deal = model.load.mean_rate(self.least_ns(model)), self.deal
+        return rate if rate is None or deal is None else rate * deal.share(self.keys(model))
+
+    def course(self, model: Model) -> Course | None:
+        """How this model's arrival rate changes with time, as far as it comes to this worker; None where there is none,
+        or a trace decides."""
+        course, deal = model.load.course(), self.deal
+        return course if course is None or deal is None else course.scaled(deal.share(self.keys(model)))
+
+    @property
+    def deal(self) -> Deal | None:
+        """What this process takes of a fleet's load; None where it takes all."""
+        return None if self.worker is None else Deal(*parse_worker(self.worker), *parse_routing(self.routing))
+
+    def due(self, model: Model) -> tuple[npt.NDArray[np.int64] | None, npt.NDArray[np.intp] | None]:
+        """When this model's requests are due, in ns from the start, and their places among those of the fleet; None
+        for a closed loop, and for a run that takes the whole load. Raises UsageError."""
+        due, deal = model.load.due(self.least_ns(model), model.requests or 0, model.seed), self.deal
+        if due is None or deal is None:
+            return due, None
+        places = deal.places(len(due), model.seed, self.keys(model))
+        return due[places], places
+
+    def drawing(self, model: Model) -> Model:
+        """The model with the seed of what each worker draws by itself, such as a simulated engine's service times."""
+        return model if self.deal is None else model.model_copy(update={"seed": self.deal.seed(model.seed)})
+
+    def keys(self, model: Model) -> npt.NDArray[np.uint64] | None:
+        """The keys by which this model's requests are dealt out; None for other routings."""
+        key = parse_routing(self.routing)[1]
+        return model.load.keys(key) if key else None
+
+    def own_requests(self, model: Model) -> int | None:
+        """How many requests of this model to measure, as --requests says; of a worker its part."""
+        deal = self.deal
+        return model.requests if model.requests is None or deal is None else deal.requests(model.requests)
 
 
 def model_name(engine: str) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from loadtrt.asked.fields import option_name
+from loadtrt.errors import UsageError
 from loadtrt.load.arrivals import (
     PROCESSES,
     Process,
@@ -106,6 +107,14 @@ class Load(ABC):
     def due(self, least_ns: int, least_requests: int, seed: int) -> npt.NDArray[np.int64] | None:
         """Due instants in ns from the start, int64, ascending; None for a closed loop. Raises UsageError where they
         do not fit in memory."""
+
+    def keys(self, name: str) -> npt.NDArray[np.uint64]:
+        """Numbers that stand for the key of each request, uint64 [n]; of a load that begins again, of one round.
+        Raises UsageError where requests have none."""
+        raise UsageError(
+            f"sticky routing goes by '{name}' of each request, which a trace has: add --trace FILE, or take --routing "
+            "random or round-robin"
+        )
 
     def require(self) -> None:  # noqa: B027  # most loads need nothing
         """Raise UsageError where what the load is made of cannot be had, before an engine is loaded."""

@@ -188,6 +188,7 @@ def _config_of(
         raise UsageError(joined(faults, len(faults)))
     for asked in config.models.values():  # not where a result is read, which may be elsewhere
         asked.load.require()
+        config.keys(asked)
         if not base:
             asked.require_contexts()
     return config

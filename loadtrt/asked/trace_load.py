@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.asked.load import LENGTH, QUEUE, Load, Looped
-from loadtrt.load.trace import UNIT_SCALES, read_trace, read_trace_at, trace_remarks
+from loadtrt.load.trace import UNIT_SCALES, read_trace, read_trace_at, trace_keys, trace_remarks
 from loadtrt.units import SECOND_NS, format_count
 
 if TYPE_CHECKING:
@@ -75,6 +75,9 @@ class Trace(Load):
 
     def due(self, least_ns: int, least_requests: int, seed: int) -> npt.NDArray[np.int64]:  # noqa: ARG002
         return self.instants.due(least_ns, least_requests, loop=False)
+
+    def keys(self, name: str) -> npt.NDArray[np.uint64]:
+        return trace_keys(self.file, name, self.column)
 
     def mean_rate(self, length_ns: int) -> float:
         return self.instants.requests(length_ns) * SECOND_NS / max(length_ns, 1)

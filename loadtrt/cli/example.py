@@ -25,7 +25,9 @@ _SUFFIX = ".yaml"
 def command(name: str | None, output: Path | None, force: bool) -> None:
     """Write the configuration NAME, and print the command that takes it. Without NAME, list what there is."""
     texts = {
-        file.removesuffix(_SUFFIX): place.read_text(encoding="utf-8") for file, place in provided("configs").items()
+        file.removesuffix(_SUFFIX): place.read_text(encoding="utf-8")
+        for file, place in provided("configs").items()
+        if file.endswith(_SUFFIX)
     }
     if name is None:
         if output is not None:

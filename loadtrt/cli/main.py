@@ -36,6 +36,7 @@ COMMANDS = {
     "trtexec": ("loadtrt.cli.trtexec_line", "Take a command line of trtexec: print what it means here, and run it."),
     "profile": ("loadtrt.cli.profile", "Time each layer of an engine, or of two engines side by side."),
     "compare": ("loadtrt.cli.compare", "Compare two results, of loadtrt or of trtexec, and gate on regressions."),
+    "merge": ("loadtrt.cli.merge", "Make one result of the results of a fleet's workers."),
     "report": ("loadtrt.cli.report", "Write results as an HTML page, Markdown, CSV or a trace."),
     "watch": ("loadtrt.cli.watch", "Show the live view of a run in another terminal or on another machine."),
     "export": ("loadtrt.cli.export", "Write a finished run in another tool's format."),

@@ -230,7 +230,8 @@ def table() -> str:
         "counts as all that it repeats. The longest TIME is ten years; rates are 1e-9/s to 1e12/s, sizes below 2^63",
         "bytes; the greatest number that an option takes is in `loadtrt schema config`. What is not repeatable is",
         "given once. The command line alone has `run --latency` and `run --repeat` ([measuring](measuring.md)), `run",
-        "--model` ([several models](several-models.md)), and ENGINE without `--engine`: `loadtrt run googlenet16.trt`.",
+        "--model` ([several models](several-models.md)), `run --start-at` ([fleets](fleet.md)), and ENGINE without",
+        "`--engine`: `loadtrt run googlenet16.trt`.",
     ]
     for group in GROUPS:
         if keys_of(group):

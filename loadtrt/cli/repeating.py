@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +22,7 @@ from loadtrt.report.comparison_sections import side_of
 from loadtrt.report.plain import terminal_text
 from loadtrt.results.repeat_result import RepeatResult
 from loadtrt.results.run_result import RunResult
-from loadtrt.signals import SIGNALS
+from loadtrt.signals import SIGNALS, pass_on, signal_name
 from loadtrt.sizing.keeping import Keeper
 from loadtrt.stats.starts import spreads
 
@@ -36,7 +34,18 @@ if TYPE_CHECKING:
 _LOOK_S = 0.05
 _MOST_SEED = (1 << 63) - 1
 # Of one run alone, or a pass after it.
-_SINGLE = ("profile", "junit", "export_times", "export_profile", "export_layer_info", "export_output", "trt_log")
+_SINGLE = (
+    "profile",
+    "junit",
+    "export_times",
+    "export_profile",
+    "export_layer_info",
+    "export_output",
+    "trt_log",
+    "worker",
+    "devices",
+    "processes",
+)
 
 
 def require_repeatable(config: RunConfig, times: int) -> None:
@@ -136,7 +145,7 @@ def _start(config: RunConfig) -> tuple[int, RunResult | None]:
     if code < 0:
         if SIGNALS.requested():
             return EXIT_INTERRUPTED, None
-        say(f"the process of a start was ended by {_signal_name(-code)}")
+        say(f"the process of a start was ended by {signal_name(-code)}")
         return EngineError.exit_code, None
     if not text:
         return code, None
@@ -145,19 +154,11 @@ def _start(config: RunConfig) -> tuple[int, RunResult | None]:
 
 
 def _awaited(process: subprocess.Popen[Any]) -> int:
-    """The exit code of a process, which gets each signal that comes here. Before Python has started, SIGTERM ends it
-    without a word."""
-    number = signal.SIGINT if signal.getsignal(signal.SIGTERM) == signal.SIG_IGN else signal.SIGTERM
+    """The exit code of a process, which gets each signal that comes here."""
     passed_on = 0
     while process.poll() is None:
         if SIGNALS.requested() + SIGNALS.hurried() > passed_on:
             passed_on += 1
-            process.send_signal(number)
+            pass_on(process)
         time.sleep(_LOOK_S)
     return process.returncode
-
-
-def _signal_name(number: int) -> str:
-    with suppress(ValueError):
-        return signal.Signals(number).name
-    return f"signal {number}"

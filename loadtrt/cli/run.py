@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadtrt.asked.fields import option_name
+from loadtrt.asked.fields import option_name, read_option
+from loadtrt.asked.launched import parse_start, worker_of
 from loadtrt.asked.load_options import OPTIONS as LOAD_OPTIONS
 from loadtrt.cli.options import GroupedCommand, extra, flag, options
 from loadtrt.cli.outputs import inputs_of, outputs_of, require_outputs
@@ -38,8 +40,20 @@ _ALONE = {"contexts": 1, "buffers": 1, "requests_per_launch": 1, "arrivals": "cl
     type=click.IntRange(2, 100),
     metavar="K",
 )
+@extra(
+    "--start-at",
+    "Fleet",
+    "Begin to measure at this instant, with all else done before: the same one for all workers of a fleet.",
+    metavar="2026-11-29T16:00:00Z",
+)
 def command(
-    config: Path | None, latency: bool, models: tuple[str, ...], repeat: int | None, force: bool, **given: Any
+    config: Path | None,
+    latency: bool,
+    models: tuple[str, ...],
+    repeat: int | None,
+    start_at: str | None,
+    force: bool,
+    **given: Any,
 ) -> int:
     """Drive an engine with load and say how fast and how late it is.
 
@@ -54,6 +68,9 @@ def command(
 
     if latency:
         given = _one_in_flight(given)
+    remark = ""
+    if given["worker"] is not None:
+        given["worker"], remark = worker_of(given["worker"], os.environ)
     if models:
         from loadtrt.asked.model_option import parse_models
 
@@ -61,6 +78,13 @@ def command(
     checked = load_config(config, given, without={"scenario"} if latency else (), several=True)
     if latency or repeat is not None:
         require_one_model(checked)
+    if given["routing"] is not None and checked.worker is None and not checked.several_processes:
+        raise UsageError(
+            "--routing says how workers share a load: add --devices, --processes or --worker, or leave it out"
+        )
+    if start_at is not None and repeat is not None:
+        raise UsageError("--start-at is of a single start: leave it out, or --repeat")
+    start_ns = None if start_at is None else read_option("--start-at", start_at, parse_start)
     values = [checked.alone(name).options() for name in checked.models]
     result = "a run" if repeat is None else "starts of a run"
     inputs = [name for options_ in values for name in inputs_of(options_)]
@@ -73,7 +97,7 @@ def command(
     from loadtrt.cli.running import run
 
     try:
-        return run(checked)
+        return run(checked, start_ns, remark)
     except UsageError as error:
         model = next(iter(checked.models.values()))
         batch, size = f"batch {model.batch}", f"size {model.batch} of dimension 0"

@@ -26,8 +26,11 @@ if TYPE_CHECKING:
     from loadtrt.results.run_result import RunResult
 
 
-def run(config: RunConfig) -> int:
+def run(config: RunConfig, start_at: int | None = None, remark: str = "") -> int:
     """Make the run of `config`, write and show its result, and return the exit code.
+
+    start_at: when to begin to measure, Unix time in ns; None: at once.
+    remark: what to say first.
 
     The result is written before the engine is closed, and before it is shown: neither a device that hangs nor a reader
     of stdout that has gone costs a result. An exception that is not a LoadtrtError is raised after that.
@@ -41,14 +44,18 @@ def run(config: RunConfig) -> int:
 
     require_summary(config.github)
     with locked("--json", config.json_file):
+        if config.several_processes:
+            return _run_processes(config, start_at)
         try:
-            return _run(config, late, partial(leave, write_late))
+            return _run(config, start_at, remark, late, partial(leave, write_late))
         finally:
             write_late()
 
 
-def _run(config: RunConfig, late: list[RunResult], leave: Callable[[], None]) -> int:
+def _run(config: RunConfig, start_at: int | None, remark: str, late: list[RunResult], leave: Callable[[], None]) -> int:
     voice, delivery = Voice(quiet=config.quiet), Delivery()
+    if remark:
+        voice.say(remark)
     with logging_to(config.trt_log, voice.insist), Maker(voice, signals=SIGNALS, leave=leave) as maker:
         maker.open(config)
         for name, opened in maker.models.items():
@@ -56,7 +63,7 @@ def _run(config: RunConfig, late: list[RunResult], leave: Callable[[], None]) ->
             voice.say(f"{whose}loaded {info.name}: {', '.join(map(str, info.tensors))}")
             voice.say(f"{whose}{memory_text(opened.bill)}")
         maker.require_room(": use fewer --contexts or --buffers, or a smaller --batch")
-        result = maker.run(config, voice.progress(config))
+        result = maker.run(config, voice.progress(config), start_at=start_at)
         voice.end_line()
         if takes_once(config.json_file) and config.profile and result.outcome == "completed":
             late.append(result)
@@ -76,6 +83,28 @@ def _run(config: RunConfig, late: list[RunResult], leave: Callable[[], None]) ->
             code = _profile(result, config, maker, delivery, late) or code
     delivery.finish()
     return code
+
+
+def _run_processes(config: RunConfig, start_at: int | None) -> int:
+    from loadtrt.report.junit import run_junit
+    from loadtrt.report.plain import terminal_text
+    from loadtrt.runs.fleet import run_fleet
+
+    voice, delivery = Voice(quiet=config.quiet), Delivery()
+    try:
+        result = run_fleet(config, voice, SIGNALS, voice.progress(config), start_at)
+    finally:
+        voice.end_line()
+    delivery.make(config.json_file, lambda: json_of(result))
+    delivery.make(config.junit, lambda: run_junit(result))
+    if not config.quiet:
+        show_beside(config.json_file, terminal_text(result))
+    if result.failure is not None:
+        say(result.failure)
+    if config.github:
+        tell_result(result, exit_code(result), config.json_file)
+    delivery.finish()
+    return say_verdict(result, exit_code(result), quiet=config.quiet)
 
 
 def _profile(result: RunResult, config: RunConfig, maker: Maker, delivery: Delivery, late: list[RunResult]) -> int:
@@ -150,4 +179,6 @@ def exit_code(result: RunResult | RepeatResult) -> int:
         return EXIT_INTERRUPTED
     if not result.valid:
         return EXIT_INVALID  # numbers that cannot be trusted decide on no objective
+    if result.config.worker is not None:
+        return 0  # 'loadtrt merge' decides, for all workers
     return EXIT_MISSED if result.verdict == "missed" else EXIT_UNDECIDED if result.verdict == "undecided" else 0

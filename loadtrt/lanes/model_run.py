@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+import numpy as np
+
 from loadtrt.errors import EngineError, shortage_of
 from loadtrt.lanes.scheduler import Load
 from loadtrt.load.request_sizes import Batcher, draw
@@ -42,7 +44,7 @@ class Session:
     ended_early: why measuring ended before its time, though nothing went wrong.
     began_at: when measuring began, Unix time in ns.
     began_error_ns: the greatest error of `began_at`.
-    late_start_ns: how long after the instant that was asked for measuring began.
+    late_start_ns: how long after the instant that was asked for measuring began; None where none was.
     origins, notes: where the values of each input come from, and what the user should read about them.
     pace_ns: the longest time without a completion that a completion has ended, where that was over a second, else 0;
         None while nothing was completed.
@@ -65,7 +67,7 @@ class Session:
     ended_early: str | None = None
     began_at: int | None = None
     began_error_ns: int = 0
-    late_start_ns: int = 0
+    late_start_ns: int | None = None
     input_sets: int = 1
     origins: Mapping[str, InputOrigin] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -106,16 +108,21 @@ class ModelRun:
     def load(self, config: RunConfig) -> Load:
         """The load to measure. Raises UsageError for arrivals that cannot be drawn."""
         model, session = self.model, self.session
-        least_ns, least_requests = config.least_ns(model), model.requests or 0
+        due, places = config.due(model)
         session.input_sets = len(self.inputs) // len(model.parts)
-        weights = [part.weight for part in model.mix_parts]
+        order: Sequence[int] = range(len(self.inputs))
+        if model.mix_parts:
+            seed = model.seed if config.deal is None or due is not None else config.deal.seed(model.seed)
+            order = draw([part.weight for part in model.mix_parts], session.input_sets, seed)
+            if places is not None and len(places):
+                order = np.resize(order, places[-1] + 1)[places].tolist()
         return Load(
-            due=model.load.due(least_ns, least_requests, model.seed),
-            least_ns=least_ns,
-            least_requests=least_requests,
+            due=due,
+            least_ns=config.least_ns(model),
+            least_requests=config.own_requests(model) or 0,
             most_ns=config.max_duration,
             drain_ns=config.drain,
-            order=draw(weights, session.input_sets, model.seed) if weights else range(len(self.inputs)),
+            order=order,
             most_waiting=model.max_queue,
             batcher=None if model.batching is None else Batcher(model.batching, session.input_sets),
         )

@@ -99,11 +99,11 @@ def result_of(
         *(Problem(kind="outputs-differ", evidence=fault[0], remedy=fault[1]) for fault in faults if fault),
         *problems_of(counts, terms),
     ]
-    if session.late_start_ns > LATE_START_NS:
+    if (session.late_start_ns or 0) > LATE_START_NS:
         problems.append(
             Problem(
                 kind="late-start",
-                evidence=f"measuring began {format_duration(session.late_start_ns)} after the instant asked for",
+                evidence=f"measuring began {format_duration(session.late_start_ns or 0)} after the instant asked for",
                 remedy="a later start instant: opening, verification and warm-up come before it",
             )
         )
@@ -137,8 +137,9 @@ def result_of(
         intervals=mark_throttled(intervals, telemetry),
         histograms={name: histogram.to_dict() for name, histogram in recorder.histograms.items()},
         objectives=tuple(
-            _judged(place, objective, recorder, model, throughput, telemetry)
+            _of_fleet(share) if config.worker is not None else share
             for place, objective in enumerate(model.objectives)
+            for share in [_judged(place, objective, recorder, model, throughput, telemetry)]
         ),
         mix=tuple(mix_of(recorder.records, parts, session.input_sets, model.load.steady)) if parts else (),
         batches=batches_of(recorder.records, sizes) if sizes else None,
@@ -158,6 +159,7 @@ def result_of(
         started=started,
         began=_with_ns(session.began_at),
         began_error_ns=session.began_error_ns,
+        late_start_ns=session.late_start_ns,
         command=tuple(command),
         config=config,
         environment=environment,
@@ -309,6 +311,13 @@ def _judged(
         )
     histogram = recorder.histograms[METRICS[objective.metric].name]
     return judge(objective, recorder.records, histogram, good, int(recorder.by_status.sum()), KEEP)
+
+
+def _of_fleet(share: ObjectiveShare) -> ObjectiveShare:
+    """What one worker can say of an objective of the fleet: of a rate or of power no verdict, as all add up."""
+    if share.objective.of_requests or share.objective.kind == "energy":
+        return share
+    return share.model_copy(update={"verdict": None, "reason": "it is of all workers together"})
 
 
 def _throughput(recorder: Recorder, config: RunConfig) -> Throughput:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from loadtrt.engines.engine import Engine
     from loadtrt.engines.reference import Reference
     from loadtrt.lanes.model_run import OnTick
+    from loadtrt.lanes.start_instant import StartAt
     from loadtrt.load.tensors import Arrays
     from loadtrt.records.board import Board
 
@@ -42,7 +43,7 @@ async def run_session(
     board: Board | None = None,
     *,
     allocated: bool = False,
-    start_at: int | None = None,
+    start_at: StartAt | None = None,
     reference: Reference | None = None,
 ) -> None:
     """`run_models` of one model, with what `ModelRun` has of it."""
@@ -56,14 +57,15 @@ async def run_models(
     stop: Stop,
     clocks_settled: Callable[[], bool | None] | None = None,
     *,
-    start_at: int | None = None,
+    start_at: StartAt | None = None,
 ) -> None:
     """Run all phases on engines that are loaded, each phase of all models together, filling their sessions.
 
     stop: ends the run early, with what is in flight finished. Cancelling the caller's scope ends the run at once; what
         was recorded is in the sessions all the same.
     clocks_settled: asked during warm-up, which goes on while it returns False (10 s at most); None where not known.
-    start_at: when measuring begins, Unix time in ns, with everything else done before; None: at once.
+    start_at: when measuring begins, with everything else done before: Unix time in ns, or what is asked for it then;
+        None: at once.
 
     An EngineError becomes the `failure` of its model's session, and the other models go on without it; of several
     models any other error, too. Raises UsageError for arrivals that cannot be drawn.
@@ -125,7 +127,7 @@ def _expected(load: Load, session: Session) -> int:
 
 
 async def _measure(
-    measured: Sequence[tuple[ModelRun, Load]], config: RunConfig, stop: Stop, start_at: int | None, several: bool
+    measured: Sequence[tuple[ModelRun, Load]], config: RunConfig, stop: Stop, start_at: StartAt | None, several: bool
 ) -> None:
     """Measure all models from one instant."""
     if not measured:
@@ -139,12 +141,14 @@ async def _measure(
     try:
         for run, drive in zip(runs, drives, strict=True):
             run.session.recorder = drive.driver.recorder
-        clock = wall_clock(engine.now_ns) if start_at is None else await wait_for_start(engine, start_at, stop)
+        clock, instant = wall_clock(engine.now_ns), None
+        if start_at is not None:
+            clock, instant = await wait_for_start(engine, start_at, stop)
         began = engine.now_ns()
         for run, drive in zip(runs, drives, strict=True):
             session = run.session
             session.began_at, session.began_error_ns = began + clock.offset_ns, clock.error_ns
-            session.late_start_ns = 0 if start_at is None else max(session.began_at - start_at, 0)
+            session.late_start_ns = None if instant is None else max(session.began_at - instant, 0)
             drive.on_tick = watching(config, stop, run, sessions, run.ticker("measure", began), began)
         await drive_all(drives, began)
         for run, drive in zip(runs, drives, strict=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import anyio
 
@@ -16,8 +16,12 @@ if TYPE_CHECKING:
     from loadtrt.engines.engine import Engine
     from loadtrt.lanes.scheduler import Stop
 
+    # Unix time in ns; or what is asked for it once all else is done, until it is known.
+    StartAt: TypeAlias = int | Callable[[], int | None]
+
 _READINGS = 10
 _SLICE_NS = 50 * MILLISECOND_NS  # of sleep, between two looks at the clocks and at the stop flag
+_ASK_NS = 2 * MILLISECOND_NS  # between two questions for the instant
 _FINE_NS = 5 * MILLISECOND_NS  # what the engine waits for, which polls: a sleep may end a millisecond late
 
 
@@ -36,18 +40,25 @@ def wall_clock(now_ns: Callable[[], int]) -> WallClock:
     return WallClock((before + after) // 2 - instant, abs(after - before) // 2 + 1)
 
 
-async def wait_for_start(engine: Engine, start_at: int, stop: Stop) -> WallClock:
-    """Wait until `start_at` (Unix time, ns), or until `stop.requested`; returns the mapping of clocks.
+async def wait_for_start(engine: Engine, start_at: StartAt, stop: Stop) -> tuple[WallClock, int | None]:
+    """Wait until `start_at`, or until `stop.requested`; returns the mapping of clocks, and the instant (Unix time, ns),
+    None where it was not known before.
 
     A clock that does not pass with the wall clock is virtual: it passes while the engine waits, not while this sleeps.
     """
+    instant = start_at() if callable(start_at) else start_at
+    while callable(start_at) and instant is None and not stop.requested:
+        await anyio.sleep(_ASK_NS / SECOND_NS)
+        instant = start_at()
     clock = wall_clock(engine.now_ns)
-    while not stop.requested and (left_ns := start_at - clock.offset_ns - engine.now_ns()) > _FINE_NS:
+    if instant is None:
+        return clock, None
+    while not stop.requested and (left_ns := instant - clock.offset_ns - engine.now_ns()) > _FINE_NS:
         await anyio.sleep(min(left_ns - _FINE_NS, _SLICE_NS) / SECOND_NS)
         earlier, clock = clock, wall_clock(engine.now_ns)
         if abs(clock.offset_ns - earlier.offset_ns) > MILLISECOND_NS:
             break
-    until = start_at - clock.offset_ns
+    until = instant - clock.offset_ns
     while not stop.requested and engine.now_ns() < until:
         await engine.wait(until)
-    return clock
+    return clock, instant

@@ -6,6 +6,7 @@ import os
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -94,6 +95,7 @@ class _Recorded:
     """The instants of a file.
 
     ticks: since the first, int64 [n], ascending.
+    order: places of the file's rows in that order; None where it is theirs.
     digits: of the decimal places that a tick is in its unit.
     unit: of the numbers, or of the dates' seconds.
     why: how the unit is known; "" where nothing says it, and instants are in seconds.
@@ -107,6 +109,7 @@ class _Recorded:
     why: str
     numbers: bool
     remarks: tuple[str, ...]
+    order: npt.NDArray[np.intp] | None = None
 
 
 def read_trace(file: str, column: str | None = None, scale: float = 1.0) -> Trace:
@@ -169,6 +172,26 @@ def trace_remarks(file: str, column: str | None = None, scale: float = 1.0) -> t
     return tuple(remarks)
 
 
+def trace_keys(file: str, key: str, column: str | None = None) -> npt.NDArray[np.uint64]:
+    """Numbers that stand for what the column or key `key` holds, uint64 [n], in the order of the trace's instants: the
+    same for the same text, in every process. column: of the instants. Raises UsageError."""
+    order, numbers = _recorded_in(file, column).order, []
+    known: dict[str, int] = {}
+    try:
+        for batch in Rows(file, key).batches():
+            for index in range(len(batch.texts.starts)):
+                text = batch.texts.text(index)
+                if text not in known:
+                    known[text] = int.from_bytes(blake2b(text.encode(), digest_size=8).digest())
+                numbers.append(known[text])
+    except UsageError as error:
+        raise UsageError(
+            str(error).replace("remove --trace-column", f"it has no {shortened(key)} to deal by")
+        ) from None
+    keys = np.array(numbers, np.uint64)
+    return keys if order is None else keys[order]
+
+
 def _unit_and_factor(recorded: _Recorded, scale: float) -> tuple[str, float]:
     """(unit, factor on times in it) that a --time-scale means: the scales of units say the unit of numbers, in place of
     what their size or name says, and all others are factors."""
@@ -221,7 +244,8 @@ def _instants(file: str, column: str | None, mtime_ns: int, size: int) -> _Recor
         raise UsageError(f"trace {file} takes longer than 73 years: write instants in seconds")
     unit, why = _unit(rows, kind, int(whole.min()))
     ticks, digits = _ticks(whole, billionths)
-    ticks.sort()
+    order = np.argsort(ticks, kind="stable") if (np.diff(ticks) < 0).any() else None
+    ticks = ticks if order is None else ticks[order]
     ticks.flags.writeable = False  # the cache hands out the same array again
     remarks = []
     if rows.several:
@@ -232,7 +256,7 @@ def _instants(file: str, column: str | None, mtime_ns: int, size: int) -> _Recor
         remarks.append("what follows a comma is of the seconds")
     if kind == "date":
         remarks.append("dates have no zone, and are taken as UTC")
-    return _Recorded(ticks, digits, unit, why, kind == "number", tuple(remarks))
+    return _Recorded(ticks, digits, unit, why, kind == "number", tuple(remarks), order)
 
 
 def _read(texts: Texts, kind: Kind | None, place_of: Callable[[int], str]) -> Instants:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from loadtrt.report.result_files import Result
-    from loadtrt.results.run_result import ScenarioResult
+    from loadtrt.results.breakdown import ScenarioResult
     from loadtrt.stats.regression import Comparison, Judged
 
 Wrong: TypeAlias = tuple[Literal["failure", "error", "skipped"], str, str]

@@ -8,6 +8,7 @@ from loadtrt.report.document import Notice, Section, Table, Tile, Tiles, section
 from loadtrt.report.formatting import UNKNOWN, between, percent_text
 from loadtrt.report.run_verdict import badges_of, shortfalls, verdict_badge
 from loadtrt.report.settings import about, load_text, title
+from loadtrt.stats.merging import gathered
 from loadtrt.units import format_count, format_duration, plural
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
     from loadtrt.report.document import Block, Cell
     from loadtrt.results.repeat_result import RepeatResult, Spread
-    from loadtrt.results.run_result import Finding, Problem
 
 _TILES = ("throughput", "latency.p50", "latency.p99")
 _NEW = (
@@ -114,16 +114,8 @@ def _findings(result: RepeatResult) -> Iterator[Block]:
     elif result.outcome == "interrupted":
         whole = sum(run.outcome == "completed" for run in result.runs)
         yield Notice("open", f"interrupted: {whole} of {plural(result.asked, 'start')} completed")
-    problems = [run.model.problems for run in result.runs]
-    findings = [run.model.findings for run in result.runs]
-    yield from (Notice("bad", text, (("remedy", remedy),)) for _, text, remedy in _told(problems))
-    yield from (Notice("open", text, (("remedy", remedy),), kind) for kind, text, remedy in _told(findings))
-
-
-def _told(found: Sequence[Sequence[Problem | Finding]]) -> Iterator[tuple[str, str, str]]:
-    """(kind, evidence and starts, remedy) of each kind that is found. found: of each start."""
-    first = {item.kind: item for of_start in reversed(found) for item in reversed(of_start)}
-    for kind in dict.fromkeys(item.kind for of_start in found for item in of_start):
-        places = [place for place, of_start in enumerate(found, 1) if kind in {item.kind for item in of_start}]
-        more = f"; likewise in {len(places)} of {len(found)} starts" if len(places) > 1 else ""
-        yield kind, f"{first[kind].evidence} (start {places[0]}{more})", first[kind].remedy
+    names = [str(number) for number, _ in enumerate(result.runs, 1)]
+    for problem in gathered([run.model.problems for run in result.runs], "start", names):
+        yield Notice("bad", problem.evidence, (("remedy", problem.remedy),))
+    for finding in gathered([run.model.findings for run in result.runs], "start", names):
+        yield Notice("open", finding.evidence, (("remedy", finding.remedy),), finding.kind)

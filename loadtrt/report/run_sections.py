@@ -15,6 +15,7 @@ from loadtrt.report.profile_sections import layers
 from loadtrt.report.run_timeline import gpu, over_time, timeline_of
 from loadtrt.report.run_verdict import findings, headline, latency_interval, objectives, side_by_side, time_of
 from loadtrt.report.settings import engine_facts, facts, latency_bounds, models_of
+from loadtrt.report.worker_sections import workers
 from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.stats.sample_size import least_samples
 from loadtrt.units import format_count, format_duration, plural
@@ -48,6 +49,8 @@ def run(result: RunResult, file: str, key: str) -> Iterator[Section]:
         yield device
         for name, single in models.items():
             yield from _model(single, file, name)
+    if result.workers:
+        yield workers(result)
     yield section("Configuration", *facts(result, file, key), bare=True)
 
 
@@ -66,7 +69,8 @@ def _model(result: RunResult, file: str, name: str) -> Iterator[Section]:
             yield section("Mix", _mix(result), bare=True)
         if model.batches is not None and model.batches.counts:
             yield section("Batches", *_batches(model.batches), bare=True)
-        yield section("Lanes", *_lanes(result), bare=True)
+        if not result.workers:
+            yield section("Lanes", *_lanes(result), bare=True)
     if model.profile is not None:
         yield from layers(model.profile)
     yield section("Engine", *engine_facts(result), bare=True)

@@ -68,7 +68,7 @@ def over_time(result: RunResult) -> Iterator[Block]:
     timeline, bounds = timeline_of(result), latency_bounds(result)
     each, each_ns = grouped(len(intervals)), timeline.each_ns
     note = f"a point {every(each * each_ns)}"
-    yield Figure("Throughput", throughput(intervals, timeline, result.config.model.load.course()), note)
+    yield Figure("Throughput", throughput(intervals, timeline, result.config.course(result.config.model)), note)
     of = "seconds'" if each_ns == SECOND_NS else f"intervals' of {each_ns // SECOND_NS} s"
     greatest = "" if each == 1 else f": the greatest of its {of}"
     yield Figure("Latency", percentiles(intervals, timeline, bounds), f"{note}{greatest}")

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from loadtrt.report.document import Block, Cell, Tone, Words
-    from loadtrt.results.breakdown import MetricSummary
+    from loadtrt.results.breakdown import MetricSummary, ScenarioResult
     from loadtrt.results.capacity_result import CapacityResult, SweepResult
     from loadtrt.results.interference_result import InterferenceResult
     from loadtrt.results.repeat_result import RepeatResult
-    from loadtrt.results.run_result import ObjectiveShare, RunResult, ScenarioResult
+    from loadtrt.results.run_result import ObjectiveShare, RunResult
 
 _PERCENTILES = ("p50", "p99", "p99.9")
 NUMBERS = ("requests/s", "inferences/s", *_PERCENTILES, "mean")
@@ -67,7 +67,7 @@ def time_of(metrics: Mapping[str, MetricSummary], name: str, metric: str = "late
 
 def badges(result: RunResult) -> tuple[Badge, ...]:
     """The badges of a run."""
-    return badges_of(result, shortfalls(result))
+    return badges_of(result, [*([result.fleet] if result.lost else []), *shortfalls(result)])
 
 
 def badges_of(result: RunResult | RepeatResult, lost: Iterable[str]) -> tuple[Badge, ...]:

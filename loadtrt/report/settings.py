@@ -105,6 +105,7 @@ def load_text(result: RunResult) -> str:
         texts = [model.load.text, lanes]
     kinds = _sizes(model)
     texts += [*(kinds or [batch_text(engine)]), *_room(model)]
+    texts += [result.fleet] if result.fleet else []
     names = {"service": "service of the largest batch"} if kinds else {}
     texts += [f"{names.get(key, key)} {value}" for key, value in engine.mode.items()]
     return " · ".join(texts)

@@ -94,6 +94,26 @@ class Sample(Model):
         return given
 
 
+class Lane(Model):
+    """What one lane served."""
+
+    lane: int
+    requests: int
+    service_p50_ns: float | None
+    compute_p50_ns: float | None
+
+
+class Overlap(Model):
+    """How much lanes compute at the same time.
+
+    busy_fraction: share of the time in which at least one lane computes, in [0, 1].
+    lanes_computing: number of lanes computing in that time, on average.
+    """
+
+    busy_fraction: float
+    lanes_computing: float
+
+
 class MixPart(Model):
     """The requests of one part of a mix.
 
@@ -118,3 +138,29 @@ class Batches(Model):
     counts: dict[int, int]
     mean: float
     padded: float
+
+
+class ScenarioResult(Model):
+    """A run by the rules of MLPerf (stats/scenario.py).
+
+    scenario: single-stream, multi-stream, server or offline.
+    metric: name of the scenario's result.
+    latency_ns: the result of single-stream and multi-stream: the estimate that early stopping allows; None for none.
+    inferences_per_s: the result of server and offline; None for none.
+    percentile_ns: the scenario's percentile of latency, as observed.
+    target_ns: the server's latency bound.
+    over: requests above target_ns.
+    by_rules: all rules are kept.
+    reasons: the rules that are not kept.
+    """
+
+    scenario: str
+    metric: str
+    latency_ns: float | None = None
+    inferences_per_s: float | None = None
+    percentile_ns: float | None = None
+    target_ns: int | None = None
+    over: int | None = None
+    requests: int
+    by_rules: bool
+    reasons: tuple[str, ...]

@@ -21,9 +21,12 @@ from loadtrt.results.breakdown import (  # noqa: TC001
     Batches,
     Cohort,
     ConfidenceInterval,
+    Lane,
     MetricSummary,
     MixPart,
+    Overlap,
     Sample,
+    ScenarioResult,
 )
 from loadtrt.results.engine_info import ClockMapping, EngineInfo, MemoryBill, Verification  # noqa: TC001  # pydantic reads them
 from loadtrt.results.flow import Flow  # noqa: TC001
@@ -31,27 +34,7 @@ from loadtrt.results.gpu_telemetry import GpuSharing, GpuTelemetry  # noqa: TC00
 from loadtrt.results.precisions import Deviation  # noqa: TC001
 from loadtrt.results.profile_result import ProfileResult  # noqa: TC001
 from loadtrt.results.steadiness import Interval, Steadiness  # noqa: TC001
-from loadtrt.units import SECOND_NS
-
-
-class Lane(Model):
-    """What one lane served."""
-
-    lane: int
-    requests: int
-    service_p50_ns: float | None
-    compute_p50_ns: float | None
-
-
-class Overlap(Model):
-    """How much lanes compute at the same time.
-
-    busy_fraction: share of the time in which at least one lane computes, in [0, 1].
-    lanes_computing: number of lanes computing in that time, on average.
-    """
-
-    busy_fraction: float
-    lanes_computing: float
+from loadtrt.units import SECOND_NS, plural
 
 
 class Problem(Model):
@@ -79,6 +62,19 @@ class Finding(Model):
     evidence: str
     cause: str
     remedy: str
+
+
+class LostWorker(Model):
+    """A worker of a fleet without a result.
+
+    worker: its number.
+    why: how it was lost, in words.
+    completed: requests that it had completed when it was last heard of; None where nothing is known.
+    """
+
+    worker: Count
+    why: str
+    completed: Count | None = None
 
 
 class Phases(Model):
@@ -165,32 +161,6 @@ class ObjectiveShare(Model):
         return 1 - self.good / self.requests if self.requests and self.objective.of_requests else None
 
 
-class ScenarioResult(Model):
-    """A run by the rules of MLPerf (stats/scenario.py).
-
-    scenario: single-stream, multi-stream, server or offline.
-    metric: name of the scenario's result.
-    latency_ns: the result of single-stream and multi-stream: the estimate that early stopping allows; None for none.
-    inferences_per_s: the result of server and offline; None for none.
-    percentile_ns: the scenario's percentile of latency, as observed.
-    target_ns: the server's latency bound.
-    over: requests above target_ns.
-    by_rules: all rules are kept.
-    reasons: the rules that are not kept.
-    """
-
-    scenario: str
-    metric: str
-    latency_ns: float | None = None
-    inferences_per_s: float | None = None
-    percentile_ns: float | None = None
-    target_ns: int | None = None
-    over: int | None = None
-    requests: int
-    by_rules: bool
-    reasons: tuple[str, ...]
-
-
 class ModelResult(Model):
     """What was measured of one model of a run.
 
@@ -206,6 +176,7 @@ class ModelResult(Model):
     metrics: by name, over all requests.
     histograms: of latencies and the other metrics, by name.
     deviation: of the outputs from those in FP32, or from those of another reference; None where none was asked for.
+    fairness: Jain's index of the lanes' requests, or of the throughput of the workers of a fleet: 1 is equal shares.
     starved_fraction: share of the time in which lanes stood idle because the host was late.
     interval_ns: length of an interval: a second, or in runs of over 4096 intervals 2, 4, 8, … seconds.
     cohorts: "p50" (latencies from p45 to p55) and "p99" (from p99 up), as far as the sample supports them.
@@ -273,7 +244,12 @@ class RunResult(Result):
     run: an id that no other run has, as its metrics bear it.
     started: when the command began, ISO 8601, UTC.
     began: when measuring began, ISO 8601 with ns, UTC; "" where it never did.
-    began_error_ns: the greatest error of `began`, ns.
+    began_error_ns: the greatest error of `began` as a reading of the host's clock, ns; how far that clock may be off is
+        `clock_error_ns` of the environment.
+    late_start_ns: how long after the instant of --start-at measuring began; None where none was asked for.
+    workers: the results of the workers of a fleet, whose sum this is (stats/merging.py); empty for one process.
+    lost: the workers of which there is no result: of their requests nothing is known.
+    start_spread_ns: from the first worker's beginning to measure to the last one's, by the clocks of their hosts.
     config: the configuration, which can be run again.
     environment: machine, versions and the GPU's state around the run.
     outcome: completed, interrupted (Ctrl-C), or failed (see `failure`).
@@ -291,6 +267,7 @@ class RunResult(Result):
     started: str
     began: str = ""
     began_error_ns: Count = 0
+    late_start_ns: Count | None = None
     command: tuple[str, ...]
     config: RunConfig
     environment: dict[str, Any]
@@ -303,6 +280,9 @@ class RunResult(Result):
     telemetry: GpuTelemetry | None = None
     sharing: GpuSharing | None = None
     models: dict[str, ModelResult] = Field(min_length=1)
+    workers: tuple[RunResult, ...] = ()
+    lost: tuple[LostWorker, ...] = ()
+    start_spread_ns: Count | None = None
     _records: Records | None = PrivateAttr(None)
 
     @property
@@ -316,6 +296,21 @@ class RunResult(Result):
         made = self.model_copy()
         made._records = records
         return made
+
+    @property
+    def fleet(self) -> str:
+        """How many workers measured this, such as "4 workers" or "3 of 4 workers", or which one did; "" for a run of
+        one process."""
+        if self.config.worker is not None:
+            closed = all(model.load.closed for model in self.config.models.values())
+            return f"worker {self.config.worker} of this load{'' if closed else f', {self.config.routing}'}"
+        count = len(self.workers) + len(self.lost)
+        return f"{len(self.workers)} of {count} workers" if self.lost else plural(count, "worker") if count else ""
+
+    @property
+    def worker(self) -> str:
+        """The number of the worker of a fleet that made this run; "" for a run of one process."""
+        return "" if self.config.worker is None else self.config.worker.partition("/")[0]
 
     @property
     def model(self) -> ModelResult:

@@ -17,7 +17,7 @@ from loadtrt.asked.reading import keys_of
 from loadtrt.engines.open import open_engine
 from loadtrt.engines.placed_together import place_together, require_together
 from loadtrt.environment import busy_host, core_times, environment
-from loadtrt.errors import LoadtrtError
+from loadtrt.errors import LoadtrtError, UsageError
 from loadtrt.lanes.input_sets import inputs_for
 from loadtrt.lanes.model_run import ModelRun, Session, tickers
 from loadtrt.lanes.scheduler import Stop
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from loadtrt.engines.engine import Engine
     from loadtrt.engines.reference import Reference
     from loadtrt.lanes.model_run import OnTick
+    from loadtrt.lanes.start_instant import StartAt
     from loadtrt.live.observer import Point
     from loadtrt.results.capacity_result import CapacityResult, SweepResult
     from loadtrt.results.run_result import RunResult
@@ -134,6 +135,10 @@ class Maker:
         broken = any(opened.broken for opened in self.models.values())
         if options == {name: opened.options for name, opened in self.models.items()} and not broken:
             return
+        if config.several_processes:
+            raise UsageError(
+                "--devices and --processes are of 'loadtrt run': leave them out; --device takes the number of one GPU"
+            )
         self._close_engines()
         require_files()
         try:
@@ -149,7 +154,7 @@ class Maker:
                         model,
                         {other: (config.models[other], opened.engine) for other, opened in self.models.items()},
                     )
-                    self.models[name] = open_model(model, options[name], self.talks, also)
+                    self.models[name] = open_model(config.drawing(model), options[name], self.talks, also)
                 place_together({name: opened.engine for name, opened in self.models.items()})
                 for opened in self.models.values() if len(self.models) > 1 else ():
                     opened.bill = opened.engine.memory(opened.inputs.sets)  # beside the weights of the others
@@ -181,7 +186,7 @@ class Maker:
         config: RunConfig,
         on_tick: OnTick | None = None,
         part: tuple[int, int] | Part | None = None,
-        start_at: int | None = None,
+        start_at: StartAt | None = None,
         point: Point | None = None,
     ) -> RunResult:
         """Make a run on the engines that are open, or on some of them, and sum it up.
@@ -193,7 +198,7 @@ class Maker:
         on_tick: as for `ModelRun`, of all models together.
         part: the part of the engine to run on, of a configuration of that size; None: all of it. Of several models,
             the first one's.
-        start_at: when to begin to measure, Unix time in ns; all else is done before. None: at once.
+        start_at: as for `run_models`.
         point: the run's place among those of a sweep or a search.
         """
         watched, part = self._watched, part and Part(*part)
@@ -261,7 +266,7 @@ class Maker:
             reference=opened.reference if same and opened.deviation is None else None,
         )
 
-    async def _work(self, config: RunConfig, runs: dict[str, ModelRun], start_at: int | None) -> None:
+    async def _work(self, config: RunConfig, runs: dict[str, ModelRun], start_at: StartAt | None) -> None:
         """Make the run in an event loop, and learn which engines hang."""
         used = [(run, self.models[name]) for name, run in runs.items()]
         for _, opened in used:

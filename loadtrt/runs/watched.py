@@ -224,7 +224,7 @@ def facts_of(run: str, config: RunConfig, engine: Engine, input_sets: int) -> Ru
         batch=info.batch,
         rate=config.offered_per_s(model),
         duration_ns=config.least_ns(model),
-        requests=model.requests,
+        requests=config.own_requests(model),
         objectives=model.objectives,
         items=tuple(items_of(engine, model, input_sets)),
         information=information(info, model.load.options()["arrivals"], model.buffers),

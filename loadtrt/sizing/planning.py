@@ -197,6 +197,8 @@ def read_sources(sources: Sequence[Path | Result]) -> Source:
             case FleetResult():
                 made_of = "give the measurements that it was made of, such as the file of loadtrt capacity"
                 raise UsageError(f"{name} is a plan, the result of this command: {made_of}")
+            case RunResult() if result.workers or result.worker:
+                raise UsageError(f"{name} is of workers that share a load, and a plan needs runs of one process")
             case RunResult():
                 runs.append(one_model(result, name, "a plan needs runs of one model"))
             case _:

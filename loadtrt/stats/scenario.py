@@ -24,7 +24,7 @@ import numpy as np
 
 from loadtrt.asked.mlperf import LEAST_NS, SCENARIOS
 from loadtrt.records.records import METRICS
-from loadtrt.results.run_result import ScenarioResult
+from loadtrt.results.breakdown import ScenarioResult
 from loadtrt.stats.binomial import beta
 from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_count, format_duration, plural
 

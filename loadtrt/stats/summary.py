@@ -18,11 +18,12 @@ from loadtrt.results.breakdown import (
     Batches,
     Cohort,
     ConfidenceInterval,
+    Lane,
     MetricSummary,
     MixPart,
+    Overlap,
     Sample,
 )
-from loadtrt.results.run_result import Lane, Overlap
 from loadtrt.stats.intervals import mean_interval, quantile_interval
 from loadtrt.stats.sample_size import least_samples
 
@@ -117,7 +118,8 @@ def _median(values: npt.NDArray[np.int64]) -> float | None:
 
 
 def fairness(requests: Sequence[float]) -> float | None:
-    """Jain's index of the lanes' requests, (Σx)² / (n Σx²): 1 is equal shares, 1/n one lane has all. None: no work."""
+    """Jain's index of the lanes' requests, or of the workers' rates, (Σx)² / (n Σx²): 1 is equal shares, 1/n one has
+    all. None: no work."""
     squares = sum(count * count for count in requests)
     return sum(requests) ** 2 / (len(requests) * squares) if squares else None
 

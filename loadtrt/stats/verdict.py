@@ -92,10 +92,13 @@ def judge(
     verdict: Verdict = "undecided"
     if requests:
         verdict = verdict_on(objective, share, size, low, high)
-    reason = _reason(objective, kept, share, size, requests, most_kept) if verdict == "undecided" else None
+    reason = None
+    if verdict == "undecided":
+        span_ns = float(np.ptp(kept.due)) if len(kept) else 0.0
+        reason = reason_of(objective, share, size, requests, most_kept, span_ns, beyond=requests > len(kept))
     value, value_low, value_high = _quantile(objective, kept, histogram, requests)
     if value is not None and objective.rank < 1:
-        value_low, value_high = _agreeing(objective, value, value_low, value_high, low, high)
+        value_low, value_high = agreeing(objective, value, value_low, value_high, low, high)
     return ObjectiveShare(
         objective=objective,
         good=good,
@@ -227,7 +230,7 @@ def _quantile(
     return value, low and low / wider, high and high * wider
 
 
-def _agreeing(
+def agreeing(
     objective: Objective, value: float, low_ns: float | None, high_ns: float | None, low: float, high: float
 ) -> tuple[float | None, float | None]:
     """The ends of the quantile's interval, on the side of the bound that the interval [low, high] of the share says."""
@@ -248,8 +251,22 @@ def verdict_on(objective: Objective, bad: float, size: float, low: float, high: 
     return "missed" if low > 1 - objective.rank else "undecided"
 
 
-def _reason(objective: Objective, kept: Records, share: float, size: float, requests: int, most_kept: int) -> str:
-    """Why the verdict is undecided, and how many requests would decide it at the same share of bad ones."""
+def reason_of(
+    objective: Objective,
+    share: float,
+    size: float,
+    requests: int,
+    most_kept: int,
+    span_ns: float = 0.0,
+    *,
+    beyond: bool = False,
+) -> str:
+    """Why the verdict is undecided, and how many requests would decide it at the same share of bad ones.
+
+    most_kept: the most records that a run keeps.
+    span_ns: from the first due instant to the last one; 0 where it is not known.
+    beyond: whether this run had more than are kept.
+    """
     if not requests:
         return "no request was measured"
     allowed = 1 - objective.rank
@@ -261,11 +278,11 @@ def _reason(objective: Objective, kept: Records, share: float, size: float, requ
             f"independent ones (the effective sample size), and a verdict takes {format_count(least)}"
         )
     times = _times_as_long(allowed, share, size)
-    if requests > len(kept) or times is None or times * requests > most_kept:
+    if beyond or times is None or times * requests > most_kept:
         limit = f"at most {format_count(most_kept)} records are kept"
         return f"{worth}; a longer run would not help, as {limit}: use a looser or a tighter bound"
     times = rounded_up(times)
-    length_ns = rounded_up(float(np.ptp(kept.due)) * times)
+    length_ns = rounded_up(span_ns * times)
     length = f", {format_duration(length_ns)}" if length_ns else ""
     count = format_count(rounded_up(times * requests))
     return f"{worth}: about {times:g} times as many would (some {count}{length})"

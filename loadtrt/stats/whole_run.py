@@ -84,9 +84,9 @@ def judge_number(
         value, (low, high), reason = _of_gpu(objective, intervals, telemetry)
     else:
         value, (low, high), reason = _of_rate(objective, rates, kept.ok, good, int(by_status[OK]), steady, sizes)
-    verdict = _verdict(objective, low, high)
+    verdict = verdict_on_number(objective, low, high)
     if verdict == "undecided" and reason is None:
-        reason = _more(objective, value, low, high)
+        reason = more_needed(objective, value, low, high)
     return ObjectiveShare(
         objective=objective,
         good=good,
@@ -100,7 +100,8 @@ def judge_number(
     )
 
 
-def _verdict(objective: Objective, low: float | None, high: float | None) -> Verdict:
+def verdict_on_number(objective: Objective, low: float | None, high: float | None) -> Verdict:
+    """The verdict on a number with its interval (low, high)."""
     worst, best = (low, high) if objective.least else (high, low)
     if worst is not None and objective.holds(worst):
         return "met"
@@ -176,7 +177,7 @@ def _variance_of_mean(series: npt.NDArray[np.float64]) -> float:
     return max(float(blocks.var(ddof=1)) / _BLOCKS, square / (n - 1) / n * (1 + lag) / (1 - lag))
 
 
-def _more(objective: Objective, value: float | None, low: float | None, high: float | None) -> str:
+def more_needed(objective: Objective, value: float | None, low: float | None, high: float | None) -> str:
     """How much longer the run must be for a verdict, if the number stays what it is: intervals shrink by its root."""
     end, value = (low if value is not None and value > objective.limit else high), value or 0.0
     apart = abs(value - objective.limit)

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 def test_every_option_of_run_is_a_key_and_every_key_an_option() -> None:
     """The command line and the file know the same words, so that neither can be read and ignored. Apart from them the
-    command line has --latency, which stands for other options, --model, and --repeat, which makes several runs."""
+    command line has --latency, which stands for other options, --model, --repeat, which makes several runs, and
+    --start-at, as an instant comes once."""
     options = {parameter.name for parameter in command.params if isinstance(parameter, click.Option)}
     assert {"json" if name == "json_file" else name for name in options} - {
         "config",
@@ -28,6 +29,7 @@ def test_every_option_of_run_is_a_key_and_every_key_an_option() -> None:
         "latency",
         "models",
         "repeat",
+        "start_at",
     } == set(FIELDS)
 
 

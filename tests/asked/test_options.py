@@ -22,7 +22,7 @@ from loadtrt.report.result_files import SCHEMAS
 ROOT = Path(__file__).parents[2]
 COMMANDS = ("run", "sweep", "capacity", "interference", "profile", "plan-capacity")
 OWN = {  # options of one command alone, apart from --config
-    "run": {"latency", "models", "repeat"},
+    "run": {"latency", "models", "repeat", "start_at"},
     "sweep": {"all_points", "resume"},
     "capacity": {"time", "quick", "precision", "shared_host", "resume", "models", "of"},
     "interference": {

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
     from loadtrt.asked.config import RunConfig
     from loadtrt.lanes.recorder import Recorder
-    from loadtrt.results.run_result import RunResult, ScenarioResult
+    from loadtrt.results.breakdown import ScenarioResult
+    from loadtrt.results.run_result import RunResult
 
 MS = 1_000_000
 SERVER = {"scenario": "server", "rate": "100/s", "objective": "latency.p99 < 40ms"}

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 EXAMPLES = [str(file.relative_to(ROOT / "configs"))[:-5] for file in sorted((ROOT / "configs").rglob("*.yaml"))]
 COMMAND_LINES = {
     "plan": "loadtrt run --config {} --engine my.plan",  # the plan that the file names is no one's
+    "fleet/job": "sed \"s/START_AT/$(date -u -d '+5 minutes' +%FT%TZ)/\" {} | kubectl apply -f -",
     "kubernetes/job": "kubectl apply -f {}",
     "kubernetes/podmonitor": "kubectl apply -f {}",
 }

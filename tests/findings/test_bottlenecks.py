@@ -11,10 +11,10 @@ from test_findings import OPEN, kinds, only, rates
 from loadtrt.asked.config import RunConfig
 from loadtrt.findings.findings import findings_of
 from loadtrt.load.tensors import TensorSpec
-from loadtrt.results.breakdown import Batches, Cohort
+from loadtrt.results.breakdown import Batches, Cohort, Lane
 from loadtrt.results.engine_info import Layer
 from loadtrt.results.profile_result import LayerTimes, ProfilePass, ProfileResult
-from loadtrt.results.run_result import Lane, Problem
+from loadtrt.results.run_result import Problem
 from runs_by_hand import US, engine, run_of, summary
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from loadtrt.findings import bottlenecks, findings, lane_findings, partitioning,
 from loadtrt.findings.validity import LEAST_SERVED, STARVED_LIMIT
 from loadtrt.lanes import outcome
 from loadtrt.records.histogram import QUANTILE_ERROR
-from loadtrt.stats import slow_parts, stalls, steady
+from loadtrt.stats import merging, slow_parts, stalls, steady
 
 PAGE = (Path(__file__).parents[2] / "docs" / "findings.md").read_text()
 ROWS = dict(re.findall(r"^\| ([a-z, -]+) \| (.*) \|$", PAGE, re.MULTILINE))
@@ -31,6 +31,7 @@ def numbers(text: str) -> list[str]:
 
 
 IN_ROWS = {
+    "clocks-apart": [str(merging.SPREAD_NS // 1_000_000)],
     "neighbour-ended": [percent(outcome.LEAST_ALONE)],
     "overloaded": [percent(LEAST_SERVED)],
     "transient": [percent(findings.FILLING)],

@@ -217,7 +217,7 @@ def test_the_summary_names_the_load(
     (tmp_path / "TRACE").write_text("0\n1\n")
     config = load_config(None, {"engine": "x", **options})
     result: Any = SimpleNamespace(
-        config=config, model=SimpleNamespace(engine=SimpleNamespace(batch=1, batch_from=None, mode={}))
+        config=config, fleet="", model=SimpleNamespace(engine=SimpleNamespace(batch=1, batch_from=None, mode={}))
     )
     lanes = "" if config.model.load.closed else " · 1 context × 2 buffers"
     assert load_text(result) == f"{words}{lanes} · batch 1"

@@ -16,7 +16,8 @@ from loadtrt.cli.main import cli
 from loadtrt.errors import UsageError
 from loadtrt.report.gates import run_cases
 from loadtrt.report.junit import comparison_junit, run_junit
-from loadtrt.results.run_result import Problem, RunResult, ScenarioResult
+from loadtrt.results.breakdown import ScenarioResult
+from loadtrt.results.run_result import Problem, RunResult
 from loadtrt.stats.regression import Comparison, Judged, Ratio
 from reported import two_models
 from runs_by_hand import changed

@@ -17,8 +17,9 @@ from loadtrt.report.html import STYLE, html_text
 from loadtrt.report.markdown import markdown_text
 from loadtrt.report.result_files import Loaded
 from loadtrt.report.sections import names_of
+from loadtrt.results.breakdown import ScenarioResult
 from loadtrt.results.capacity_result import CapacityResult, SweepResult
-from loadtrt.results.run_result import RunResult, ScenarioResult
+from loadtrt.results.run_result import RunResult
 from loadtrt.results.steadiness import Steadiness
 from loadtrt.units import format_count
 from reported import HOSTILE, OBJECTIVE, altered, every_kind, loaded, measured, profile, whole_run

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from loadtrt.results.run_result import ObjectiveShare, ScenarioResult
+    from loadtrt.results.breakdown import ScenarioResult
+    from loadtrt.results.run_result import ObjectiveShare
 
     Instants = npt.NDArray[np.int64]
 

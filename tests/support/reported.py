@@ -13,7 +13,7 @@ from layer_sides import result as profile_result
 from loadtrt.cli.main import cli
 from loadtrt.report.comparison_sections import side_of
 from loadtrt.report.result_files import Loaded
-from loadtrt.results.breakdown import Cohort
+from loadtrt.results.breakdown import Cohort, ScenarioResult
 from loadtrt.results.capacity_result import (
     Candidate,
     CapacityResult,
@@ -29,7 +29,7 @@ from loadtrt.results.fleet_result import Choice, Comparison, FleetDemand, FleetR
 from loadtrt.results.gpu_telemetry import GpuFacts, GpuInterval, GpuTelemetry, SamplingCost
 from loadtrt.results.interference_result import InterferenceResult
 from loadtrt.results.repeat_result import RepeatResult
-from loadtrt.results.run_result import Finding, ModelResult, Problem, RunResult, ScenarioResult
+from loadtrt.results.run_result import Finding, ModelResult, Problem, RunResult
 from loadtrt.results.steadiness import Steadiness
 from loadtrt.stats.profiles import LayerComparison, compare_profiles
 from loadtrt.stats.starts import spreads

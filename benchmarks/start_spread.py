@@ -1,0 +1,62 @@
+"""How far apart workers of one host begin to measure: python -m benchmarks.start_spread [WORKERS [ROUNDS]]
+
+The goal is 2 ms on a quiet machine with a core for each worker.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import loadtrt
+from benchmarks.machine import machine_line
+from loadtrt.report.result_files import read_result
+from loadtrt.results.run_result import RunResult
+from loadtrt.stats.merging import merge
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_OPTIONS: dict[str, Any] = {"engine": "simulated:service=5ms", "rate": 40, "duration": "1s", "warmup": "500ms"}
+_LEAD_S = 8
+
+
+def by_processes(workers: int) -> RunResult:
+    """`loadtrt run --processes`."""
+    return loadtrt.run(**_OPTIONS, processes=workers)
+
+
+def by_files(workers: int) -> RunResult:
+    """`loadtrt run --worker … --start-at` by themselves, and `loadtrt merge`."""
+    words = [word for key, value in _OPTIONS.items() for word in (f"--{key}", str(value))]
+    start = str(int(time.time()) + _LEAD_S)
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / f"{worker}.json" for worker in range(workers)]
+        started = []
+        for worker, file in enumerate(files):
+            placed = ["--worker", f"{worker}/{workers}", "--start-at", start, "--json", str(file), "--quiet"]
+            command = [sys.executable, "-m", "loadtrt", "run", *words, *placed]
+            started.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))
+        for process in started:
+            process.wait()
+        return merge({str(file): read_result(RunResult, file) for file in files})
+
+
+def main(workers: int, rounds: int) -> None:
+    """Print the spread of both."""
+    print(machine_line())
+    print(f"$ python -m benchmarks.start_spread {workers} {rounds}")
+    ways: dict[str, Callable[[int], RunResult]] = {"--processes": by_processes, "--start-at, merge": by_files}
+    for name, measure in ways.items():
+        spreads = [(measure(workers).start_spread_ns or 0) / 1e6 for _ in range(rounds)]
+        print(f"{name:<18} {workers} workers, ms: median {statistics.median(spreads):.2f}, greatest {max(spreads):.2f}")
+
+
+if __name__ == "__main__":
+    given = [int(word) for word in sys.argv[1:]]
+    main(*(given + [4, 5][len(given) :]))

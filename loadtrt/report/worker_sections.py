@@ -1,0 +1,137 @@
+"""The workers of a fleet: the numbers of each beside its GPU's clocks, and the slowest and the fastest of them."""
+
+from __future__ import annotations
+
+from operator import itemgetter
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from loadtrt.records.histogram import Histogram
+from loadtrt.report.charts.shares import spectrum
+from loadtrt.report.document import Figure, Name, Section, Table, section, words
+from loadtrt.report.formatting import UNKNOWN, count_or, percent_text, time_or
+from loadtrt.report.run_verdict import outcome_badge, state_badge, time_of
+from loadtrt.report.settings import latency_bounds, models_of
+from loadtrt.stats.merging import SPREAD_NS, began_ns, versions_of
+from loadtrt.units import format_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from loadtrt.report.document import Block, Cell
+    from loadtrt.results.run_result import ModelResult, RunResult
+
+_MOST_FIGURES = 16
+_APART = 1.02  # the fastest worker over the slowest one: less is noise
+_MEGA = 1e6
+
+
+def workers(result: RunResult) -> Section:
+    """What each worker measured, in the order of their numbers."""
+    return section("Workers", *_blocks(result), bare=True)
+
+
+def _blocks(result: RunResult) -> Iterator[Block]:
+    yield words(" · ".join(_together(result)))
+    yield from map(words, _extremes(result))
+    yield _table(result)
+    versions = [versions_of(run) for run in result.workers]
+    differ = [name for name in versions[0] if len({of.get(name) for of in versions}) > 1]
+    if differ:
+        rows = [
+            (run.worker, *(Name(of.get(name) or UNKNOWN) for name in differ))
+            for run, of in zip(result.workers, versions, strict=True)
+        ]
+        yield Table(("worker", *differ), tuple(rows), words=1 + len(differ))
+    for run in result.workers[:_MOST_FIGURES]:
+        for name, single in models_of(run).items():
+            histogram = Histogram.from_dict(single.model.histograms["latency"])
+            if histogram.count:
+                whose = f"{name}, " if len(run.models) > 1 else ""
+                marks = [(rank, time) for rank in ("p50", "p99") if (time := time_of(single.model.metrics, rank))]
+                chart = spectrum(histogram, marks, latency_bounds(single), "latency")
+                yield Figure(f"{whose}worker {run.worker}", chart, "how many requests took how long")
+    if len(result.workers) > _MOST_FIGURES:
+        yield words(f"Charts are of the first {_MOST_FIGURES} workers.", only="page")
+
+
+def _together(result: RunResult) -> Iterator[str]:
+    yield result.fleet
+    if not all(model.load.closed for model in result.config.models.values()):
+        yield f"requests dealt out {result.config.routing}"
+    if result.start_spread_ns is not None:
+        yield f"began within {format_duration(result.start_spread_ns)} (limit {format_duration(SPREAD_NS)})"
+    for name, model in result.models.items():
+        if model.fairness is not None:
+            yield f"{f'{name}: ' if len(result.models) > 1 else ''}fairness {model.fairness:.3f}"
+
+
+def _extremes(result: RunResult) -> Iterator[str]:
+    """The slowest and the fastest worker, with what may explain it: of an open loop by latency, else by throughput."""
+    for name, model in result.config.models.items():
+        known = []
+        for run in result.workers:
+            measured = run.models[name]
+            rate, median = measured.throughput.requests_per_s, time_of(measured.metrics, "p50", "service")
+            if rate and median:
+                known.append((1 / rate if model.load.closed else median, rate, median, run))
+        known.sort(key=itemgetter(0))
+        if not known or known[-1][0] < _APART * known[0][0]:
+            continue
+        texts = []
+        for word, (_, rate, median, run) in (("slowest", known[-1]), ("fastest", known[0])):
+            facts = [f"{count_or(rate)}/s", f"service p50 {format_duration(median)}", *_gpu_facts(run)]
+            texts.append(f"{word}: worker {run.worker} ({', '.join(facts)})")
+        yield f"{f'{name}: ' if len(result.models) > 1 else ''}{'; '.join(texts)}"
+
+
+def _gpu_facts(run: RunResult) -> Iterator[str]:
+    clock, slowed = _clock(run), run.telemetry and run.telemetry.throttled_fraction
+    if clock is not None:
+        yield f"SM clock {clock:.0f} MHz"
+    if slowed:
+        yield f"slowed down {percent_text(slowed)} of the time"
+
+
+def _clock(run: RunResult) -> float | None:
+    """Mean SM clock while it measured, MHz."""
+    seconds = run.telemetry.intervals if run.telemetry is not None else ()
+    known = [second.sm_clock_mean_hertz for second in seconds if second.sm_clock_mean_hertz is not None]
+    return fmean(known) / _MEGA if known else None
+
+
+def _table(result: RunResult) -> Table:
+    several = len(result.models) > 1
+    starts = {run.worker: began_ns(run) for run in result.workers}
+    first = min((start for start in starts.values() if start is not None), default=0)
+    rows: list[tuple[Cell, ...]] = []
+    for run in result.workers:
+        start, clock = starts[run.worker], _clock(run)
+        slowed = run.telemetry.throttled_fraction if run.telemetry is not None else None
+        for name, single in models_of(run).items():
+            shown = (UNKNOWN if start is None else format_duration(start - first), *_numbers(single.model))
+            gpu = (f"{clock:.0f} MHz" if clock else UNKNOWN, UNKNOWN if slowed is None else percent_text(slowed))
+            where = Name(str(run.environment.get("host", ""))), Name(_device(run, single.model))
+            rows.append((run.worker, *((Name(name),) if several else ()), *where, state_badge(single), *shown, *gpu))
+    for item in result.lost:
+        last = UNKNOWN if item.completed is None else f"{item.completed} by then"
+        filled: tuple[Cell, ...] = ("", "", outcome_badge("lost"), UNKNOWN, last, *[UNKNOWN] * 5)
+        rows.append((str(item.worker), *(("",) if several else ()), *filled))
+    numbers = ("began after", "requests", "requests/s", "latency p50", "latency p99", "SM clock", "slowed down")
+    header = ("worker", *(("model",) if several else ()), "host", "device", "", *numbers)
+    if not any(run.telemetry is not None for run in result.workers):
+        header, rows = header[:-2], [row[:-2] for row in rows]
+    one_host = len({run.environment.get("host") for run in result.workers}) == 1
+    left_out = (*((header.index("host"),) if one_host else ()), header.index("began after"))
+    return Table(header, tuple(rows), words=5 if several else 4, detail=left_out)
+
+
+def _device(run: RunResult, model: ModelResult) -> str:
+    """The device, with its number where that was said."""
+    number = run.environment.get("device")
+    return model.engine.device if number is None else f"{number}: {model.engine.device}"
+
+
+def _numbers(model: ModelResult) -> tuple[str, ...]:
+    times = (time_or(time_of(model.metrics, name)) for name in ("p50", "p99"))
+    return (str(model.ok), count_or(model.throughput.requests_per_s), *times)

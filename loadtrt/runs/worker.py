@@ -1,0 +1,153 @@
+"""A worker: a process that measures its part of a fleet's load. `Worker` is what drives it, whatever starts it; this
+module is also the process that `runs/fleet.py` starts: `python -m loadtrt.runs.worker`.
+
+Messages are lines of JSON. On stdin: the configuration, then {"start": Unix time in ns}; the end of stdin is the end of
+the run. On stdout: {"say"}, {"tick"}, {"ready"}, then {"result"} or {"error", "code"}. SIGTERM ends the run as in the
+command, a second one at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING
+
+from loadtrt.asked.config import RunConfig
+from loadtrt.environment import count_as_own, read_words
+from loadtrt.errors import EXIT_INTERRUPTED, LoadtrtError, shortage_of
+from loadtrt.live.clients import own_process
+from loadtrt.printing import printable_json
+from loadtrt.runs.maker import Maker
+from loadtrt.runs.watched import Silence, bus_id_of
+from loadtrt.signals import SIGNALS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from loadtrt.lanes.start_instant import StartAt
+    from loadtrt.results.run_result import RunResult
+
+    Tell = Callable[[str, object], None]
+
+_PATIENCE_S = 15.0  # of a run whose parent has gone, to end by itself
+
+
+class Worker:
+    """Prepares, says so, and measures from a common instant on.
+
+    tell: takes the name of a message and what it holds.
+    """
+
+    def __init__(self, maker: Maker, tell: Tell) -> None:
+        self._maker, self._tell = maker, tell
+        self._config: RunConfig | None = None
+        self._numa: int | None = None
+        self._ready = False
+
+    def prepare(self, config: RunConfig) -> None:
+        """Load the engines, on the cores that are near the GPU. Raises LoadtrtError."""
+        self._maker.open(config)
+        self._maker.require_room()
+        self._config = config
+        for name, opened in self._maker.models.items():
+            bus_id = bus_id_of(opened.engine.info.kind, config.models[name].device)
+            self._numa = self._numa if bus_id is None else pin(bus_id)
+
+    def run(self, start_at: StartAt) -> RunResult:
+        """Allocate, verify, warm up, wait for `start_at`, measure. Raises LoadtrtError."""
+        assert self._config is not None  # noqa: S101  # prepare() was called
+
+        def told() -> int | None:
+            if not self._ready:
+                self._ready = True
+                self._tell("ready", list(own_process().pids))
+            return start_at() if callable(start_at) else start_at
+
+        result = self._maker.run(self._config, lambda *counts: self._tell("tick", counts), start_at=told)
+        numa = {} if self._numa is None else {"numa_node": self._numa}
+        return result.model_copy(update={"environment": {**result.environment, **numa}})
+
+
+def pin(bus_id: str, root: Path = Path("/")) -> int | None:
+    """Keep this thread, and those that it starts, on the cores of the NUMA node of a GPU; returns the node, None where
+    it is not known or none of its cores may be used. root: folder of /sys."""
+    folder = root / "sys/bus/pci/devices" / bus_id.lower()
+    node, cores = read_words(folder / "numa_node"), os.sched_getaffinity(0) & cores_of(folder)
+    if not node.isdecimal() or not cores:
+        return None
+    os.sched_setaffinity(0, cores)
+    return int(node)
+
+
+def cores_of(folder: Path) -> set[int]:
+    """The cores near a PCI device, by its folder in /sys; none where it does not tell."""
+    ranges = [part.partition("-") for part in read_words(folder / "local_cpulist").split(",") if part]
+    return {core for first, _, last in ranges for core in range(int(first), int(last or first) + 1)}
+
+
+class _Telling(Silence):
+    """Passes on what a run says."""
+
+    def __init__(self, tell: Tell) -> None:
+        self.say = lambda sentence: tell("say", sentence)  # type: ignore[method-assign]
+
+
+def main() -> None:
+    """Be a worker, until its run is over or what started it has gone."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what libraries print is no message
+    started: list[int] = []
+
+    def tell(name: str, content: object) -> None:
+        answers.write(json.dumps({name: content}) + "\n")
+        answers.flush()
+
+    def listen() -> None:
+        try:
+            for line in sys.stdin:
+                message = json.loads(line)
+                started.append(message["start"])
+        finally:
+            _leave()
+
+    code = 0
+    count_as_own(os.getppid())
+    try:
+        with SIGNALS, Maker(_Telling(tell), signals=SIGNALS) as maker:
+            config = RunConfig.model_validate_json(sys.stdin.readline())
+            worker = Worker(maker, tell)
+            Thread(target=listen, daemon=True).start()
+            worker.prepare(config)
+            result = worker.run(lambda: started[0] if started else None)
+            answers.write(f'{{"result": {printable_json(result.model_dump_json())}}}\n')
+            answers.flush()
+    except LoadtrtError as error:
+        code = error.exit_code
+        tell("error", str(error))
+    except KeyboardInterrupt:
+        code = EXIT_INTERRUPTED
+    except BrokenPipeError:
+        code = EXIT_INTERRUPTED  # what started it has gone
+    except Exception as error:
+        code = 3
+        tell("error", shortage_of(error) or f"a fault in loadtrt itself: {type(error).__name__}: {error}")
+    sys.stderr.flush()
+    os._exit(code)  # without waiting for the thread that listens, nor for a device that hangs
+
+
+def _leave() -> None:
+    """What started this process has gone: nobody takes a result."""
+    if not SIGNALS.holds:
+        os._exit(EXIT_INTERRUPTED)
+    SIGNALS.ask()
+    SIGNALS.ask()
+    time.sleep(_PATIENCE_S)
+    os._exit(EXIT_INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()
