@@ -189,7 +189,7 @@ def headline(result: InterferenceResult) -> str | None:
     worst = _worst([cell for cell in plain if _risen(cell)])
     if worst is None:
         most = _worst(plain)
-        return most and f"no p99 rises: the most is {ratio_text(most.ratio())}, {cell_words(most)}"
+        return None if most is None else f"no p99 rises: the most is {ratio_text(most.ratio())}, {cell_words(most)}"
     text = f"beside {worst.neighbour} {level_words(worst.neighbour_level)}, {worst.model}'s p99 {_rises(worst)}"
     same = (worst.model, worst.neighbour, worst.neighbour_level)
     others = [
