@@ -2,71 +2,101 @@
 # What sharing a GPU costs and what protects, for docs/sharing.md: PYTHON=python3 benchmarks/sharing.sh PLANS OUT STEP...
 #   PLANS  folder of googlenet_dyn_fp16_vc.plan and tiny_mlp_fp32_vc.plan, and of own.plan where there is another network
 #   OUT    folder of the results
-#   STEP   tests, stressors, curve, pair, matrix, fingerprints: each less than ten minutes; matrix and fingerprints go on
-#          where they ended
+#   STEP   below, the most important first, with the seconds that it is expected to take and those after which it is
+#          ended; what it measured by then is kept
+#              tests         200, 330
+#              pair           90, 350
+#              worst         290, 420    goes on where it ended
+#              stressors      30, 120
+#              curve          65, 180
+#              fingerprints  240, 400    goes on where it ended
+#              matrix        500, 560    goes on where it ended
 set -u
 plans=$1 out=$2
 shift 2
 mkdir -p "$out"
 googlenet=$plans/googlenet_dyn_fp16_vc.plan tiny=$plans/tiny_mlp_fp32_vc.plan
 
-loadtrt() {
-    name=$1
-    shift
-    "${PYTHON:-python3}" -m loadtrt "$@" --json "$out/$name.json" >"$out/$name.txt" 2>&1
-    echo "$name: exit code $?"
+within() { # SECONDS COMMAND...: Ctrl-C then, so that the command writes what it has
+    timeout -s INT -k 30 "$@"
+}
+
+loadtrt() { # SECONDS NAME ARGUMENT...
+    limit=$1 name=$2 began=$(date +%s)
+    shift 2
+    case " $* " in *" --resume "*) ;; *) rm -f "$out/$name.json" ;; esac
+    within "$limit" "${PYTHON:-python3}" -m loadtrt "$@" --json "$out/$name.json" >"$out/$name.txt" 2>&1
+    echo "$name: exit code $?, $(($(date +%s) - began)) s"
+    tail -4 "$out/$name.txt"
+}
+
+resumed() { # SECONDS NAME ARGUMENT...: as loadtrt, from what the file has
+    limit=$1 name=$2
+    shift 2
+    [ -f "$out/$name.json" ] && set -- "$@" --resume
+    loadtrt "$limit" "$name" "$@"
 }
 
 tests() { # before the rest: what they find wrong makes it worthless
-    "${PYTHON:-python3}" -m pytest -q -p no:cacheprovider tests/gpu/test_shares.py tests/gpu/test_partitions_hold.py \
+    PLANS=$plans within 330 "${PYTHON:-python3}" -m pytest -q -p no:cacheprovider --durations 10 tests/gpu/test_shares.py \
+        tests/gpu/test_neighbours.py tests/gpu/test_models_together.py tests/gpu/test_partitions_hold.py \
         >"$out/tests.txt" 2>&1
-    tail -20 "$out/tests.txt"
-}
-
-stressors() { # rates, and that a launch takes 1 ms
-    for resource in dram l2 pcie sm; do
-        loadtrt "stressor-$resource" run --engine "stressor:$resource" --duration 2s --verify
-    done
-}
-
-curve() { # throughput and p99 against SMs
-    for batch in 1 16; do
-        loadtrt "curve-b$batch" sweep --allow-host-code --engine "$googlenet" --batch $batch --copies off --contexts 1 \
-            --sms 8,16,32,48,64,96,128,132 --warmup 300ms --duration 1s
-    done
-    loadtrt curve-tiny sweep --allow-host-code --engine "$tiny" --copies off --contexts 1 --sms 8,16,32,64,132 --warmup 300ms --duration 1s
+    tail -40 "$out/tests.txt"
 }
 
 one_pair() {
-    loadtrt "pair-$1" run --allow-host-code --verify --duration 5s --model "tiny=$tiny,rate=2000/s$2" \
+    loadtrt 50 "pair-$1" run --allow-host-code --verify --duration 5s --model "tiny=$tiny,rate=2000/s$2" \
         --model "googlenet=$googlenet,batch=16,contexts=4,no-copies$3"
 }
 
 pair() { # one pair in each way to share, at the same load, outputs verified
+    one_pair quiet "" ,rate=1/s
     one_pair plain "" ""
+    (export CUDA_DEVICE_MAX_CONNECTIONS=32 && one_pair plain32 "" "") # how much of it is streams that share a queue
     one_pair priority ,priority=high ,priority=low
     one_pair sms8 ,sms=8 ""
     one_pair sms32 ,sms=32 ""
     one_pair both ,sms=32,priority=high ,priority=low
 }
 
-models() {
-    set -- --model "b16=$googlenet,batch=16,contexts=2" --model "b1=$googlenet,batch=1,contexts=2" --model "tiny=$tiny"
-    [ -f "$plans/own.plan" ] && set -- "$@" --model "own=$plans/own.plan"
-    printf '%s\n' "$@"
+measured() { # SECONDS NAME ARGUMENT...
+    limit=$1 name=$2
+    shift 2
+    resumed "$limit" "$name" interference --allow-host-code --duration 1s --warmup 300ms "$@"
 }
 
-matrix() {
-    [ -f "$out/matrix.json" ] && resume=--resume || resume=
-    # shellcheck disable=SC2046,SC2086  # several words
-    loadtrt matrix interference --allow-host-code $(models) --share streams,priority,sms=32+100,both --neighbour 90%,closed \
-        --rounds 3 --duration 1s --warmup 300ms $resume
+worst() { # the pair whose p99 is expected to rise most, by all ways; 1%: what a second model costs the host's loop
+    measured 420 worst --model "tiny=$tiny" --model "b16=$googlenet,batch=16,contexts=2" --neighbour 1%,90%,closed \
+        --share streams,priority,sms=16+116,both --rounds 3
+}
+
+stressors() { # rates, and that a launch takes 1 ms
+    for resource in sm dram l2 pcie; do
+        loadtrt 30 "stressor-$resource" run --engine "stressor:$resource" --duration 2s --verify
+    done
+}
+
+curve() { # throughput and p99 against SMs
+    for batch in 16 1; do
+        loadtrt 60 "curve-b$batch" sweep --allow-host-code --engine "$googlenet" --batch $batch --copies off \
+            --contexts 1 --sms 8,16,32,48,64,96,132 --warmup 300ms --duration 1s
+    done
+    loadtrt 60 curve-tiny sweep --allow-host-code --engine "$tiny" --copies off --contexts 1 --sms 8,16,32,64,132 \
+        --warmup 300ms --duration 1s
+}
+
+of_all() { # SECONDS NAME ARGUMENT...
+    [ -f "$plans/own.plan" ] && set -- "$@" --model "own=$plans/own.plan"
+    measured "$@" --model "b16=$googlenet,batch=16,contexts=2" --model "b1=$googlenet,batch=1,contexts=2" \
+        --model "tiny=$tiny"
 }
 
 fingerprints() {
-    [ -f "$out/fingerprints.json" ] && resume=--resume || resume=
-    # shellcheck disable=SC2046,SC2086  # several words
-    loadtrt fingerprints interference --allow-host-code $(models) --stressors --neighbour 90% --rounds 3 --duration 1s --warmup 300ms $resume
+    of_all 400 fingerprints --stressors --neighbour 90% --rounds 2
+}
+
+matrix() {
+    of_all 560 matrix --share streams,priority,sms=32+100,both --neighbour 90%,closed --rounds 3
 }
 
 for step in "$@"; do

@@ -158,7 +158,8 @@ def _config_of(
         raise UsageError(f"{source}: {len(names)} models are too many: a run has {MOST_MODELS} at most")
     if len(names) > 1 and not several:
         raise UsageError(_ONE_MODEL.format(", ".join(names)))
-    if "engine" in given and any("engine" in model for model in (*of_file.values(), *of_line.values()) if names[1:]):
+    others = (*of_line.values(), *(of_file.values() if names[1:] else ()))  # that of a file's one model is replaced
+    if "engine" in given and any("engine" in model for model in others):
         raise UsageError(
             f"--engine {given['engine']} is of a run of one model: write it as --model NAME={given['engine']}"
         )
@@ -235,6 +236,8 @@ def _models(data: dict[str, Any], source: str) -> dict[str, dict[str, Any]]:
         raise UsageError(f"{source}: models must hold names, each with the options of a model, such as engine: g.plan")
     read = {str(name): _with_underscores(model, f"{source}: models.{name}") for name, model in models.items()}
     for name, model in read.items():
+        if not name.strip() or not name.isprintable():  # it stands in tables, in labels and behind FILE:
+            raise UsageError(f"{source}: {name!r} is no name of a model: write one line of letters, such as detector")
         for key in RUN_KEYS.intersection(model):
             raise UsageError(f"{source}: models.{name}: '{key}' is an option of the run: write it beside models")
         _require_known(model, MODEL_KEYS, f"{source}: models.{name}")

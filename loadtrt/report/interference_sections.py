@@ -185,9 +185,11 @@ def headline(result: InterferenceResult) -> str | None:
     """The worst pair in a sentence: how much p99 rises on plain streams, and with the way that protects best."""
     cells = _open(result)
     first = PLAIN if any(cell.share == PLAIN for cell in cells) else next((cell.share for cell in cells), PLAIN)
-    worst = _worst([cell for cell in cells if cell.share == first])
+    plain = [cell for cell in cells if cell.share == first]
+    worst = _worst([cell for cell in plain if _risen(cell)])
     if worst is None:
-        return None
+        most = _worst(plain)
+        return None if most is None else f"no p99 rises: the most is {ratio_text(most.ratio())}, {cell_words(most)}"
     text = f"beside {worst.neighbour} {level_words(worst.neighbour_level)}, {worst.model}'s p99 {_rises(worst)}"
     same = (worst.model, worst.neighbour, worst.neighbour_level)
     others = [
@@ -197,6 +199,13 @@ def headline(result: InterferenceResult) -> str | None:
     if best is None:
         return f"{text} {words_of(first)}"
     return f"{text} {words_of(first)} and {_rises(best, again=True)} {words_of(best.share)}, {_costs(best, worst)}"
+
+
+def _risen(cell: Cell) -> bool:
+    """Whether p99 rises, as far as its interval tells."""
+    ratio = cell.ratio()
+    least = None if ratio is None else ratio.low or ratio.ratio
+    return cell.overloaded or (least or 0.0) > 1
 
 
 def _rises(cell: Cell, *, again: bool = False) -> str:

@@ -110,6 +110,7 @@ def read_side(given: Path | ResultFile, layer_info: Path | None = None, option: 
         Kind.LAYERS: ", which has no times: give the profile of the same engine",
         Kind.SWEEP: ", which holds many runs: give two single runs",
         Kind.CAPACITY: ", which holds many runs: give two single runs",
+        Kind.INTERFERENCE: ", which holds many runs: give two single runs",
         Kind.REPEAT: ": give a single run",
         Kind.FLEET: ", which is not a measurement: give two runs",
         Kind.COMPARISON: " already: give the two profiles",

@@ -113,8 +113,10 @@ class Neighbours:
                 for name, alone in self.result.alone.items():
                     require_same([alone.engine], self._rig.engines[name])
                 for name in self._config.models:
-                    if name not in self.result.alone and not self._rig.stopped:
+                    if name not in self.result.alone:
                         self._measure_alone(name)
+                    if self._rig.stopped:
+                        return
                 for group in self._groups:
                     self._measure(group)
                     if self._rig.stopped:

@@ -245,6 +245,20 @@ def test_what_is_continued_is_as_if_never_interrupted(
     assert all(one.different == 0 for cell in cells for one in cell.verified.values())
 
 
+def test_a_signal_before_any_rate_is_known_ends_quietly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the very first run there is nothing to keep."""
+    made = Rig.run
+
+    def stopping(rig: Rig, *given: object, **more: object) -> object:
+        SIGNALS.ask()
+        return made(rig, *given, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Rig, "run", stopping)
+    done = run(*OPTIONS, "--json", tmp_path / "i.json")
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (130, "loadtrt: interrupted")
+    assert not (tmp_path / "i.json").exists()
+
+
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
@@ -287,6 +301,19 @@ def test_the_headline_is_the_worst_pair_with_what_protects_it(whole: Interferenc
         "beside b at 50 %, a's p99 rises 4.50× (4.05 .. 4.95) on plain streams and 1.20× (1.08 .. 1.32) on 25 % of the "
         "SMs, which costs b 18 %"
     )
+
+
+def test_the_headline_says_where_nothing_rises(whole: InterferenceResult) -> None:
+    """An interval that holds 1 is no rise, also where the ratio of another cell, which does rise, is smaller."""
+    still = tuple(_with_p99(cell, 1.05, 1.0).model_copy(update={"overloaded": False}) for cell in whole.cells)
+    words = "no p99 rises: the most is 1.05× (0.95 .. 1.16), a beside b at 50 %, on plain streams"
+    assert headline(whole.model_copy(update={"cells": still})) == words
+    p99 = PairedRatio(name="latency.p99", ratio=1.03, low=1.02, high=1.04)
+    place = still.index(of(whole.model_copy(update={"cells": still}), "b", "50%"))
+    cells = (*still[:place], still[place].model_copy(update={"ratios": (p99,)}), *still[place + 1 :])
+    told = headline(whole.model_copy(update={"cells": cells}))
+    assert told is not None
+    assert told.startswith("beside a at 50 %, b's p99 rises 1.03× (1.02 .. 1.04) on plain streams")
 
 
 def _with_p99(cell: Cell, ratio: float, kept: float) -> Cell:

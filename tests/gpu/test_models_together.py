@@ -51,6 +51,7 @@ def test_a_neighbour_slows_a_model_down(googlenet: Path, tiny: Path) -> None:
 
 def test_a_plan_beside_onnx_runtime_and_a_simulated_model(tiny: Path) -> None:
     """Polled, notified and slept for, in one loop."""
+    pytest.importorskip("onnxruntime")
     models = {
         "plan": {"engine": str(tiny), "allow_host_code": True, "rate": "500/s"},
         "cpu": {"engine": "zoo:googlenet", "on": "onnxruntime", "threads_per_context": 1},

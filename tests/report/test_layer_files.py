@@ -11,6 +11,7 @@ import pytest
 from layer_sides import each, profile_file, result
 from loadtrt.errors import UsageError
 from loadtrt.records.records import COLUMNS, Records
+from loadtrt.report.result_files import SCHEMAS, Kind, ResultFile
 from loadtrt.report.sides import holds_results, profile_of, read_side
 from loadtrt.report.trtexec import times_json
 from loadtrt.results.engine_info import Layer
@@ -25,6 +26,13 @@ def test_a_profile_is_asked_of_what_was_profiled(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"times is a run that was not profiled: .*loadtrt run --profile"):
         profile_of(read_side(tmp_path / "times.json"), "times")
     assert profile_of(read_side(tmp_path / "profile.json"), "profile") == result(PASS)
+
+
+@pytest.mark.parametrize("kind", sorted(SCHEMAS.keys() - {Kind.RUN, Kind.PROFILE}))
+def test_a_result_that_is_no_side_says_what_to_give(kind: Kind) -> None:
+    """Each kind that loadtrt writes."""
+    with pytest.raises(UsageError, match=f"^x.json is {kind}.*: give "):
+        read_side(ResultFile(Path("x.json"), kind, {}))
 
 
 @pytest.mark.parametrize(

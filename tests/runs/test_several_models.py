@@ -271,6 +271,7 @@ def test_ctrl_c_writes_both(server: Server, tmp_path: Path, engine: str, signals
             "--model a: 'h2d=1ms' is no option of a model: write h2d=1ms in",
         ),
         (["--model", "a=x,duration=2s"], "--model a: 'duration' is an option of the run: give --duration beside"),
+        (["--model", "a\nb=simulated:null"], r"the options: 'a\nb' is no name of a model: write one line of"),
         (["--model", "a=x", "--model", "a=y"], "--model a is given twice: write all of its options in one"),
         (["--model", "a=x,contexts=2,contexts=3"], "--model a: contexts is given twice: leave one out"),
         (["--model", 'a=x,mix="1:0.7'], "--model a: a quote is open at"),
@@ -281,6 +282,7 @@ def test_ctrl_c_writes_both(server: Server, tmp_path: Path, engine: str, signals
         ([*TWO, "--profile"], "--profile is of one model, and there are a, b"),
         ([*TWO, "--latency"], "this is of one model, and there are a, b"),
         (["--model", "a=x,scenario=offline", "--model", "b=y"], "MLPerf's scenarios are of one model"),
+        (["g.plan", "--model", "a=b.plan"], "--engine g.plan is of a run of one model: write it as --model NAME="),
         (["g.plan", *TWO], "--engine g.plan is of a run of one model: write it as --model NAME=g.plan"),
         (
             ["--model", 'a="simulated:clock=virtual"', "--model", "b=simulated:null"],
