@@ -74,14 +74,20 @@ def test_a_sweep_measures_the_points_that_can_be(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--contexts", "1,2", "--partitions", "4,8"), "no point of the sweep can be measured: 4 partitions need"),
-        (("--partitions", "1,2"), "--partitions 2 needs as many contexts: give --contexts 2 or more"),
-        (("--sms", "8,16"), "--sms is for TensorRT plans"),
+        (
+            ("--engine", VIRTUAL, "--contexts", "1,2", "--partitions", "4,8"),
+            "no point of the sweep can be measured: 4 partitions need",
+        ),
+        (
+            ("--engine", VIRTUAL, "--partitions", "1,2"),
+            "--partitions 2 needs as many contexts: give --contexts 2 or more",
+        ),
+        (("--engine", "simulated:null", "--sms", "8,16"), "simulated:null has no device to share: leave --sms out"),
     ],
 )
 def test_a_sweep_that_can_measure_nothing_is_one_sentence(arguments: tuple[str, ...], words: str) -> None:
     """Law: it ends before anything is measured."""
-    done = loadtrt("sweep", "--engine", VIRTUAL, *arguments)
+    done = loadtrt("sweep", *arguments)
     assert done.returncode == 2
     assert words in done.stderr
     assert len(done.stderr.splitlines()) == 1

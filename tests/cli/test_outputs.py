@@ -72,6 +72,8 @@ INPUTS = [
     (f"run {SHORT} --plugins ./p.so --json {{}}", "p.so"),
     ("sweep --engine m.onnx --contexts 1,2 --json {}", "m.onnx"),
     (f"capacity --engine m.onnx {OBJECTIVE} --json {{}}", "m.onnx"),
+    ("interference m.onnx double.onnx --json {}", "m.onnx"),
+    ("merge run.json sources/run.json --json {}", "run.json"),
     ("profile --engine m.onnx --json {}", "m.onnx"),
     ("profile --engine m.onnx --export-profile {}", "m.onnx"),
     ("profile --compare profile.json profile.json --json {}", "profile.json"),
