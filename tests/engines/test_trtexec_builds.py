@@ -26,7 +26,7 @@ def test_a_line_with_a_model_builds_and_then_runs(
     """The plan where --saveEngine says, or in a folder that is gone afterwards; the exit code is the run's."""
     rig, made = Rig(version, monkeypatch, tmp_path), []
 
-    def run(config: RunConfig) -> int:
+    def run(config: RunConfig, *_: object) -> int:
         (tmp_path / "seen.plan").write_bytes(Path(config.model.engine).read_bytes())
         made.append(config)
         return 98

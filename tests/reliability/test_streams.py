@@ -39,6 +39,7 @@ PRINTING = (  # a line for each command, whose exit code is 0 where its answer i
     "profile --help",
     "capacity --help",
     "interference --help",
+    "merge --help",
 )
 
 
