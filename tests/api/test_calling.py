@@ -70,7 +70,7 @@ def test_the_third_ctrl_c_leaves_what_hangs_behind() -> None:
 
 def test_no_interrupt_is_lost_however_early_it_comes() -> None:
     """While the thread starts, and just before the wait for it: a wait without a limit would miss one in twenty."""
-    for _ in range(40):
+    for _ in range(16):
         work, started = Worked(), threading.Event()
 
         def begins(signals: Signals, started: threading.Event = started, work: Worked = work) -> str:
