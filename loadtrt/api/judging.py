@@ -84,6 +84,6 @@ def read(path: Any) -> Result:
     file = read_file(path_of(path))
     schema = SCHEMAS.get(file.kind)
     if schema is None:
-        way_out = _NOT_OURS.get(file.kind, "it is no result of loadtrt")
+        way_out = _NOT_OURS.get(file.kind, "it is not a result of loadtrt")
         raise UsageError(f"{file.path} is {file.kind}: {way_out}")
     return read_result(schema, file)

@@ -121,8 +121,8 @@ def parse_sms(text: str | int) -> int | str:
     if word.endswith("%") and 0 < parse_share(word) <= 1:
         return word
     raise UsageError(
-        f"'{shortened(word)}' is no part of a GPU: write a number of SMs from 1 to {_MOST_SMS}, such as 32, or a share "
-        "up to 100%, such as 25%"
+        f"'{shortened(word)}' is not a part of a GPU: write a number of SMs from 1 to {_MOST_SMS}, such as 32, or a "
+        "share up to 100%, such as 25%"
     )
 
 
@@ -131,7 +131,7 @@ def _priority(value: object) -> int | str:
     if word in PRIORITIES or re.fullmatch(r"-?[0-9]{1,9}", word):
         return word if word in PRIORITIES else int(word)
     raise UsageError(
-        f"'{shortened(word)}' is no priority: write {', '.join(PRIORITIES)}, or a number as CUDA has it, such as -5"
+        f"'{shortened(word)}' is not a priority: write {', '.join(PRIORITIES)}, or a number as CUDA has it, such as -5"
     )
 
 

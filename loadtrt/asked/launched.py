@@ -75,7 +75,7 @@ def parse_devices(text: str) -> tuple[int, ...]:
         match = re.fullmatch(r"\s*(\d{1,4})(?:-(\d{1,4}))?\s*", part)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if first > last or last > _MOST_DEVICE:
-            raise UsageError(f"'{shortened(text)}' is no list of devices: write such as 0-3, 0,2 or all")
+            raise UsageError(f"'{shortened(text)}' is not a list of devices: write such as 0-3, 0,2 or all")
         numbers += range(first, last + 1)
     if len(set(numbers)) < len(numbers):
         raise UsageError(f"'{shortened(text)}' names a device twice: --processes starts several workers on each")

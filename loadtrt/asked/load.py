@@ -80,6 +80,11 @@ class Load(ABC):
         return None
 
     @property
+    def clustered(self) -> bool:
+        """Whether requests come in clusters by chance, which meet all workers of a fleet at the same time."""
+        return False
+
+    @property
     def drawn(self) -> bool:
         """Whether the seed decides when requests are due: two runs of one seed have the same due instants."""
         return False
@@ -158,6 +163,10 @@ class Drawn(Load):
     @property
     def cv(self) -> float:
         return self.process.cv
+
+    @property
+    def clustered(self) -> bool:
+        return self.process.cv > 1
 
     @property
     def drawn(self) -> bool:

@@ -68,7 +68,7 @@ def _unknown(key: str, piece: str) -> str:
     if key in RUN_KEYS:
         return f"'{key}' is an option of the run: give --{key.replace('_', '-')} beside --model"
     quoted = f'write {shortened(piece, 40)} in quotes, if it is part of the value before it (KEY="A,B")'
-    return f"'{shortened(piece, 40)}' is no option of a model: {nearest(key, MODEL_KEYS, quoted)}"
+    return f"'{shortened(piece, 40)}' is not an option of a model: {nearest(key, MODEL_KEYS, quoted)}"
 
 
 def _add(options: dict[str, Any], name: str, key: str, value: str) -> None:

@@ -32,8 +32,8 @@ def parse_push(text: str) -> PushUrl:
     parts = _parts(match[2]) if match else None
     if match is None or parts is None:
         raise UsageError(
-            f"'{shortened(text)}' is no place to push metrics to: write http://HOST:9091 for a Pushgateway, or a URL "
-            "that ends in /api/v1/write (remote write) or /v1/metrics (OTLP)"
+            f"'{shortened(text)}' is not a place to push metrics to: write http://HOST:9091 for a Pushgateway, or a "
+            "URL that ends in /api/v1/write (remote write) or /v1/metrics (OTLP)"
         )
     if parts.username is not None or parts.password is not None:
         raise UsageError(
@@ -79,7 +79,7 @@ def push_headers(text: str | None = None) -> dict[str, str]:
 
 
 def each_once(urls: tuple[str, ...]) -> tuple[str, ...]:
-    """The URLs. Raises UsageError for one that is no place to push to, and for a place that is there twice."""
+    """The URLs. Raises UsageError for one that is not a place to push to, and for a place that is there twice."""
     places = [parse_push(url) for url in urls]
     twice = next((url for url, place in zip(urls, places, strict=True) if places.count(place) > 1), None)
     if twice is not None:

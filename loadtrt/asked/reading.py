@@ -237,7 +237,9 @@ def _models(data: dict[str, Any], source: str) -> dict[str, dict[str, Any]]:
     read = {str(name): _with_underscores(model, f"{source}: models.{name}") for name, model in models.items()}
     for name, model in read.items():
         if not name.strip() or not name.isprintable():  # it stands in tables, in labels and behind FILE:
-            raise UsageError(f"{source}: {name!r} is no name of a model: write one line of letters, such as detector")
+            raise UsageError(
+                f"{source}: {name!r} is not a name of a model: write one line of letters, such as detector"
+            )
         for key in RUN_KEYS.intersection(model):
             raise UsageError(f"{source}: models.{name}: '{key}' is an option of the run: write it beside models")
         _require_known(model, MODEL_KEYS, f"{source}: models.{name}")

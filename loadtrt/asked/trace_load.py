@@ -36,6 +36,7 @@ class Trace(Load):
     refusal = "a trace has instants of its own, and no {key}: leave {option} or --trace out"
     loop = "trace_loop"
     steady = False
+    clustered = True  # whether it has clusters is not known
 
     @cached_property
     def instants(self) -> Instants:

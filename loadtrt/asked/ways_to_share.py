@@ -68,7 +68,7 @@ def parse_shares(text: str) -> tuple[Way, ...]:
         elif word == "both":
             raise UsageError(f"'both' needs a split of the SMs: write both=32+100, or {_EXAMPLE}")
         else:
-            raise UsageError(f"'{shortened(word)}' is no way to share: write {_EXAMPLE}")
+            raise UsageError(f"'{shortened(word)}' is not a way to share: write {_EXAMPLE}")
         ways |= {way.text: way for way in named}
     return tuple(ways.values())
 

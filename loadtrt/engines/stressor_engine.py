@@ -94,7 +94,7 @@ class StressorEngine(CudaEngine):
             batch=1,
             tensors=tensors,
             mode=self._mode(),
-            notes=("a stressor is no model: it loads a resource of the GPU",),
+            notes=("a stressor is not a model: it loads a resource of the GPU",),
         )
 
     def allocate(self, inputs: Sequence[Arrays]) -> None:

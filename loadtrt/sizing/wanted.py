@@ -117,12 +117,15 @@ def one_of(file: Path | RunConfig | None, texts: Sequence[str], of: str) -> tupl
 
     file: as for `load_config`; texts: of --model.
 
-    Raises UsageError for a name that no model has, and for loads that end by themselves.
+    Raises UsageError where no models are given, for a name that no model has, and for loads that end by
+    themselves.
     """
+    if file is None and not texts:
+        raise UsageError(f"--of {of} chooses one of several models: name them all by --model or in --config, too")
     config = load_config(file, {"models": parse_models(texts)} if texts else {}, several=True)
     if of not in config.models:
         known = f"the models are {', '.join(config.models)}"
-        raise UsageError(f"--of {of} is no model: {nearest(of, config.models, known)}")
+        raise UsageError(f"--of {of} is not a model: {nearest(of, config.models, known)}")
     beside = {name: model for name, model in config.models.items() if name != of}
     for name, model in beside.items():
         if model.load.own_ns is not None or model.requests is not None:

@@ -120,7 +120,7 @@ def _sum(runs: Sequence[RunResult], lost: tuple[LostWorker, ...], count: int) ->
         told = (*problems, *gathered([part.problems for part in parts], "worker", [run.worker for run in runs]))
         found = gathered([part.findings for part in parts], "worker", [run.worker for run in runs])
         failures = [part.failure for part in parts if part.failure is not None]
-        union = union_of(parts, model.objectives, missing, per_gpu)
+        union = union_of(model, parts, missing, per_gpu, even=first.config.routing == "round-robin")
         if union.metrics["latency"].percentiles_ns["p99"] is not None:  # together they are enough
             found = tuple(item for item in found if item.kind != "few-samples")
         models[name] = union.model_copy(

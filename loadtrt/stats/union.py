@@ -1,19 +1,24 @@
 """What the workers of a fleet measured of one model, as one: counts add up, and so do histograms, exactly.
 
-Percentiles are those of the sum of the histograms, within 0.4 %. Workers are independent of each other, so that
+Percentiles are those of the sum of the histograms, within 0.4 %. Where workers are independent of each other,
 
     N = Σ N_i        (low, high) = Σ x_i ∓ √(Σ (x_i − end_i)²)
 
+Arrivals that come in clusters meet all workers at the same time (`Load.clustered`), and their errors go together. Then
+
+    N = min N_i      (low, high) = Σ x_i ∓ Σ |x_i − end_i|
+
 N: the effective sample size of all requests, from those of the workers (stats/verdict.py), of which the verdict and
 the intervals of quantiles are then; a worker that saw too few requests for an N_i adds none. The second is the interval
-of a sum, such as the throughput. Round-robin makes arrivals at one worker go against those at others, which only
-narrows the sum's true interval.
+of a sum, such as the throughput. Round-robin gives each worker the same number of requests, so that the errors of their
+rates go together, too. Both hold the truth as often as they say: `benchmarks/fleet_coverage.py`.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,36 +37,61 @@ from loadtrt.stats.whole_run import more_needed, verdict_on_number
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from loadtrt.asked.model import Model
     from loadtrt.asked.objective import Objective
 
     Ends = tuple[float | None, float | None]
 
 
+@dataclass(frozen=True, slots=True)
+class _Adding:
+    """How sizes and ends of workers add up, see above. together: whether their errors go together."""
+
+    together: bool
+
+    def size(self, sizes: Iterable[float | None]) -> float:
+        """Effective sample size of all; a worker of which none is known adds none."""
+        known = [size for size in sizes if size]
+        return min(known, default=0.0) if self.together else math.fsum(known)
+
+    def ends(self, parts: Sequence[tuple[float, float | None, float | None]]) -> Ends:
+        """The ends of the interval of a sum of numbers (value, low, high); None for one that is not known."""
+        total, ends = math.fsum(value for value, _, _ in parts), []
+        for side, sign in ((1, -1), (2, 1)):
+            known = [abs(part[0] - end) for part in parts if (end := part[side]) is not None]
+            width = math.fsum(known) if self.together else math.hypot(*known)
+            ends.append(total + sign * width if len(known) == len(parts) else None)
+        return ends[0], ends[1]
+
+
 def union_of(
-    parts: Sequence[ModelResult], objectives: Sequence[Objective], missing: str, per_gpu: Sequence[int]
+    asked: Model, parts: Sequence[ModelResult], missing: str, per_gpu: Sequence[int], *, even: bool
 ) -> ModelResult:
     """The model as all workers measured it; problems and findings are those of the first one (stats/merging.py).
 
+    asked: the model as it was asked for.
     parts: of each worker.
     missing: which workers are lost, in words, so that no objective can be decided; "" for none.
     per_gpu: places of the workers whose GPUs are different ones.
+    even: whether each worker has as many requests as the others at any time, by round-robin.
     """
-    first = parts[0]
+    first, adding = parts[0], _Adding(together=asked.load.clustered)
+    rates = _Adding(together=asked.load.clustered or even)
     histograms = {name: _merged(part.histograms[name] for part in parts) for name in first.histograms}
     slowest = max(parts, key=lambda part: part.metrics["latency"].max_ns or 0)
-    shares = [[part.objectives[place] for part in parts] for place in range(len(objectives))]
+    shares = [[part.objectives[place] for part in parts] for place in range(len(asked.objectives))]
     judged = [
-        _share(objective, share, parts, histograms, missing, per_gpu)
-        for objective, share in zip(objectives, shares, strict=True)
+        _share(objective, share, parts, histograms, missing, per_gpu, adding, rates)
+        for objective, share in zip(asked.objectives, shares, strict=True)
     ]
     return first.model_copy(
         update={
             **{name: sum(getattr(part, name) for part in parts) for name in _SUMS},
             "first_error": next((part.first_error for part in parts if part.first_error), None),
-            "throughput": _throughput([part.throughput for part in parts]),
+            "throughput": _throughput([part.throughput for part in parts], rates),
             "percentiles_exact": len(parts) == 1 and first.percentiles_exact,
             "metrics": {
-                name: _summary(histogram, [part.metrics[name] for part in parts])
+                name: _summary(histogram, [part.metrics[name] for part in parts], adding)
                 for name, histogram in histograms.items()
             },
             "histograms": {name: histogram.to_dict() for name, histogram in histograms.items()},
@@ -96,13 +126,13 @@ def _merged(histograms: Iterable[Mapping[str, object]]) -> Histogram:
     return merged
 
 
-def _summary(histogram: Histogram, parts: Sequence[MetricSummary]) -> MetricSummary:
+def _summary(histogram: Histogram, parts: Sequence[MetricSummary], adding: _Adding) -> MetricSummary:
     count = histogram.count
     percentiles: dict[str, float | None] = {}
     confidence = {}
     for name, rank in PERCENTILES.items():
         value = percentiles[name] = histogram.quantiles((rank,))[0] if count >= least_samples(rank) else None
-        size = sum(_effective(part, name) for part in parts)
+        size = adding.size(_effective(part, name) for part in parts)
         if value is not None and size:
             low, high = _quantile_ends(histogram, rank, size, count)
             if low is not None or high is not None:
@@ -110,9 +140,9 @@ def _summary(histogram: Histogram, parts: Sequence[MetricSummary]) -> MetricSumm
     means = [(part.count / count, part.mean_ns, part.confidence.get("mean")) for part in parts if part.count]
     known = [(weight, mean, ends) for weight, mean, ends in means if mean is not None and ends is not None]
     if known and len(known) == len(means):
-        low, high = _sum_ends([(w * mean, _times(ends.low, w), _times(ends.high, w)) for w, mean, ends in known])
+        low, high = adding.ends([(w * mean, _times(ends.low, w), _times(ends.high, w)) for w, mean, ends in known])
         if low is not None or high is not None:
-            size = sum(ends.effective for _, _, ends in known)
+            size = adding.size(ends.effective for _, _, ends in known)
             confidence["mean"] = ConfidenceInterval(low=low, high=high, effective=size)
     return MetricSummary(
         count=count,
@@ -148,23 +178,14 @@ def _times(end: float | None, weight: float) -> float | None:
     return None if end is None else end * weight
 
 
-def _sum_ends(parts: Sequence[tuple[float, float | None, float | None]]) -> Ends:
-    """The ends of the interval of a sum of independent numbers (value, low, high); None for one that is not known."""
-    total, ends = math.fsum(value for value, _, _ in parts), []
-    for side, sign in ((1, -1), (2, 1)):
-        known = [part[0] - end for part in parts if (end := part[side]) is not None]
-        ends.append(total + sign * math.hypot(*known) if len(known) == len(parts) else None)
-    return ends[0], ends[1]
-
-
-def _throughput(parts: Sequence[Throughput]) -> Throughput:
+def _throughput(parts: Sequence[Throughput], adding: _Adding) -> Throughput:
     """Rates add up, as far as each is known: a worker that served nothing adds none."""
     confidence, rates = None, [part.requests_per_s or 0.0 for part in parts]
     known = [(part.requests_per_s or 0.0, part.confidence) for part in parts if part.requests_per_s is not None]
     intervals = [(rate, ends.low, ends.high) for rate, ends in known if ends is not None]
     if known and len(intervals) == len(known):
-        low, high = _sum_ends(intervals)
-        size = sum(ends.effective for _, ends in known if ends is not None)
+        low, high = adding.ends(intervals)
+        size = adding.size(ends.effective for _, ends in known if ends is not None)
         confidence = ConfidenceInterval(low=low, high=high, effective=size)
     inferences = [part.inferences_per_s or 0.0 for part in parts]
     offered = [part.offered_per_s for part in parts if part.offered_per_s is not None]
@@ -241,19 +262,26 @@ def _share(
     histograms: Mapping[str, Histogram],
     missing: str,
     per_gpu: Sequence[int],
+    adding: _Adding,
+    rates: _Adding,
 ) -> ObjectiveShare:
     good, requests = sum(share.good for share in shares), sum(share.requests for share in shares)
     if objective.of_requests:
-        judged = _of_requests(objective, shares, good, requests, histograms[METRICS[objective.metric].name])
+        judged = _of_requests(objective, shares, good, requests, histograms[METRICS[objective.metric].name], adding)
     else:
-        judged = _of_number(objective, shares, good, requests, parts, per_gpu)
+        judged = _of_number(objective, shares, good, requests, parts, per_gpu, rates)
     return judged.model_copy(update={"verdict": "undecided", "reason": missing}) if missing else judged
 
 
 def _of_requests(
-    objective: Objective, shares: Sequence[ObjectiveShare], good: int, requests: int, histogram: Histogram
+    objective: Objective,
+    shares: Sequence[ObjectiveShare],
+    good: int,
+    requests: int,
+    histogram: Histogram,
+    adding: _Adding,
 ) -> ObjectiveShare:
-    size, bad = math.fsum(share.effective or 0.0 for share in shares), 1 - good / requests if requests else 0.0
+    size, bad = adding.size(share.effective for share in shares), 1 - good / requests if requests else 0.0
     low, high = share_interval(bad, size)
     verdict = verdict_on(objective, bad, size, low, high) if requests else "undecided"
     value = value_low = value_high = None
@@ -285,6 +313,7 @@ def _of_number(
     requests: int,
     parts: Sequence[ModelResult],
     per_gpu: Sequence[int],
+    adding: _Adding,
 ) -> ObjectiveShare:
     """A rate, or power, adds up; two workers on one GPU share its power and its energy, which each has measured."""
     weights = np.ones(len(shares))
@@ -300,7 +329,7 @@ def _of_number(
     ]
     whole = len(known) == int(np.count_nonzero(weights))
     value = math.fsum(part[0] for part in known) if whole and known else None
-    low, high = _sum_ends(known) if value is not None else (None, None)
+    low, high = adding.ends(known) if value is not None else (None, None)
     verdict, reason = verdict_on_number(objective, low, high), None
     if verdict == "undecided":
         reason = next((share.reason for share in shares if share.value is None), None)

@@ -281,7 +281,7 @@ def test_names_of_files_that_are_none(path: Any, made: dict[str, Any]) -> None:
     ("content", "sentence"),
     [
         ([{"startEnqMs": 0, "latencyMs": 1}], "loadtrt.compare takes such files"),
-        ({"schema_version": 1, "plan_sha256": ""}, "it is no result of loadtrt"),
+        ({"schema_version": 1, "plan_sha256": ""}, "it is not a result of loadtrt"),
         ({"schema_version": "loadtrt.run/99"}, "which this loadtrt does not know"),
         ({"schema_version": "loadtrt.run/1"}, "does not fit its schema"),
         ({"x": 1}, "is JSON, but neither"),

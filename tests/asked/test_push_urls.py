@@ -46,7 +46,7 @@ def test_a_place_is_what_its_url_says(text: str, kind: str, url: str) -> None:
     ],
 )
 def test_what_is_no_place_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="is no place to push metrics to: write http://HOST:9091 for a Pushgateway"):
+    with pytest.raises(UsageError, match="is not a place to push metrics to: write http://HOST:9091 for a Pushgateway"):
         parse_push(text)
 
 

@@ -53,7 +53,7 @@ def test_a_neighbour_that_fails_fails_the_trial(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--of", "c"], "--of c is no model: "),
+        (["--of", "c"], "--of c is not a model: "),
         ([], "say whose capacity to find, such as --of detector"),
         (["--of", "b"], "'capacity' needs an objective"),
         (["--of", "a", "--model", "d=simulated:null,requests=100"], "d holds its load as long as each trial"),
@@ -87,3 +87,10 @@ def test_one_of_several_models_may_end_the_run(tmp_path: Path) -> None:
     result = read_result(RunResult, file)
     assert result.config.abort_on_fail
     assert all(model.ended_early for model in result.models.values())
+
+
+def test_of_needs_models() -> None:
+    """An engine is given, so that the sentence is not about a missing engine."""
+    done = loadtrt("capacity", "--of", "x", "--engine", QUEUE, *OBJECTIVE)
+    assert done.returncode == 2
+    assert "--of x chooses one of several models: name them all by --model or in --config, too" in done.stderr

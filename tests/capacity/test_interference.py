@@ -388,7 +388,7 @@ def test_one_model_has_a_fingerprint(tmp_path: Path) -> None:
     [
         ([A], "there is one: give another engine, or --stressors"),
         ([A, B, "--share", "both"], "--share: 'both' needs a split of the SMs: write both=32+100"),
-        ([A, B, "--share", "mps"], "--share: 'mps' is no way to share: write such as streams,priority"),
+        ([A, B, "--share", "mps"], "--share: 'mps' is not a way to share: write such as streams,priority"),
         ([A, B, "--share", "sms=0+8"], "leaves nothing for one of both"),
         ([A, B, "--share", "sms=60%+50%"], "is more than there is"),
         ([A, B, "--neighbour", "fast"], "--neighbour: 'fast' is not a share"),

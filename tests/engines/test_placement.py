@@ -161,9 +161,9 @@ def test_a_profile_computes_on_the_partition(monkeypatch: pytest.MonkeyPatch, tm
         (("--engine", "simulated:null", "--partitions", "8"), 2, "--partitions 8 needs as many contexts: give --cont"),
         (("--engine", "simulated:null", "--partitions", "0"), 2, "--partitions"),
         (("--engine", "simulated:null", "--sms", "0"), 2, "--sms"),
-        (("--engine", "simulated:null", "--sms", "half"), 2, "'half' is no part of a GPU: write a number of SMs"),
+        (("--engine", "simulated:null", "--sms", "half"), 2, "'half' is not a part of a GPU: write a number of SMs"),
         (("--engine", "simulated:null", "--sms", "101%"), 2, "up to 100%, such as 25%"),
-        (("--engine", "simulated:null", "--priority", "up"), 2, "'up' is no priority: write high, normal, low, or"),
+        (("--engine", "simulated:null", "--priority", "up"), 2, "'up' is not a priority: write high, normal, low, or"),
         (("--engine", "zoo:googlenet", "--on", "onnxruntime", "--priority", "high"), 2, "not for models on ONNX Run"),
     ],
 )

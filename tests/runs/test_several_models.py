@@ -265,13 +265,13 @@ def test_ctrl_c_writes_both(server: Server, tmp_path: Path, engine: str, signals
     ("arguments", "sentence"),
     [
         (["--model", "det.plan"], "--model det.plan has no name: write NAME=ENGINE,KEY=VALUE"),
-        (["--model", "a=x,contxts=2"], "--model a: 'contxts=2' is no option of a model: did you mean 'contexts'"),
+        (["--model", "a=x,contxts=2"], "--model a: 'contxts=2' is not an option of a model: did you mean 'contexts'"),
         (
             ["--model", "a=simulated:service=1ms,h2d=1ms"],
-            "--model a: 'h2d=1ms' is no option of a model: write h2d=1ms in",
+            "--model a: 'h2d=1ms' is not an option of a model: write h2d=1ms in",
         ),
         (["--model", "a=x,duration=2s"], "--model a: 'duration' is an option of the run: give --duration beside"),
-        (["--model", "a\nb=simulated:null"], r"the options: 'a\nb' is no name of a model: write one line of"),
+        (["--model", "a\nb=simulated:null"], r"the options: 'a\nb' is not a name of a model: write one line of"),
         (["--model", "a=x", "--model", "a=y"], "--model a is given twice: write all of its options in one"),
         (["--model", "a=x,contexts=2,contexts=3"], "--model a: contexts is given twice: leave one out"),
         (["--model", 'a=x,mix="1:0.7'], "--model a: a quote is open at"),

@@ -259,7 +259,7 @@ def test_devices(text: str, numbers: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("text", ["", "3-1", "0,", "a", "0,0-1", "0-9999", "-1"])
 def test_what_is_no_list_of_devices(text: str) -> None:
-    with pytest.raises(UsageError, match=r"is no list of devices|names a device twice"):
+    with pytest.raises(UsageError, match=r"is not a list of devices|names a device twice"):
         parse_devices(text)
 
 

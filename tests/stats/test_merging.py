@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from dataclasses import replace
 from functools import cache
@@ -89,6 +90,29 @@ def test_whichever_are_merged_first(order: tuple[int, ...], cut: int) -> None:
     left, right = (merged([runs[place] for place in part]) for part in (order[:cut], order[cut:]))
     right = RunResult.model_validate_json(right.to_json())
     assert without_command(merged([left, right])) == without_command(merged(runs))
+
+
+@pytest.mark.parametrize(
+    ("load", "sizes_add_up", "rates_independent"),
+    [
+        ({"routing": "random"}, True, True),
+        ({"routing": "round-robin"}, True, False),
+        ({"routing": "random", "burstiness": 4}, False, False),
+        ({"routing": "round-robin", "burstiness": 4}, False, False),
+    ],
+)
+def test_errors_of_workers_go_together(load: dict[str, Any], sizes_add_up: bool, rates_independent: bool) -> None:
+    """Clusters of arrivals meet all workers at once, and round-robin gives all of them as many requests: intervals are
+    as wide then as if all workers had one error."""
+    runs = fleet(4, rate=1600, duration="30s", judged=True, **load)
+    result = merged(runs).model
+    sizes = [run.model.objectives[0].effective or 0.0 for run in runs]
+    assert result.objectives[0].effective == pytest.approx(sum(sizes) if sizes_add_up else min(sizes))
+    rates = [run.model.throughput for run in runs]
+    lows = [(rate.requests_per_s or 0.0) - rate.confidence.low for rate in rates if rate.confidence]
+    width = math.hypot(*lows) if rates_independent else math.fsum(lows)
+    assert result.throughput.confidence is not None
+    assert (result.throughput.requests_per_s or 0.0) - result.throughput.confidence.low == pytest.approx(width)
 
 
 def test_effective_sample_sizes_add_up() -> None:
