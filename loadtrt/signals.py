@@ -123,9 +123,9 @@ class Signals:
     @contextmanager
     def interruptible(self) -> Iterator[None]:
         """A block in which the first signal, or one that came before, raises KeyboardInterrupt."""
-        self.check()
         self._interruptible = True
         try:
+            self.check()  # a signal from here on raises by itself
             yield
         finally:
             self._interruptible = False
@@ -168,11 +168,12 @@ class Signals:
 
         import anyio
 
-        stop.requested |= self.requested()
         self._say, self._soon = say, asyncio.get_running_loop().call_soon_threadsafe
         with anyio.CancelScope() as scope:
             self._cancel, self._stop = scope.cancel, stop
             try:
+                if self.requested():  # a signal from here on sets it itself
+                    stop.requested = True
                 if self.hurried():
                     scope.cancel()
                 await work()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
+import inspect
 import json
 import os
 import select
@@ -12,15 +14,17 @@ import sys
 import termios
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
+from loadtrt.lanes.scheduler import Stop
 from loadtrt.live.observer import Observer, Wishes
 from loadtrt.results.run_result import RunResult
 from loadtrt.signals import Signals
@@ -28,7 +32,8 @@ from onnx_files import save
 from signalled import HANGS, PATIENCE_S, SERVICE, VIRTUAL, Case, Server, on_a_terminal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from types import FrameType
 
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 TWICE = ("SIGTERM", "SIGINT")
@@ -420,3 +425,66 @@ def test_signals_of_one_command_are_not_those_of_the_next() -> None:
         SIGNALS.ask()
         assert SIGNALS.hurried()
     assert not SIGNALS.requested()
+
+
+class Everywhere:
+    """Asks to stop at one instruction of a function that is called inside the block."""
+
+    def __init__(self, signals: Signals, function: object, instruction: int):
+        self._code = inspect.unwrap(function).__code__  # type: ignore[arg-type,attr-defined]
+        self._signals, self._left = signals, instruction
+
+    @property
+    def asked(self) -> bool:
+        return self._left < 0
+
+    def __enter__(self) -> Everywhere:
+        self._before = sys.gettrace()
+        sys.settrace(self._trace)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(self._before)
+
+    def _trace(self, frame: FrameType, event: str, _argument: object) -> Callable[..., Any] | None:
+        if frame.f_code is not self._code:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            self._left -= 1
+            if self._left == -1:
+                os.kill(os.getpid(), signal.SIGINT)
+        return self._trace
+
+
+def test_a_signal_at_any_instruction_of_the_start_of_a_run_stops_it() -> None:
+    """Nothing is between a signal that comes before a run and one that comes in it."""
+    asked = 0
+    while True:
+        stop = Stop()
+        with Signals() as signals, Everywhere(signals, Signals.run, asked) as where:
+            signals.hold()
+
+            async def work(signals: Signals = signals, stop: Stop = stop) -> None:
+                assert stop.requested == signals.requested()
+
+            asyncio.run(signals.run(work, stop, lambda _: None))
+        if not where.asked:
+            break
+        asked += 1
+    assert asked > 50
+
+
+def test_a_signal_at_any_instruction_of_an_interruptible_block_interrupts_it() -> None:
+    """The block is not begun after a signal, and a signal at its end is still known."""
+    asked = 0
+    while True:
+        with Signals() as signals, Everywhere(signals, Signals.interruptible, asked) as where:
+            signals.hold()
+            with suppress(KeyboardInterrupt), signals.interruptible():
+                assert not signals.requested()
+            assert signals.requested() == where.asked
+        if not where.asked:
+            break
+        asked += 1
+    assert asked > 10
