@@ -156,11 +156,14 @@ class _Fleet:
                     _send(worker, json.dumps({"start": instant}))
             asked = self._signals.requested() + self._signals.hurried()
             if asked > passed_on:
-                passed_on, hurried_s = asked, time.monotonic()
-                if asked == 1:
+                if not passed_on:
                     self._say(STOPPING)
-                for worker in running:
-                    pass_on(worker.process)
+                    for worker in running:
+                        pass_on(worker.process)
+                if asked > 1:  # by a message, as two signals at once can arrive as one
+                    for worker in running:
+                        _send(worker, json.dumps({"hurry": True}))
+                passed_on, hurried_s = asked, time.monotonic()
             if passed_on > 1 and time.monotonic() > hurried_s + _PATIENCE_S:
                 self.kill()
 

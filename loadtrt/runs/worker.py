@@ -1,9 +1,9 @@
 """A worker: a process that measures its part of a fleet's load. `Worker` is what drives it, whatever starts it; this
 module is also the process that `runs/fleet.py` starts: `python -m loadtrt.runs.worker`.
 
-Messages are lines of JSON. On stdin: the configuration, then {"start": Unix time in ns}; the end of stdin is the end of
-the run. On stdout: {"say"}, {"tick"}, {"ready"}, then {"result"} or {"error", "code"}. SIGTERM ends the run as in the
-command, a second one at once.
+Messages are lines of JSON. On stdin: the configuration, {"start": Unix time in ns}, and {"hurry": true}, which ends the
+run at once; the end of stdin does so, too. On stdout: {"say"}, {"tick"}, {"ready"}, then {"result"} or {"error",
+"code"}. SIGTERM ends the run as in the command.
 """
 
 from __future__ import annotations
@@ -110,7 +110,10 @@ def main() -> None:
         try:
             for line in sys.stdin:
                 message = json.loads(line)
-                started.append(message["start"])
+                if "start" in message:
+                    started.append(message["start"])
+                else:
+                    _hurry()
         finally:
             _leave()
 
@@ -139,12 +142,17 @@ def main() -> None:
     os._exit(code)  # without waiting for the thread that listens, nor for a device that hangs
 
 
+def _hurry() -> None:
+    """End the run at once."""
+    while not SIGNALS.hurried():
+        SIGNALS.ask()
+
+
 def _leave() -> None:
     """What started this process has gone: nobody takes a result."""
     if not SIGNALS.holds:
         os._exit(EXIT_INTERRUPTED)
-    SIGNALS.ask()
-    SIGNALS.ask()
+    _hurry()
     time.sleep(_PATIENCE_S)
     os._exit(EXIT_INTERRUPTED)
 

@@ -44,11 +44,12 @@ REAL: dict[str, Any] = {"engine": "simulated:service=5ms", "warmup": "1s", "rate
 
 class Ticks:
     """What workers say, in place of what draws it: calls `act` once, with the fleet's processes, when worker 1 has come
-    to a phase."""
+    to a phase; where that is "measure", when all three have begun it and have completed `least` requests."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, phase: str, act: Callable[[list[Any]], None], least: int = 0):
         self.processes: list[Any] = []
         self.counts: list[int] = []
+        self._latest: dict[int, int] = {}
         self._phase, self._act, self._least, self._done = phase, act, least, False
         started = fleet._Fleet._start
 
@@ -63,10 +64,13 @@ class Ticks:
         monkeypatch.setattr(fleet, "tickers", lambda _, models: [self._ticker(number) for number in range(models)])
 
     def _ticker(self, number: int) -> OnTick:
-        def tick(phase: str, _elapsed_ns: int, _submitted: int, completed: int) -> None:
-            if number == 1 and phase == self._phase and completed >= self._least and not self._done:
+        def tick(phase: str, elapsed_ns: int, _submitted: int, completed: int) -> None:
+            measures = phase == "measure"
+            if phase == self._phase and completed >= self._least and (elapsed_ns or not measures):
+                self._latest[number] = completed
+            if not self._done and self._latest.keys() >= ({0, 1, 2} if measures else {1}):
                 self._done = True
-                self.counts.append(completed)
+                self.counts.append(self._latest[1])
                 self._act(self.processes)
 
         return tick
