@@ -118,7 +118,7 @@ def test_a_priority_waits_as_cobham_says(tmp_path: Path) -> None:
     result = measured(
         tmp_path / "i.json",
         *pair(",rate=200/s", "", f"simulated:service=1ms,{EXPONENTIAL},device=g,clock=virtual", constant),
-        *("--neighbour", "50%", "--share", "priority", "--rounds", "10", "--precision", "0.1%", "--duration", "12s"),
+        *("--neighbour", "50%", "--share", "priority", "--rounds", "10", "--precision", "0.1%", "--duration", "5s"),
     )
     cell = of(result, "a", "50%", "priority")
     rate_b = cell.neighbour_rate_per_s or 0.0
@@ -210,7 +210,7 @@ def test_an_overloaded_model_is_said_to_be(tmp_path: Path) -> None:
 # --- kept, and continued
 
 
-OPTIONS = (*pair(",contexts=2", ""), "--neighbour", "50%,closed", "--duration", "2s", "--rounds", "3")
+OPTIONS = (*pair(",contexts=2", ""), "--neighbour", "50%,closed", "--duration", "1s", "--rounds", "3")
 
 
 @pytest.fixture(scope="module")
@@ -285,7 +285,7 @@ def test_only_the_same_is_continued(
 def test_more_rounds_and_levels_continue_a_result(tmp_path: Path, whole: InterferenceResult) -> None:
     file = tmp_path / "i.json"
     file.write_text(whole.model_copy(update={"outcome": "interrupted"}).model_dump_json())
-    asked = [*OPTIONS[:4], "--neighbour", "0,50%,closed", "--duration", "2s", "--rounds", "4", "--precision", "0.1%"]
+    asked = [*OPTIONS[:4], "--neighbour", "0,50%,closed", "--duration", "1s", "--rounds", "4", "--precision", "0.1%"]
     assert run(*asked, "--share", "streams,sms=25%+75%", "--json", file, "--resume", "--quiet").returncode == 0
     result = read_result(InterferenceResult, file)
     assert len(result.cells) == 12
