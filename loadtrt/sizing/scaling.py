@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from loadtrt.sizing.batching import Server
     from loadtrt.sizing.station import Station
 
-_REQUESTS, _REQUESTS_FIFO = 80_000, 800_000  # requests of a simulation: of several contexts, of one
+_REQUESTS, _REQUESTS_FIFO = 40_000, 800_000  # requests of a simulation: of several contexts, of one
 _REQUESTS_BATCHED = 20_000
 _MOST_REQUESTS = 500_000  # of a whole period of stages or a trace
 _UNSTEADY = 0.05  # share by which requests may be faster side by side than alone
@@ -41,6 +41,7 @@ _HEAVY = 1.5  # spread by the long services that did not come, times the root of
 _UNSAMPLED = 0.1  # spread where no samples are drawn
 _PARTS = 24
 _STEPS = 9  # of bisection: within 0.2 % of the highest throughput
+_STEPS_NEARBY = 7  # of bisection within a quarter of a rate: within 0.4 % of it
 
 
 class Rung(NamedTuple):
@@ -154,9 +155,10 @@ def predicted_per_s(
         return _batched(server, model, bounds), _UNSAMPLED
     queue = server.stations[1]
     requests = _REQUESTS if queue.contexts > 1 else _REQUESTS_FIFO
-    rate = _steady(queue, model.load, bounds, requests, model.seed)
+    rate = _steady(queue, model.load, bounds, (0.0, queue.most_per_s, _STEPS), requests, model.seed)
     if rate is None:
         return None, 0.0
+    nearby = (0.75 * rate, 1.25 * rate, _STEPS_NEARBY)
     random = np.random.default_rng([model.seed, _SAMPLES])
     alone = Histogram.from_dict(runs[0].model.histograms["latency"])
     rates = []
@@ -166,17 +168,27 @@ def predicted_per_s(
         law, mean_ns, _ = work_of(sample)
         slower = mean_ns * alone.count / alone.sum
         sampled = replace(queue, work=law, speeds=tuple(tuple(speed / slower for speed in row) for row in queue.speeds))
-        rates.append(_steady(sampled, model.load, bounds, requests // 4, model.seed) or rate)
+        rates.append(_steady(sampled, model.load, bounds, nearby, requests // 4, model.seed) or rate)
     used = np.flatnonzero(alone.counts)
     long = kish_size(bounds_of(used)[0].astype(np.float64) ** 2, alone.counts[used])
     return rate, math.hypot(np.std(np.log(rates), ddof=1), _HEAVY / math.sqrt(max(long, 1.0)))
 
 
-def _steady(queue: Station, load: Rate, bounds: Sequence[tuple[int, float]], requests: int, seed: int) -> float | None:
-    """The highest rate at which a queue meets all (bound in ns, allowed share of bad requests)."""
+def _steady(
+    queue: Station,
+    load: Rate,
+    bounds: Sequence[tuple[int, float]],
+    within: tuple[float, float, int],
+    requests: int,
+    seed: int,
+) -> float | None:
+    """The highest rate at which a queue meets all (bound in ns, allowed share of bad requests).
+
+    within: lowest and highest rate in requests/s, and steps of bisection between them.
+    """
     works = queue.work(np.random.default_rng([seed, requests]).random(requests))
-    low, high = 0.0, queue.most_per_s
-    for _ in range(_STEPS):
+    low, high, steps = within
+    for _ in range(steps):
         middle = (low + high) / 2
         due = replace(load, rate=middle).due(0, requests, seed)  # the same draw for each rate
         latency = latencies(due[:requests] / SECOND_NS, works, queue) * SECOND_NS

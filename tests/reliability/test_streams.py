@@ -25,7 +25,7 @@ PRINTING = (  # a line for each command, whose exit code is 0 where its answer i
     "schema config",
     "report run.json",
     "compare run.json run2.json",
-    "plan-capacity capacity.json --demand 10/s",
+    "plan-capacity run.json --demand 10/s --objective 'latency.p99 < 9s'",
     "zoo googlenet -o new.onnx",
     "example simulated --force",
     "dashboards",
@@ -212,5 +212,8 @@ def test_names_that_are_not_utf8(folder: Path) -> None:
     odd = "$(printf 'r\\xff.json')"
     done = _shell(f"cp run.json {odd}; loadtrt compare {odd} run2.json --json c.json", folder)
     assert done.returncode == 0, done.stderr
-    done = _shell("loadtrt plan-capacity capacity.json --demand 10/s --quiet --json $(printf 'p\\xff')", folder)
+    done = _shell(
+        "loadtrt plan-capacity run.json --demand 10/s --objective 'latency.p99 < 9s' --quiet --json $(printf 'p\\xff')",
+        folder,
+    )
     assert done.returncode == 0, done.stderr
