@@ -41,7 +41,7 @@ _HEAVY = 1.5  # spread by the long services that did not come, times the root of
 _UNSAMPLED = 0.1  # spread where no samples are drawn
 _PARTS = 24
 _STEPS = 9  # of bisection: within 0.2 % of the highest throughput
-_STEPS_NEARBY = 7  # of bisection within a quarter of a rate: within 0.4 % of it
+_NEARBY = 0.02  # share by which rates differ of which the slope of latency is taken
 
 
 class Rung(NamedTuple):
@@ -155,46 +155,46 @@ def predicted_per_s(
         return _batched(server, model, bounds), _UNSAMPLED
     queue = server.stations[1]
     requests = _REQUESTS if queue.contexts > 1 else _REQUESTS_FIFO
-    rate = _steady(queue, model.load, bounds, (0.0, queue.most_per_s, _STEPS), requests, model.seed)
+    rate = _steady(queue, model.load, bounds, requests, model.seed)
     if rate is None:
         return None, 0.0
-    nearby = (0.75 * rate, 1.25 * rate, _STEPS_NEARBY)
     random = np.random.default_rng([model.seed, _SAMPLES])
     alone = Histogram.from_dict(runs[0].model.histograms["latency"])
-    rates = []
+    excesses = []
     for _ in range(_SAMPLES):
         sample = Histogram.from_dict(runs[0].model.histograms["latency"])
         sample.counts = random.multinomial(alone.count, alone.counts / alone.count)
         law, mean_ns, _ = work_of(sample)
         slower = mean_ns * alone.count / alone.sum
         sampled = replace(queue, work=law, speeds=tuple(tuple(speed / slower for speed in row) for row in queue.speeds))
-        rates.append(_steady(sampled, model.load, bounds, nearby, requests // 4, model.seed) or rate)
+        excesses.append(_excess(sampled, model.load, bounds, rate, requests // 4, model.seed))
+    ends = [rate * (1 - _NEARBY), rate * (1 + _NEARBY)]
+    below, above = (_excess(queue, model.load, bounds, end, requests // 4, model.seed) for end in ends)
+    slope = max((above - below) / math.log(ends[1] / ends[0]), 1.0)  # as latency rises with load at least
     used = np.flatnonzero(alone.counts)
     long = kish_size(bounds_of(used)[0].astype(np.float64) ** 2, alone.counts[used])
-    return rate, math.hypot(np.std(np.log(rates), ddof=1), _HEAVY / math.sqrt(max(long, 1.0)))
+    return rate, math.hypot(np.std(excesses, ddof=1) / slope, _HEAVY / math.sqrt(max(long, 1.0)))
 
 
-def _steady(
-    queue: Station,
-    load: Rate,
-    bounds: Sequence[tuple[int, float]],
-    within: tuple[float, float, int],
-    requests: int,
-    seed: int,
-) -> float | None:
-    """The highest rate at which a queue meets all (bound in ns, allowed share of bad requests).
-
-    within: lowest and highest rate in requests/s, and steps of bisection between them.
-    """
-    works = queue.work(np.random.default_rng([seed, requests]).random(requests))
-    low, high, steps = within
-    for _ in range(steps):
+def _steady(queue: Station, load: Rate, bounds: Sequence[tuple[int, float]], requests: int, seed: int) -> float | None:
+    """The highest rate at which a queue meets all (bound in ns, allowed share of bad requests)."""
+    low, high = 0.0, queue.most_per_s
+    for _ in range(_STEPS):
         middle = (low + high) / 2
-        due = replace(load, rate=middle).due(0, requests, seed)  # the same draw for each rate
-        latency = latencies(due[:requests] / SECOND_NS, works, queue) * SECOND_NS
-        met = all(np.mean(latency > limit_ns) <= allowed for limit_ns, allowed in bounds)
+        met = _excess(queue, load, bounds, middle, requests, seed) <= 0
         low, high = (middle, high) if met else (low, middle)
     return low or None
+
+
+def _excess(
+    queue: Station, load: Rate, bounds: Sequence[tuple[int, float]], rate: float, requests: int, seed: int
+) -> float:
+    """The logarithm of a quantile over its bound, the largest of all: not above 0 where all are met."""
+    works = queue.work(np.random.default_rng([seed, requests]).random(requests))
+    due = replace(load, rate=rate).due(0, requests, seed)[:requests]  # the same draw for each rate
+    latency = np.sort(latencies(due / SECOND_NS, works, queue)) * SECOND_NS
+    quantiles = [latency[-1 - int(allowed * requests)] / limit_ns for limit_ns, allowed in bounds]
+    return math.log(max(quantiles))
 
 
 def _batched(server: Server, model: Model, bounds: Sequence[tuple[int, float]]) -> float | None:
