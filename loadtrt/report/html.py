@@ -12,13 +12,11 @@ from loadtrt.printing import printable_json
 from loadtrt.report.charts.svg import element, escaped
 from loadtrt.report.document import Badge, Code, Data, Figure, Name, Named, Notice, Table, Tiles, Words
 from loadtrt.report.formatting import unbroken
-from loadtrt.report.sections import sections, title_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from loadtrt.report.document import Block, Cell, Section, Tile
-    from loadtrt.report.result_files import Loaded
 
 # If a name slipped through unescaped, the browser would still run no script and fetch nothing.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -36,18 +34,8 @@ _GLYPHS = {"good": "✓ ", "bad": "✗ ", "open": "? ", "plain": ""}
 STYLE = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
 
 
-def html_text(loaded: Sequence[Loaded]) -> str:
-    """All results as one HTML page."""
-    return html_page(title_of(loaded), list(sections(loaded)))
-
-
 def html_page(title: str, sections: Sequence[Section]) -> str:
     """A document as one HTML page, with the version of loadtrt below it."""
-    return page(title, sections, f"Made by loadtrt {loadtrt.__version__}.")
-
-
-def page(title: str, sections: Sequence[Section], footer: str) -> str:
-    """A whole HTML document. footer: text below the last section."""
     results = [place for place, item in enumerate(sections) if item.level == 1]
     contents = _contents([(place, sections[place]) for place in results]) if len(results) > 1 else ""
     body = "\n".join(_section(place, item) for place, item in enumerate(sections))
@@ -57,7 +45,7 @@ def page(title: str, sections: Sequence[Section], footer: str) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n<meta name="referrer" content="no-referrer">\n'
         f"<title>{_text(title)}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n{_HATCH}\n<main>\n"
-        f"{contents}{body}\n</main>\n<footer>{_text(footer)}</footer>\n</body>\n</html>\n"
+        f"{contents}{body}\n</main>\n<footer>Made by loadtrt {loadtrt.__version__}.</footer>\n</body>\n</html>\n"
     )
 
 
