@@ -125,35 +125,10 @@ def typical_ns(summary: MetricSummary) -> float:
     return summary.percentiles_ns["p50"] or summary.mean_ns or 0.0
 
 
-def counts_of(
-    metrics: Mapping[str, MetricSummary],
-    *,
-    starved_fraction: float,
-    ok: int,
-    failed: int,
-    unserved: int,
-    interrupted: bool = False,
-    broken: bool = False,
-    overloaded: bool = False,
-    served_per_s: float | None = None,
-    sharing: GpuSharing | None = None,
-) -> Counts:
-    """The counts of a finished run, from the summaries of its metrics."""
-    p99 = metrics["lateness"].percentiles_ns["p99"]
-    return Counts(
-        lateness_ns=(metrics["lateness"].max_ns or 0) if p99 is None else p99,
-        at_p99=p99 is not None,
-        latency_ns=typical_ns(metrics["latency"]),
-        starved_fraction=starved_fraction if metrics["compute"].max_ns else 0.0,
-        ok=ok,
-        failed=failed,
-        unserved=unserved,
-        interrupted=interrupted,
-        broken=broken,
-        overloaded=overloaded,
-        served_per_s=served_per_s,
-        sharing=sharing,
-    )
+def lateness_of(summary: MetricSummary) -> tuple[float, bool]:
+    """`lateness_ns` and `at_p99` of Counts, from the summary of lateness."""
+    p99 = summary.percentiles_ns["p99"]
+    return (summary.max_ns or 0, False) if p99 is None else (p99, True)
 
 
 def problems_of(counts: Counts, terms: Terms) -> list[Problem]:
