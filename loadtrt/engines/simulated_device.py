@@ -13,6 +13,8 @@ from loadtrt.units import NEVER, exact_duration
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from loadtrt.engines.simulation import Sharing
+
 
 class DeviceTime:
     """The time of a device, which starts at the first submit and stands still during a stall.
@@ -239,3 +241,10 @@ class Priorities(SharedDevice):
             *_, self._lane = heappop(self._ready)
             self._began[self._lane] = at
             self._end_at = at + self._queues[self._lane][0][1]
+
+
+def shared_device(sharing: Sharing, contention: float) -> SharedDevice | None:
+    """A device that lanes share as a simulation's settings of these names say; None where each has one to itself."""
+    if sharing == "priority":
+        return Priorities()
+    return ProcessorSharing(contention) if contention else None

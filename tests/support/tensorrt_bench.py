@@ -79,22 +79,25 @@ def install(monkeypatch: pytest.MonkeyPatch, version: str, name: str = "tensorrt
         world.preflighted = True
         return world.gpus
 
-    def call(function: str, *args: Any) -> Any:
-        world.calls.append(function)
-        if function == "cudaStreamCreateWithFlags":
-            world.streams.append(7000 + len(world.calls))
-            return world.streams[-1]
-        if function == "cudaStreamDestroy":
-            world.streams.remove(args[0])
-        return None
+    class Stream:
+        def __init__(self) -> None:
+            self.handle = 7000 + len(world.calls)
+            world.streams.append(self.handle)
+
+        def __int__(self) -> int:
+            return self.handle
+
+        def close(self) -> None:
+            world.streams.remove(self.handle)
 
     def device_properties(index: int) -> DeviceProperties:
         return DeviceProperties(index, "Fake H100", (9, 0), 132, 80 << 30, "0")
 
     monkeypatch.setattr("loadtrt.cuda.runtime.device_count", device_count)
     monkeypatch.setattr("loadtrt.engines.deserialize.device_properties", device_properties)
-    for module in ("cuda.runtime", "engines.context", "engines.tensorrt"):
-        monkeypatch.setattr(f"loadtrt.{module}.call", call)
+    monkeypatch.setattr("loadtrt.engines.tensorrt.Stream", Stream)
+    for module in ("cuda.runtime", "engines.context"):
+        monkeypatch.setattr(f"loadtrt.{module}.call", lambda function, *_: world.calls.append(function))
     return world
 
 
