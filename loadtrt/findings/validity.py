@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from loadtrt.results.gpu_telemetry import clients_text
 from loadtrt.results.run_result import Problem
-from loadtrt.units import MILLISECOND_NS, format_count, format_duration, plural
+from loadtrt.units import MILLISECOND_NS, format_count, format_duration, format_percent, plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -187,7 +187,7 @@ def _of_the_host(counts: Counts, terms: Terms) -> Iterator[Problem]:
             ),
         )
     if counts.starved_fraction > STARVED_LIMIT:
-        share, limit = f"{100 * counts.starved_fraction:.0f} %", f"{100 * STARVED_LIMIT:.0f} %"
+        share, limit = format_percent(counts.starved_fraction), format_percent(STARVED_LIMIT)
         yield Problem(
             kind="starved",
             evidence=f"lanes were idle for {share} of the time because the host was late (limit {limit})",
