@@ -58,7 +58,10 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class Flavour:
-    """One TensorRT module that imports. `libs`: the file of the library; None where that is unknown."""
+    """One TensorRT module that imports.
+
+    libs: the file of the library; None where that is unknown.
+    """
 
     name: str
     module: Any
@@ -173,12 +176,14 @@ def _libs(name: str) -> Path | None:
 
 
 def refusal_of(header: PlanHeader, flavour: Flavour, *, lean: bool = False) -> str | None:
-    """Why this flavour fails on the plan, as the end of a sentence; None where it may work. `lean`: see choose_flavour.
+    """Why this flavour fails on the plan, as the end of a sentence; None where it may work.
 
     Plans need the version that built them, unless they carry a lean runtime, or have one from a library: then a newer
     one runs them too, but not across two major versions (8 to 10 and 10 to 11 are supported, 8 to 11 is not). Builds
     and patches are left to the library to judge: the bindings' number is not always the library's (8.6.1 bindings run
     on 8.6.0 libraries). RTX judges its own plans.
+
+    lean: as for `choose_flavour`.
     """
     if header.family == "rtx":
         return None

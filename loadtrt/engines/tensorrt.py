@@ -151,8 +151,11 @@ class Plan:
         return self.open.header
 
     def context(self, stream: int, part: int = 0, *, profiled: bool = False) -> PlanContext:
-        """A new execution context for requests of that part; `stream` is used, and waited for, to select the profile.
-        `profiled`: its layers will be timed. Raises EngineError."""
+        """A new execution context for requests of that part. Raises EngineError.
+
+        stream: is used, and waited for, to select the profile.
+        profiled: its layers will be timed.
+        """
         context = PlanContext(self, self.parts[part], int(stream), profiled=profiled)
         self.contexts.append(context)
         return context

@@ -51,7 +51,7 @@ class Journal:
         self.logger = _logger(module, self)
 
     def add(self, severity: str, message: str) -> None:
-        """`severity`: TensorRT's name for it. INTERNAL_ERROR alone is not a failure: RTX uses it for notices."""
+        """Keep a message of TensorRT's severity. INTERNAL_ERROR alone is not a failure: RTX uses it for notices."""
         text = " ".join(message.split())
         if severity in ("ERROR", "INTERNAL_ERROR"):
             with _lock:
