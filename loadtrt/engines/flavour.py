@@ -74,7 +74,7 @@ class Flavour:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundFlavour:
     """One name of FLAVOURS: its flavour, or why it is not usable ("is not installed", what failed in its import)."""
 
     name: str
@@ -82,7 +82,7 @@ class Found:
     reason: str
 
 
-def find_flavours() -> list[Found]:
+def find_flavours() -> list[FoundFlavour]:
     """All of FLAVOURS, importable or not. Imports them; starts no runtime; never raises for a broken installation."""
     return [find_flavour(name) for name in FLAVOURS]
 
@@ -147,7 +147,7 @@ def capabilities_of(module: Any) -> Capabilities:
 _MISSING = "is not installed"
 
 
-def find_flavour(name: str) -> Found:
+def find_flavour(name: str) -> FoundFlavour:
     """Import `name`, or `name`_bindings: the frontend only re-exports those, and some hosts have them alone."""
     reason = _MISSING
     for candidate in (name, f"{name}_bindings"):
@@ -160,9 +160,10 @@ def find_flavour(name: str) -> Found:
             reason = f"cannot be imported: {' '.join(str(error).split())}"
         else:
             if all(hasattr(module, part) for part in ("Runtime", "ICudaEngine", "ILogger", "__version__")):
-                return Found(name, Flavour(name, module, module.__version__, capabilities_of(module), _libs(name)), "")
+                flavour = Flavour(name, module, module.__version__, capabilities_of(module), _libs(name))
+                return FoundFlavour(name, flavour, "")
             reason = f"is not TensorRT: the module at {getattr(module, '__file__', None) or candidate} has no Runtime"
-    return Found(name, None, reason)
+    return FoundFlavour(name, None, reason)
 
 
 def _libs(name: str) -> Path | None:

@@ -213,7 +213,7 @@ class OnnxRuntimeEngine:
         return self._lanes[lane].outputs[buffer]
 
     def profile(self, inputs: Arrays, length: ProfileLength, profiled: Profiled, watch: Watch) -> None:
-        """As TellsLayers says."""
+        """As ProfilesLayers says."""
         from loadtrt.engines.onnx_profile import profile_model
 
         profile_model(self._model, self._threads, inputs, length, profiled, watch)

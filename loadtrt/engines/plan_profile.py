@@ -73,7 +73,7 @@ class Watch:
 
 
 @runtime_checkable
-class TellsLayers(Protocol):
+class ProfilesLayers(Protocol):
     """An engine that can time its layers: loaded, and no lanes allocated."""
 
     def profile(self, inputs: Arrays, length: ProfileLength, profiled: Profiled, watch: Watch) -> None:

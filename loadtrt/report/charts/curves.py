@@ -69,7 +69,7 @@ def misses(
         words += f", {100 * trial.share:.3g} % bad ({100 * trial.low:.3g} to {100 * trial.high:.3g} %)"
         words += f", {trial.note}" if trial.note else ""
         if trial.verdict == "missed":
-            plot.cross(trial.rate_per_s, trial.share, "bad", text=words)
+            plot.cross(trial.rate_per_s, trial.share, words)
         else:
             met = trial.verdict == "met"
             radius = 5.5 if trial.confirm else 3.8
@@ -181,7 +181,7 @@ def tradeoff(points: Sequence[Point], percentile: str, bounds: Sequence[Objectiv
             if point.valid:
                 plot.dot(point.per_s, point.latency_ns, class_.replace("s", "f"), text=words, hollow=not point.front)
             else:
-                plot.cross(point.per_s, point.latency_ns, "bad", text=f"{words}, INVALID")
+                plot.cross(point.per_s, point.latency_ns, f"{words}, INVALID")
             if point.front or point is mine[-1]:
                 plot.tag(point.per_s, point.latency_ns, point.tag)
     for bound in bounds:

@@ -177,7 +177,7 @@ def shares(
     keys.append(Key("too few requests to tell", "few plain"))
     plot = Plot(ranks(most), y, height=270, keys=keys)
     for bound in bounds:
-        plot.corner(bound.rank, bound.bound_ns, "bad")
+        plot.corner(bound.rank, bound.bound_ns)
     for number, ((_, histogram), line) in enumerate(zip(drawn, lines, strict=True), 1):
         # So many requests support q with ln 0.01 / ln q = n, as in `least_samples`.
         supported, rest = _split(line, 0.01 ** (1 / histogram.count))
