@@ -83,7 +83,10 @@ class CudaEngine:
     def __init__(
         self, source: Source, config: Model, parts: Sequence[tuple[TensorSpec, ...]], batches: Sequence[int]
     ) -> None:
-        """parts: the tensors of a request of each part; batches: its inferences."""
+        """parts: the tensors of a request of each part.
+
+        batches: inferences of a request of each part.
+        """
         self.contexts, self.buffers, self.per_launch = config.contexts, config.buffers, config.requests_per_launch
         self.asked = config
         self._source = source

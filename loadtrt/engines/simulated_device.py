@@ -20,7 +20,8 @@ class DeviceTime:
     """The time of a device, which starts at the first submit and stands still during a stall.
 
     origin_ns: the clock at the first submit; None before.
-    stall: duration and begin of the stall; lost_at: when the device is lost. Both from the first submit.
+    stall: duration and begin of the stall, from the first submit.
+    lost_at: when the device is lost, from the first submit.
     """
 
     def __init__(self, stall: tuple[int, int] | None = None, lost_at: int | None = None) -> None:

@@ -20,8 +20,11 @@ _BELOW = 30.0  # how far below the allowed share the axis goes on, as a ratio
 
 
 class Miss(NamedTuple):
-    """A trial's share of bad requests, with 95 %. number: in the order in which they were made, from 1. verdict: None
-    for undecided, and for a trial that is not counted, which `note` says."""
+    """A trial's share of bad requests, with 95 %.
+
+    number: in the order in which they were made, from 1.
+    verdict: None for undecided, and for a trial that is not counted, which `note` says.
+    """
 
     number: int
     rate_per_s: float
@@ -141,8 +144,13 @@ def latencies(
 
 
 class Point(NamedTuple):
-    """A run of a sweep. series: which line it is on; tag: its place on it; front: no other beats it in both; valid:
-    whether its numbers can be trusted."""
+    """A run of a sweep.
+
+    series: which line it is on.
+    tag: its place on the line.
+    front: whether no other beats it in both.
+    valid: whether its numbers can be trusted.
+    """
 
     series: str
     tag: str

@@ -116,11 +116,14 @@ def near(bounds: Sequence[Objective], low: float, high: float) -> list[Objective
 
 
 def spectrum(histogram: Histogram, marks: Sequence[tuple[str, float]], bounds: Sequence[Objective], metric: str) -> str:
-    """How many requests had which latency. marks: percentiles (name, ns); bounds: of this metric.
+    """How many requests had which latency.
 
     The height of a bar is its share of requests ÷ its width in ln(latency), in % of requests a 1 % of latency: areas
     are shares, whatever the widths, which double with each octave (records/histogram.py). The shortest 1 in 1000, which
     would take most of the axis, are not drawn.
+
+    marks: percentiles (name, ns).
+    bounds: of this metric.
     """
     last = int(np.flatnonzero(histogram.counts)[-1])
     first = int(np.searchsorted(np.cumsum(histogram.counts), max(_SHORTEST * histogram.count, 1)))

@@ -73,7 +73,12 @@ def cut(text: str, width: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """title: with the unit. place: a value → where it lies, 0 to 1. ticks: values with their labels."""
+    """An axis.
+
+    title: with the unit.
+    ticks: values with their labels.
+    place: where a value lies, 0 to 1.
+    """
 
     title: str
     ticks: tuple[tuple[float, str], ...]
