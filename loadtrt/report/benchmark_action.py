@@ -15,7 +15,6 @@ from loadtrt.errors import UsageError
 from loadtrt.printing import printable
 from loadtrt.report.formatting import between
 from loadtrt.report.sections import names_of
-from loadtrt.report.settings import labels_of
 from loadtrt.report.tracked import parts_of
 from loadtrt.units import MILLISECOND_NS
 
@@ -43,7 +42,7 @@ def _json(loaded: Sequence[Loaded], *, bigger: bool) -> str:
     entries, names = [], names_of([item.file for item in loaded])
     for item in loaded:
         file = f"{names[item.file]}: " if len(loaded) > 1 else ""
-        labels = labels_of(item.result)
+        labels = getattr(getattr(item.result, "config", None), "labels", {})
         for part in parts_of(item):
             if part.doubt is not None:
                 whose = f"{item.file}: {part.name}" if part.name else item.file

@@ -16,7 +16,7 @@ from loadtrt.asked.reading import OUTPUT_KEYS
 from loadtrt.errors import UsageError
 from loadtrt.printing import printable, shortened
 from loadtrt.report.csv_lines import OF_RUN
-from loadtrt.report.settings import labels_of, models_of
+from loadtrt.report.settings import models_of
 from loadtrt.report.tracked import parts_of
 from loadtrt.results.capacity_result import CapacityResult, SweepResult
 from loadtrt.results.repeat_result import RepeatResult
@@ -79,7 +79,8 @@ def params_json(loaded: Sequence[Loaded]) -> str:
                 "loadtrt": result.loadtrt,
                 "started": result.started,
             }
-    params |= {f"label/{key}": value for key, value in labels_of(result).items()}
+    labels = getattr(getattr(result, "config", None), "labels", {})
+    params |= {f"label/{key}": value for key, value in labels.items()}
     known = {
         _NAME.sub("_", name): _text(value) for name, value in params.items() if value not in (None, "", (), [], {})
     }

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from loadtrt.asked.model import Model
     from loadtrt.asked.objective import Objective
     from loadtrt.report.document import Block, Cell, Section, Words
-    from loadtrt.report.result_files import Result
     from loadtrt.results.capacity_result import CapacityResult, SweepResult
     from loadtrt.results.engine_info import EngineInfo
     from loadtrt.results.fleet_result import FleetResult
@@ -51,15 +50,9 @@ def about(
     *more: Cell,
 ) -> Words:
     """Which loadtrt made a result and when, its labels, and its file, for a page."""
-    labels = (f"{name}={value}" for name, value in labels_of(result).items())
-    made = [f"loadtrt {result.loadtrt}", result.started, *labels]
+    labels = getattr(getattr(result, "config", None), "labels", {})  # a fleet has none
+    made = [f"loadtrt {result.loadtrt}", result.started, *(f"{name}={value}" for name, value in labels.items())]
     return words(f"{' · '.join(made)} · ", Name(file), *more, only="page")
-
-
-def labels_of(result: Result) -> dict[str, str]:
-    """The labels of the configuration; a fleet has none."""
-    labels: dict[str, str] = getattr(getattr(result, "config", None), "labels", {})
-    return labels
 
 
 def noted(engines: Iterable[EngineInfo | None]) -> Iterator[Words]:
