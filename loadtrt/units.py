@@ -136,6 +136,11 @@ def format_count(value: float) -> str:
     return f"{value:,.0f}".replace(",", " ") if abs(value) >= 1000 else _three_digits(value)
 
 
+def format_percent(share: float) -> str:
+    """A share in whole percent: "42 %"."""
+    return f"{100 * share:.0f} %"
+
+
 def rounded_up(value: float) -> float:
     """The value, or a little more, in two significant digits: what is needed must not be told as less."""
     if not value:

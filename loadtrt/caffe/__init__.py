@@ -33,14 +33,17 @@ def convert(
     seed: int = 0,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
 ) -> onnx.ModelProto:
-    """The network of `deploy` (deploy.prototxt) with the `weights` (.caffemodel) as ONNX, fp32, opset 13.
+    """A Caffe network as ONNX, fp32, opset 13.
 
-    Shapes, batch included, are the prototxt's, or for inputs in `shapes` those given: all sizes that follow from them
-    follow, as with Caffe's net.reshape, and weights keep theirs. Nodes carry the layers' names; a tensor has the name
-    of its blob as the last layer that wrote to it left it. `outputs`: blobs, those that nothing reads where none are
-    given; what they do not need is left out, and not judged. Without weights, random ones from `seed` (He et al. 2015),
-    as trtexec did: same seed, same bytes. Raises UsageError, one sentence with file and line, for whatever is wrong
-    with the files.
+    Nodes carry the layers' names; a tensor has the name of its blob as the last layer that wrote to it left it.
+
+    deploy: the .prototxt.
+    weights: the .caffemodel; without one they are random (He et al. 2015), as trtexec's were.
+    outputs: blobs, those that nothing reads where none are given; what they do not need is left out, and not judged.
+    seed: of random weights: the same seed gives the same bytes.
+    shapes: of inputs, batch included, in place of the prototxt's: sizes that follow from them follow, as with Caffe's
+        net.reshape, and weights keep theirs.
+    Raises UsageError, one sentence with file and line, for whatever is wrong with the files.
     """
     network = read_prototxt(deploy, shapes)
     layers = needed_layers(network, outputs)

@@ -34,9 +34,10 @@ class Weights:
     """The blobs of a .caffemodel by layer name; or, without a file, normal numbers as the layers ask for them."""
 
     def __init__(self, file: Path | None, layers: Sequence[str], seed: int, written: Sizes) -> None:
-        """`layers`: names of the network's. `written`: shapes that weights have with the prototxt's own input shapes.
-        Same seed and same layers, same random weights.
+        """The same seed and the same layers give the same random weights.
 
+        layers: names of the network's layers.
+        written: shapes that weights have with the prototxt's own input shapes.
         Raises UsageError for a file that cannot be read, is not a .caffemodel, or has none of those layers.
         """
         self._file, self._layers, self._written = file, layers, written
@@ -45,8 +46,9 @@ class Weights:
         self._blobs = {} if file is None else _read(file)
 
     def blob(self, layer: Layer, index: int, shape: Sequence[int], mean: float, deviation: float) -> Array:
-        """fp32 of `shape`: the layer's blob number `index`; mean and deviation are for random ones.
+        """The layer's blob of this number, fp32 of this shape.
 
+        mean, deviation: of random ones.
         Raises UsageError where the file lacks it or has it in another shape, and for more weights than a model holds.
         Leading ones do not count: the old format has four dimensions always.
         """
@@ -125,9 +127,13 @@ NOWHERE = Tensor("", ())  # in the place of one that is not made
 
 @dataclass(slots=True)
 class Graph:
-    """`weights`: where they come from; or, where the graph is made for the sizes of weights alone, where these go.
-    `read`: blobs that a layer reads. `types`: of all layers of the file. `blobs`: the tensor that each of Caffe's blob
-    names means at this point of the network."""
+    """The ONNX graph so far.
+
+    weights: where they come from; or, where the graph is made for the sizes of weights alone, where these go.
+    read: blobs that a layer reads.
+    types: of all layers of the file.
+    blobs: the tensor that each of Caffe's blob names means at this point of the network.
+    """
 
     weights: Weights | Sizes
     read: frozenset[str]
@@ -139,8 +145,10 @@ class Graph:
 
 @dataclass(frozen=True, slots=True)
 class Pen:
-    """`names`: of the tensors for the layer's tops. The layer's last node has the layer's name; nodes before it, and
-    its constants, add a word to it."""
+    """Adds a layer's nodes to the graph: the last has the layer's name; those before it, and constants, add a word.
+
+    names: of the tensors for the layer's tops.
+    """
 
     graph: Graph
     layer: Layer

@@ -36,8 +36,12 @@ _MARKS = re.compile(r"(\w+)\s*(?::|(?=[{<\[]))|[{<]|[}>]")
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """`message`: caffe.LayerParameter, whichever version the file was written in. `line`: where the layer begins.
-    `fault`: the sentence about a field that is not read and may change what the layer computes; "" without one."""
+    """A layer of the file.
+
+    message: caffe.LayerParameter, whichever version the file was written in.
+    line: where the layer begins.
+    fault: the sentence about a field that is not read and may change what the layer computes; "" without one.
+    """
 
     name: str
     type: str
@@ -55,7 +59,11 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """`inputs`: shapes by blob name, in the file's order. `written`: the shapes that the file itself gives."""
+    """The network of a file.
+
+    inputs: shapes by blob name, in the file's order.
+    written: the shapes that the file itself gives.
+    """
 
     name: str
     file: Path
@@ -65,9 +73,9 @@ class Network:
 
 
 def read_prototxt(file: Path, shapes: Shapes | None = None) -> Network:
-    """The network in `file`, as Caffe runs it in phase TEST, level 0, without stages; `shapes`: of inputs, in place of
-    those in the file.
+    """The network in a file, as Caffe runs it in phase TEST, level 0, without stages.
 
+    shapes: of inputs, in place of those in the file.
     Raises UsageError for a file that cannot be read or parsed, and for shapes of what is not an input.
     """
     try:

@@ -93,8 +93,12 @@ def _sizes(pen: Pen, param: Any, word: str, count: int) -> list[int]:
 
 
 def pooled_size(size: int, kernel: int, stride: int, pad: int, padded: bool, floor: bool = False) -> int:
-    """Caffe's pooled size: ceil((size + 2 pad - kernel) / stride) + 1; where either dimension is padded (`padded`), the
-    last window must start inside the image or its front padding, or it is dropped. `floor`: rounded down."""
+    """Caffe's pooled size: ceil((size + 2 pad - kernel) / stride) + 1.
+
+    padded: whether either dimension is: the last window must start inside the image or its front padding, or it is
+        dropped.
+    floor: rounded down instead.
+    """
     span = size + 2 * pad - kernel
     pooled = (span // stride if floor else -(-span // stride)) + 1
     if padded and (pooled - 1) * stride >= size + pad:

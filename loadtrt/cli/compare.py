@@ -95,7 +95,7 @@ def command(
     thresholds = [parse_threshold(text) for text in fail_if]
     if junit is not None and not thresholds:
         raise UsageError("--junit writes verdicts on thresholds: add --fail-if, such as --fail-if 'latency.p99 +5%'")
-    renderers = [known for known in FORMATS if known.renderer]
+    renderers = [known for known in FORMATS if known.renders]
     written = {page: chosen_format(page, among=renderers) for page in pages}
     if len(written) < len(pages) or (json_file == "-" and "-" in pages):
         raise UsageError("two outputs are the same: give each its own")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loadtrt.cli.trtexec_options import TRTEXEC
+from loadtrt.cli.trtexec_values import VERBOSITIES
 from loadtrt.errors import LoadtrtError, UsageError
 from loadtrt.printing import shortened
 
@@ -27,7 +28,6 @@ _BUILD_VALUES = (
     *("calib", "builderOptimizationLevel", "maxAuxStreams", "timingCacheFile", "profilingVerbosity"),
     *("tacticSources", "useDLACore", "deploy", "model", "uff"),
 )
-_VERBOSITIES = {"default": "layer_names_only", "verbose": "detailed"}  # old words for these
 _RUN_VALUES = ("exportTimes", "exportOutput", "useProfile", "leanDLLPath")
 _PROFILE_VALUES = ("exportProfile", "exportLayerInfo")
 
@@ -162,10 +162,10 @@ class _Translation:
             self._build.append("--bf16")
         for name in _BUILD_VALUES:
             if (value := self._value(name)) is not None:
-                value = _VERBOSITIES.get(value, value) if name == "profilingVerbosity" else value
+                value = VERBOSITIES.get(value, value) if name == "profilingVerbosity" else value
                 self._build += _written(TRTEXEC[name].here.split()[1], value)
         if (mode := self._value("nvtxMode")) is not None and "--profiling-verbosity" not in self._build:
-            self._build += ["--profiling-verbosity", _VERBOSITIES.get(mode, mode)]
+            self._build += ["--profiling-verbosity", VERBOSITIES.get(mode, mode)]
         for names in self._values("output"):
             self._build += [word for name in names.split(",") for word in ("--output", name)]
         if (size := self._value("workspace")) is not None:

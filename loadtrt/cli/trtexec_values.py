@@ -54,6 +54,7 @@ _WORDS = {
     "tuningSearch": ("fast", "full", "mixed"),
     "useRuntime": ("full", "dispatch", "lean"),
 }
+VERBOSITIES = {"default": "layer_names_only", "verbose": "detailed"}  # trtexec's old words for these
 # Words for opposite things, of which trtexec takes one without a word.
 _OPPOSITES = (
     ("useCudaGraph", "noCudaGraph"),
@@ -84,7 +85,6 @@ def require_agreement(options: Sequence[tuple[str, str]]) -> None:
         if one in given and other in given:
             raise UsageError(f"--{one} and --{other} exclude each other: leave one out")
     pools = dict(pool.rpartition(":")[::2] for pool in given.get("memPoolSize", "").split(","))
-    verbosity = {"default": "layer_names_only", "verbose": "detailed"}
     for (one, ours), (other, theirs) in (
         (("streams", given.get("streams")), ("infStreams", given.get("infStreams"))),
         (("workspace", given.get("workspace")), ("memPoolSize", pools.get("workspace"))),
@@ -92,7 +92,7 @@ def require_agreement(options: Sequence[tuple[str, str]]) -> None:
     ):
         if ours is None or theirs is None:
             continue
-        if verbosity.get(ours, ours).lstrip("0") != verbosity.get(theirs, theirs).removesuffix("M").lstrip("0"):
+        if VERBOSITIES.get(ours, ours).lstrip("0") != VERBOSITIES.get(theirs, theirs).removesuffix("M").lstrip("0"):
             raise UsageError(
                 f"--{one}={given[one]} and --{other}={given[other]} are two words for one thing: leave one out"
             )

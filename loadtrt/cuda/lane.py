@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import ctypes
 import math
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from loadtrt.cuda import driver
 from loadtrt.cuda.memory import BufferSet
 from loadtrt.cuda.program import Compute, CopyIn, CopyOut, Launch, Mark, Record, Wait, lane_shapes, program
-from loadtrt.cuda.runtime import call, close_all, cudart
+from loadtrt.cuda.runtime import call, close_all, closed_on_failure, cudart
 from loadtrt.cuda.stream import EXTERNAL, Graph, Stream
 from loadtrt.errors import CudaError, EngineError
 from loadtrt.load.tensors import numpy_dtype
@@ -113,7 +112,7 @@ class Lane:
         self._streams = [stream]
         self._graphs: dict[Launch, Graph] = {}
         self._part_in = [0] * buffers  # the part whose outputs are in a slot
-        try:
+        with closed_on_failure(self):
             for _ in range(buffers * per_launch):
                 self.sets.append(BufferSet([part.tensors for part in self._parts], copies=copies))
             computing = {shape.streams_of(slot)[1] for shape in self.shapes for slot in range(buffers)}
@@ -122,10 +121,6 @@ class Lane:
             if max([self._warm(number) for number in range(len(self._parts))]) > _SLOW_MS:
                 del self.shapes[1:]
             self._bind_programs()
-        except EngineError:
-            with suppress(CudaError):  # the first failure is the one to report
-                self.close()
-            raise
 
     def note(self, slot: int, inputs: int) -> None:
         """A slot is about to serve an input set: `outputs` needs to know its part."""

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import math
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.cuda.program import Mark
-from loadtrt.cuda.runtime import call, close_all
+from loadtrt.cuda.runtime import call, close_all, closed_on_failure
 from loadtrt.cuda.stream import Event
-from loadtrt.errors import CudaError, EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,17 +70,13 @@ class BufferSet:
         self.device: dict[str, DeviceBuffer] = {}
         self.outputs: dict[str, PinnedBuffer] = {}
         self.events: list[Event] = []
-        try:
+        with closed_on_failure(self):
             for specs in zip(*parts, strict=True):
                 nbytes = max(spec.nbytes for spec in specs)
                 self.device[specs[0].name] = DeviceBuffer(nbytes)
                 if not specs[0].is_input:
                     self.outputs[specs[0].name] = PinnedBuffer(nbytes)
             self.events.extend(Event() for _ in range(5))
-        except EngineError:
-            with suppress(CudaError):  # the first failure is the one to report
-                self.close()
-            raise
         self.handles = [int(event.handle) for event in self.events]
         if not copies:
             self.handles[Mark.D2H_END] = self.handles[Mark.END]

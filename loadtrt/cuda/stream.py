@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from loadtrt.cuda.driver import call_driver
 from loadtrt.cuda.runtime import call, close_all, closed_on_failure, cudart, error_of
@@ -16,12 +16,33 @@ EXTERNAL = 1  # cudaEventRecordExternal, cudaEventWaitExternal: a graph node who
 MS_NS = 1e6  # CUDA gives elapsed times in milliseconds
 
 
-class Stream:
+class _Owned:
+    """Owns a handle of the CUDA runtime.
+
+    handle: None once it is destroyed.
+    destroy: the function that destroys it.
+    """
+
+    destroy: ClassVar[str]
+
+    def __init__(self, handle: Any) -> None:
+        self.handle = handle
+
+    def close(self) -> None:
+        """Destroy the handle. Safe to call twice."""
+        handle, self.handle = self.handle, None
+        if handle is not None:
+            call(self.destroy, handle)
+
+
+class Stream(_Owned):
     """A stream that does not synchronise with the legacy default stream. priority: lower numbers run first."""
+
+    destroy = "cudaStreamDestroy"
 
     def __init__(self, priority: int | None = None) -> None:
         flags = cudart().cudaStreamNonBlocking
-        self.handle = (
+        super().__init__(
             call("cudaStreamCreateWithFlags", flags)
             if priority is None
             else call("cudaStreamCreateWithPriority", flags, priority)
@@ -44,24 +65,14 @@ class Stream:
         """Wait until all work on the stream is done. Raises CudaError, also for earlier asynchronous failures."""
         call("cudaStreamSynchronize", self.handle)
 
-    def close(self) -> None:
-        """Destroy the handle. Safe to call twice."""
-        handle, self.handle = self.handle, None
-        if handle is not None:
-            call("cudaStreamDestroy", handle)
 
-
-class Event:
+class Event(_Owned):
     """A timing event."""
 
-    def __init__(self) -> None:
-        self.handle = call("cudaEventCreateWithFlags", 0)
+    destroy = "cudaEventDestroy"
 
-    def close(self) -> None:
-        """Destroy the handle. Safe to call twice."""
-        handle, self.handle = self.handle, None
-        if handle is not None:
-            call("cudaEventDestroy", handle)
+    def __init__(self) -> None:
+        super().__init__(call("cudaEventCreateWithFlags", 0))
 
 
 def elapsed_ns(start: Event, end: Event) -> int:
@@ -75,11 +86,10 @@ def elapsed_ns(start: Event, end: Event) -> int:
     return round(float(milliseconds) * MS_NS)
 
 
-class Graph:
+class Graph(_Owned):
     """Work of one stream, captured so that one call launches it."""
 
-    def __init__(self, handle: Any) -> None:
-        self.handle = handle
+    destroy = "cudaGraphExecDestroy"
 
     @classmethod
     def capture(cls, stream: Stream, work: Callable[[], object], look: Callable[[Any], None] = lambda _: None) -> Graph:
@@ -111,12 +121,6 @@ class Graph:
             runtime.cudaGraphDestroy(graph)
         call("cudaGraphUpload", executable, stream.handle)
         return cls(executable)
-
-    def close(self) -> None:
-        """Destroy the handle. Safe to call twice."""
-        handle, self.handle = self.handle, None
-        if handle is not None:
-            call("cudaGraphExecDestroy", handle)
 
 
 def captured_kernels(graph: Any) -> list[tuple[int, int]]:

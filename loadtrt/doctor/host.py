@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from loadtrt.engines.flavour import Flavour, Found
+    from loadtrt.engines.flavour import Flavour, FoundFlavour
 
 # One core for the loop that submits and polls, one for everything else (observer process, ONNX Runtime, the driver).
 LEAST_CORES = 2
@@ -263,7 +263,7 @@ def _module(flavour: Flavour, gpus: list[tuple[int, int]]) -> Check:
     return ok(flavour.name, found)
 
 
-def _absent(item: Found) -> bool:
+def _absent(item: FoundFlavour) -> bool:
     return item.reason.endswith("not installed")
 
 

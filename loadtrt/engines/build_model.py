@@ -131,22 +131,28 @@ def _lifted_for_fp16(model: Any, source: Source) -> tuple[Any, Source]:
     """A model with Q/DQ nodes at an opset whose Q/DQ nodes take FP16, and its source with that noted: those of older
     ones stay FP32. Where the opset cannot be changed they do, too."""
     import onnx.checker
-    import onnx.version_converter
 
     opset = opset_of(model)
     if opset >= _FP16_OPSET:
         return model, source
     try:
-        if source.external is not None:
-            load_external_data(model, source.external)
-        lifted = onnx.version_converter.convert_version(model, _FP16_OPSET)
-        lifted.ir_version = max(lifted.ir_version, _FP16_IR)
+        load_external_data(model, source.external)
+        lifted = _at_fp16_opset(model)
         onnx.checker.check_model(lifted)  # older converters leave branches and loops as they are
     except Exception:  # it raises whatever it stumbles upon
         note = f"{source.name} has Q/DQ nodes of opset {opset}, which take FP32 alone: they stay FP32"
         return model, replace(source, model=model, external=None, notes=(*source.notes, note))
     note = f"opset {opset} became {_FP16_OPSET}, the first whose Q/DQ nodes take FP16"
     return lifted, replace(source, model=lifted, external=None, notes=(*source.notes, note))
+
+
+def _at_fp16_opset(model: Any) -> Any:
+    """The model at the first opset whose Q/DQ nodes take FP16."""
+    import onnx.version_converter
+
+    converted = onnx.version_converter.convert_version(model, _FP16_OPSET)
+    converted.ir_version = max(converted.ir_version, _FP16_IR)
+    return converted
 
 
 def _by_flags(source: Source, options: BuildOptions) -> Source:
@@ -262,7 +268,6 @@ def quantize(source: Source, options: BuildOptions) -> tuple[Any, tuple[str, ...
     rejects INT32 ones. Raises UsageError for calibration data that do not fit, EngineError where ONNX Runtime cannot.
     """
     import onnx
-    import onnx.version_converter
 
     opset = opset_of(source.model)
     if opset < _LEAST_OPSET:
@@ -282,11 +287,9 @@ def quantize(source: Source, options: BuildOptions) -> tuple[Any, tuple[str, ...
 
         try:
             model = source.model
-            if source.external is not None:
-                load_external_data(model, source.external)
+            load_external_data(model, source.external)
             if options.fp16 and opset < _FP16_OPSET:
-                model = onnx.version_converter.convert_version(model, _FP16_OPSET)
-                model.ir_version = max(model.ir_version, _FP16_IR)
+                model = _at_fp16_opset(model)
             output = folder / "int8.onnx"
             quantization.quantize_static(
                 model,

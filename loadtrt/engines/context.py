@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from loadtrt.cuda.runtime import call
+from loadtrt.cuda.runtime import call, closed_on_failure
 from loadtrt.engines import plan_facts
 from loadtrt.errors import EngineError
 from loadtrt.load.tensors import bytes_of, numpy_dtype
@@ -43,15 +43,12 @@ class PlanContext:
         self._kept: list[Any] = []  # used by TensorRT, which keeps no reference: host values, runtime configuration
         self._context = self._create(eager=not probe)
         self.profile = -1
-        try:
+        with closed_on_failure(self):
             if not probe and not profiled:
                 self._quieten()
             self.profile = self._select_profile(stream)
             plan.profiles_in_use.append(self.profile)
             self._set_inputs()
-        except BaseException:
-            self.close()
-            raise
         self.enqueue = self._context.execute_async_v3
 
     def bind(self, name: str, address: int) -> None:

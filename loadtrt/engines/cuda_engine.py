@@ -21,7 +21,7 @@ from loadtrt.cuda.program import MOST_GRAPHS
 from loadtrt.cuda.runtime import close_all, memory_info
 from loadtrt.cuda.stream import GpuClock
 from loadtrt.engines.placement import Placement, TakesStreams, placements
-from loadtrt.engines.waiting import Looks, wake_on_time
+from loadtrt.engines.waiting import PollTimes, wake_on_time
 from loadtrt.errors import CudaError
 from loadtrt.loop.compiled import is_compiled
 from loadtrt.results.engine_info import ClockMapping, MemoryBill
@@ -83,7 +83,10 @@ class CudaEngine:
     def __init__(
         self, source: Source, config: Model, parts: Sequence[tuple[TensorSpec, ...]], batches: Sequence[int]
     ) -> None:
-        """parts: the tensors of a request of each part; batches: its inferences."""
+        """parts: the tensors of a request of each part.
+
+        batches: inferences of a request of each part.
+        """
         self.contexts, self.buffers, self.per_launch = config.contexts, config.buffers, config.requests_per_launch
         self.asked = config
         self._source = source
@@ -97,7 +100,7 @@ class CudaEngine:
         self._queue: CompletionQueue | None = None
         self.ways: tuple[str, ...] = ()
         self.way: int | None = None
-        self._looks = Looks(config.contexts) if config.wait == "block" else None
+        self._looks = PollTimes(config.contexts) if config.wait == "block" else None
         self._turn_ns = 0
         self.now_ns = perf_counter_ns
         self.info: EngineInfo

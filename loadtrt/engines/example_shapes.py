@@ -72,14 +72,14 @@ def candidates(inputs: Sequence[InputShape], shapes: Mapping[str, Shape]) -> Ite
     seen: list[dict[str, Shape]] = []
     sizes = [(_SIDES[min(place, len(_SIDES) - 1)], length) for place, length in enumerate(_LENGTHS)]
     for with_length, (side, length), place, colours in product((False, True), sizes, (1, 3), _COLOURS):
-        usual = _Usual(side, length, length if with_length else 1, place, colours, {})
+        usual = _ExampleSizes(side, length, length if with_length else 1, place, colours, {})
         found = {item.name: _whole(item, shapes[item.name], usual) for item in inputs}
         if found not in seen:
             seen.append(found)
             yield found
 
 
-class _Usual(NamedTuple):
+class _ExampleSizes(NamedTuple):
     """Sizes to try.
 
     side, colours: of images.
@@ -97,7 +97,7 @@ class _Usual(NamedTuple):
     named: dict[str, int]
 
 
-def _whole(item: InputShape, shape: Shape, usual: _Usual) -> Shape:
+def _whole(item: InputShape, shape: Shape, usual: _ExampleSizes) -> Shape:
     """The shape with a size for all that is open."""
     decided = []
     coloured = any(map(_COLOUR.fullmatch, item.symbols)) or not {*shape[1:2], *shape[3:4]}.isdisjoint(_COLOURS)

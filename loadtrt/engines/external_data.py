@@ -79,8 +79,10 @@ def find_external_data(model: Any, file: Path) -> ExternalData | None:
     return ExternalData(folder, tuple(sorted(set(file_at.values()))))
 
 
-def load_external_data(model: Any, data: ExternalData) -> None:
-    """Read the external data into the model."""
+def load_external_data(model: Any, data: ExternalData | None) -> None:
+    """Read the external data, where there is any, into the model."""
+    if data is None:
+        return
     for tensor in tensors_of(model):
         if tensor.data_location == tensor.EXTERNAL:
             entries = {entry.key: entry.value for entry in tensor.external_data}

@@ -58,7 +58,10 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class Flavour:
-    """One TensorRT module that imports. `libs`: the file of the library; None where that is unknown."""
+    """One TensorRT module that imports.
+
+    libs: the file of the library; None where that is unknown.
+    """
 
     name: str
     module: Any
@@ -71,7 +74,7 @@ class Flavour:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundFlavour:
     """One name of FLAVOURS: its flavour, or why it is not usable ("is not installed", what failed in its import)."""
 
     name: str
@@ -79,7 +82,7 @@ class Found:
     reason: str
 
 
-def find_flavours() -> list[Found]:
+def find_flavours() -> list[FoundFlavour]:
     """All of FLAVOURS, importable or not. Imports them; starts no runtime; never raises for a broken installation."""
     return [find_flavour(name) for name in FLAVOURS]
 
@@ -144,7 +147,7 @@ def capabilities_of(module: Any) -> Capabilities:
 _MISSING = "is not installed"
 
 
-def find_flavour(name: str) -> Found:
+def find_flavour(name: str) -> FoundFlavour:
     """Import `name`, or `name`_bindings: the frontend only re-exports those, and some hosts have them alone."""
     reason = _MISSING
     for candidate in (name, f"{name}_bindings"):
@@ -157,9 +160,10 @@ def find_flavour(name: str) -> Found:
             reason = f"cannot be imported: {' '.join(str(error).split())}"
         else:
             if all(hasattr(module, part) for part in ("Runtime", "ICudaEngine", "ILogger", "__version__")):
-                return Found(name, Flavour(name, module, module.__version__, capabilities_of(module), _libs(name)), "")
+                flavour = Flavour(name, module, module.__version__, capabilities_of(module), _libs(name))
+                return FoundFlavour(name, flavour, "")
             reason = f"is not TensorRT: the module at {getattr(module, '__file__', None) or candidate} has no Runtime"
-    return Found(name, None, reason)
+    return FoundFlavour(name, None, reason)
 
 
 def _libs(name: str) -> Path | None:
@@ -173,12 +177,14 @@ def _libs(name: str) -> Path | None:
 
 
 def refusal_of(header: PlanHeader, flavour: Flavour, *, lean: bool = False) -> str | None:
-    """Why this flavour fails on the plan, as the end of a sentence; None where it may work. `lean`: see choose_flavour.
+    """Why this flavour fails on the plan, as the end of a sentence; None where it may work.
 
     Plans need the version that built them, unless they carry a lean runtime, or have one from a library: then a newer
     one runs them too, but not across two major versions (8 to 10 and 10 to 11 are supported, 8 to 11 is not). Builds
     and patches are left to the library to judge: the bindings' number is not always the library's (8.6.1 bindings run
     on 8.6.0 libraries). RTX judges its own plans.
+
+    lean: as for `choose_flavour`.
     """
     if header.family == "rtx":
         return None

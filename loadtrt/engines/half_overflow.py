@@ -38,8 +38,7 @@ def magnitudes(
         model = onnx.inliner.inline_local_functions(model)
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    if external is not None:
-        load_external_data(copy, external)
+    load_external_data(copy, external)
     _, conversion = convert(copy, keep_io=keep_io)
     if not conversion.halves or opsets_of(model).get("", 0) < _LEAST_OPSET:
         return {}

@@ -24,13 +24,13 @@ def is_file(reference: str) -> bool:
 def outputs_in(file: str, model: Model, info: EngineInfo) -> Arrays:
     """The outputs in an .npz, or the only one in an .npy. Raises UsageError where they can be of other inputs, and
     where there are none."""
-    from loadtrt.load.array_files import read_arrays
+    from loadtrt.load.array_files import read_outputs
 
     if set(model.inputs) <= {"random"}:
         raise UsageError(
             f"the outputs in {file} belong to certain inputs, and these are random: add --inputs with the file of those"
         )
-    held = read_arrays(file, "outputs", available_bytes())
+    held = read_outputs(file, available_bytes())
     names = [spec.name for spec in info.tensors if not spec.is_input]
     if list(held) == [""]:
         if len(names) > 1:

@@ -310,8 +310,7 @@ def to_fp16(model: Any, external: ExternalData | None, name: str, *, keep_io: bo
     from loadtrt.engines.half_precision import convert_to_fp16
 
     try:
-        if external is not None:
-            load_external_data(model, external)
+        load_external_data(model, external)
         converted, became = convert_to_fp16(model, keep_io=keep_io)
     except Exception as error:  # a model that no runtime would take, or one that the conversion does not know
         reason = shortened(" ".join(str(error).split()) or type(error).__name__, 400)

@@ -213,7 +213,7 @@ class OnnxRuntimeEngine:
         return self._lanes[lane].outputs[buffer]
 
     def profile(self, inputs: Arrays, length: ProfileLength, profiled: Profiled, watch: Watch) -> None:
-        """As TellsLayers says."""
+        """As ProfilesLayers says."""
         from loadtrt.engines.onnx_profile import profile_model
 
         profile_model(self._model, self._threads, inputs, length, profiled, watch)
@@ -267,8 +267,13 @@ def open_model(model: OnnxModel, threads: int, contexts: int) -> tuple[OnnxModel
 def open_session(
     model: OnnxModel, threads: int, contexts: int, *, trace: Path | None = None, optimised: Path | None = None
 ) -> Any:
-    """An InferenceSession of `threads` intra-op threads, one of `contexts`. trace: profile every run into a file that
-    begins so. optimised: write the model as it will run there. Raises EngineError where ONNX Runtime refuses."""
+    """An InferenceSession. Raises EngineError where ONNX Runtime refuses.
+
+    threads: intra-op threads.
+    contexts: how many sessions there will be.
+    trace: profile every run into a file that begins so.
+    optimised: write the model as it will run there.
+    """
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads

@@ -58,7 +58,7 @@ class BuiltPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class _Made:
+class _Serialized:
     """What the builder made, with its inputs and outputs; times as in the sidecar."""
 
     data: bytes
@@ -95,7 +95,7 @@ def build_plan(
     on_gpu = not options.targets or "CURRENT" in options.targets
     gpu = device_properties(options.device) if on_gpu else None  # asked first: a GPU that is lost costs no built plan
 
-    def work(watch: Watch) -> _Made:
+    def work(watch: Watch) -> _Serialized:
         if on_gpu:
             call("cudaSetDevice", options.device)  # a thread's device is its own
         return _build(tool, ready, options, watch)
@@ -138,7 +138,7 @@ def progress_text(progress: Progress) -> str:
     return f"{text}: {progress.fraction:.0%}{estimate}; {progress.phase}"
 
 
-def _build(tool: Toolchain, source: Source, options: BuildOptions, watch: Watch) -> _Made:
+def _build(tool: Toolchain, source: Source, options: BuildOptions, watch: Watch) -> _Serialized:
     module, journal = tool.module, tool.journal
     before, began = journal.heard(), time.perf_counter_ns()
     require_plugins(options.plugins)
@@ -185,7 +185,7 @@ def _build(tool: Toolchain, source: Source, options: BuildOptions, watch: Watch)
         )
         for place, tensor in enumerate(io_of(network))
     )
-    return _Made(bytes(plan), tensors, load_ns, build_ns, journal.messages(before))
+    return _Serialized(bytes(plan), tensors, load_ns, build_ns, journal.messages(before))
 
 
 def _why(errors: list[str], reason: str) -> str:

@@ -65,7 +65,7 @@ class TensorRTEngine(CudaEngine):
         self._info = info
 
     def profile(self, inputs: Arrays, length: ProfileLength, profiled: Profiled, watch: Watch) -> None:
-        """See TellsLayers."""
+        """See ProfilesLayers."""
         from loadtrt.engines.plan_profile import profile_plan
 
         placement = self._placed()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 
 from loadtrt.cuda.memory import DeviceBuffer
-from loadtrt.cuda.runtime import call, close_all, cudart
+from loadtrt.cuda.runtime import call, close_all, closed_on_failure, cudart
 from loadtrt.cuda.stream import Event, Graph, elapsed_ns
 from loadtrt.engines import plan_facts
 from loadtrt.errors import CudaError, EngineError
@@ -73,7 +73,7 @@ class Watch:
 
 
 @runtime_checkable
-class TellsLayers(Protocol):
+class ProfilesLayers(Protocol):
     """An engine that can time its layers: loaded, and no lanes allocated."""
 
     def profile(self, inputs: Arrays, length: ProfileLength, profiled: Profiled, watch: Watch) -> None:
@@ -161,7 +161,7 @@ class _Bench:
     def __init__(self, plan: Plan, inputs: Arrays, placement: Placement) -> None:
         self._owned: list[Closes] = []
         make_stream = placement.stream_maker(0)
-        try:
+        with closed_on_failure(self):
             self.stream = self._own(make_stream())
             self.start, self.end = self._own(Event()), self._own(Event())
             self.context: PlanContext = self._own(plan.context(int(self.stream), profiled=True))
@@ -176,9 +176,6 @@ class _Bench:
                     kind = cudart().cudaMemcpyKind.cudaMemcpyHostToDevice
                     call("cudaMemcpy", buffer.address, data.ctypes.data, data.nbytes, kind)
             self.infer()
-        except BaseException:
-            self.close()
-            raise
 
     def infer(self) -> None:
         """One inference, waited for."""

@@ -52,8 +52,9 @@ class FixedSizes:
 
 @dataclass(frozen=True, slots=True)
 class InputShape:
-    """One input, or output, as the engine has it. `shape`: -1 where a size is open.
+    """One input, or output, as the engine has it.
 
+    shape: -1 where a size is open.
     least, best, most: minimum, optimum and maximum of the profile, of `shape`'s length; None without a profile.
     batched: whether its first size can be the batch; False for a tensor whose values are a shape.
     symbols: the model's texts for its sizes, of `shape`'s length with "" for none; () without names.
@@ -130,10 +131,9 @@ class OpenSizesError(UsageError):
 def resolve_shapes(
     inputs: Sequence[InputShape], *, batch: int | None, shapes: Mapping[str, Shape], profile: int | None = None
 ) -> Resolved:
-    """The shape of every input.
+    """The shape of every input. Raises UsageError, of which OpenSizesError names all sizes that are still open.
 
-    `profile`: the number that range errors name; None where ranges are not a profile's. Raises UsageError, of which
-    OpenSizesError names all sizes that are still open.
+    profile: the number that range errors name; None where ranges are not a profile's.
     """
     require_known("a shape that was given", shapes, [item.name for item in inputs])
     names = named_batches(inputs)
@@ -167,10 +167,10 @@ def takes_larger(inputs: Sequence[InputShape], shapes: Mapping[str, Shape]) -> b
 def check_values(
     name: str, values: Sequence[int] | None, count: int, least: Sequence[int], best: Sequence[int], most: Sequence[int]
 ) -> tuple[int, ...]:
-    """The values of an input that carries a shape.
+    """The values of an input that carries a shape. Raises UsageError.
 
-    `count`: how many there must be. least, best, most: range and optimum of the first of them (TensorRT 8.6 tells only
-    the first); empty where unknown. Raises UsageError.
+    count: how many there must be.
+    least, best, most: range and optimum of the first of them (TensorRT 8.6 tells only the first); empty where unknown.
     """
     spans = ",".join(f"{low}..{high}" for low, high in zip(least, most, strict=True))
     hint = f"; the profile takes {spans}{f' (optimised for {_csv(best)})' if best else ''}" if least else ""

@@ -18,7 +18,7 @@ import numpy as np
 from loadtrt import __version__
 from loadtrt.engines.clock import LoopClock, VirtualClock, poll_until
 from loadtrt.engines.engine import Completion
-from loadtrt.engines.simulated_device import DeviceTime, IndependentLanes, Priorities, ProcessorSharing, Tenant
+from loadtrt.engines.simulated_device import DeviceTime, IndependentLanes, Tenant, shared_device
 from loadtrt.engines.simulation import LONGEST_SERVICE_NS, Simulation, parse_simulation, with_share
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.load.tensors import TensorSpec, bytes_of
@@ -236,11 +236,8 @@ class SimulatedEngine(_Doubler):
         self._shared, self._time, self._part = device, time_, part
 
     def _take_lanes(self, lanes: int) -> None:
-        simulation, shared = self.simulation, self._shared
-        if shared is None and simulation.sharing == "priority":
-            shared = Priorities()
-        elif shared is None and simulation.contention:
-            shared = ProcessorSharing(simulation.contention)
+        simulation = self.simulation
+        shared = self._shared or shared_device(simulation.sharing, simulation.contention)
         self._device: IndependentLanes | Tenant = IndependentLanes(lanes)
         if shared is not None:
             self._device = Tenant(shared, lanes, simulation.weight, simulation.priority)

@@ -13,12 +13,15 @@ from loadtrt.units import NEVER, exact_duration
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from loadtrt.engines.simulation import Sharing
+
 
 class DeviceTime:
     """The time of a device, which starts at the first submit and stands still during a stall.
 
     origin_ns: the clock at the first submit; None before.
-    stall: duration and begin of the stall; lost_at: when the device is lost. Both from the first submit.
+    stall: duration and begin of the stall, from the first submit.
+    lost_at: when the device is lost, from the first submit.
     """
 
     def __init__(self, stall: tuple[int, int] | None = None, lost_at: int | None = None) -> None:
@@ -239,3 +242,10 @@ class Priorities(SharedDevice):
             *_, self._lane = heappop(self._ready)
             self._began[self._lane] = at
             self._end_at = at + self._queues[self._lane][0][1]
+
+
+def shared_device(sharing: Sharing, contention: float) -> SharedDevice | None:
+    """A device that lanes share as a simulation's settings of these names say; None where each has one to itself."""
+    if sharing == "priority":
+        return Priorities()
+    return ProcessorSharing(contention) if contention else None

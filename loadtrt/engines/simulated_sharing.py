@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from loadtrt.engines.clock import VirtualClock
 from loadtrt.engines.simulated import SimulatedEngine
-from loadtrt.engines.simulated_device import DeviceTime, Priorities, ProcessorSharing, SharedDevice
+from loadtrt.engines.simulated_device import DeviceTime, shared_device
 from loadtrt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -49,16 +49,10 @@ def _share(device: str, engines: Mapping[str, SimulatedEngine]) -> None:
         given = ", ".join(f"{name} {part:g}" for name, part in parts.items())
         whose = f", which leaves nothing for {together[0]}" if left > -_ROUNDING else ", more than there is"
         raise UsageError(f"simulated engine: parts of device {device} are {given}{whose}: make one smaller")
-
-    def made() -> SharedDevice | None:
-        if sharing == "priority":
-            return Priorities()
-        return ProcessorSharing(contention) if contention else None
-
-    rest = made()
+    rest = shared_device(sharing, contention)
     for name, engine in engines.items():
         alone = name in parts
-        engine.share(made() if alone else rest, time_, parts[name] if alone else left)
+        engine.share(shared_device(sharing, contention) if alone else rest, time_, parts[name] if alone else left)
 
 
 def _agreed(device: str, simulations: Mapping[str, Simulation], key: str) -> Any:

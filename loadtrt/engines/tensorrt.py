@@ -15,11 +15,11 @@ Let go of `context.enqueue` before closing: the bound method keeps its context a
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from loadtrt.cuda.runtime import call
+from loadtrt.cuda.stream import Stream
 from loadtrt.engines import plan_facts
 from loadtrt.engines.batch_size import ONE, BatchSize, batch_size
 from loadtrt.engines.context import PlanContext
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from loadtrt.engines.shapes import Sizes
 
 __all__ = ["Plan", "PlanContext", "load_plan"]
-
-_NON_BLOCKING = 1  # cudaStreamNonBlocking
 
 
 @dataclass(slots=True)
@@ -153,8 +151,11 @@ class Plan:
         return self.open.header
 
     def context(self, stream: int, part: int = 0, *, profiled: bool = False) -> PlanContext:
-        """A new execution context for requests of that part; `stream` is used, and waited for, to select the profile.
-        `profiled`: its layers will be timed. Raises EngineError."""
+        """A new execution context for requests of that part. Raises EngineError.
+
+        stream: is used, and waited for, to select the profile.
+        profiled: its layers will be timed.
+        """
         context = PlanContext(self, self.parts[part], int(stream), profiled=profiled)
         self.contexts.append(context)
         return context
@@ -182,17 +183,10 @@ class Plan:
         demand_fp16: bool,
     ) -> tuple[TensorSpec, ...]:
         """The tensors with the shapes and sizes of outputs, which a temporary context reports."""
-        stream = call("cudaStreamCreateWithFlags", _NON_BLOCKING)
-        try:
-            probe = PlanContext(self, part, int(stream), probe=True)
-            try:
-                if ask_fp16:
-                    self.precision = probe.layers_precision(demand=demand_fp16)
-                return tuple(self._spec(tensor, shapes.get(tensor.name), probe) for tensor in tensors)
-            finally:
-                probe.close()
-        finally:
-            call("cudaStreamDestroy", stream)
+        with closing(Stream()) as stream, closing(PlanContext(self, part, int(stream), probe=True)) as probe:
+            if ask_fp16:
+                self.precision = probe.layers_precision(demand=demand_fp16)
+            return tuple(self._spec(tensor, shapes.get(tensor.name), probe) for tensor in tensors)
 
     def _spec(self, tensor: IoTensor, shape: tuple[int, ...] | None, probe: PlanContext) -> TensorSpec:
         shape = probe.output_shape(tensor.name) if shape is None else shape

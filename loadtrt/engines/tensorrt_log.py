@@ -51,7 +51,7 @@ class Journal:
         self.logger = _logger(module, self)
 
     def add(self, severity: str, message: str) -> None:
-        """`severity`: TensorRT's name for it. INTERNAL_ERROR alone is not a failure: RTX uses it for notices."""
+        """Keep a message of TensorRT's severity. INTERNAL_ERROR alone is not a failure: RTX uses it for notices."""
         text = " ".join(message.split())
         if severity in ("ERROR", "INTERNAL_ERROR"):
             with _lock:
@@ -150,7 +150,7 @@ def logging_to(target: str | Path | None, say: Callable[[str], None] = print, op
     if target is None:
         yield
         return
-    handler: logging.Handler = _Said(say) if str(target) == "-" else _file(target, option)
+    handler: logging.Handler = _Printer(say) if str(target) == "-" else _file(target, option)
     before = PYTHON_LOGGER.level
     PYTHON_LOGGER.addHandler(handler)
     PYTHON_LOGGER.setLevel(logging.INFO)
@@ -190,7 +190,7 @@ class _LogFile(logging.FileHandler):
                 file.unlink()
 
 
-class _Said(logging.Handler):
+class _Printer(logging.Handler):
     """Says each message with its severity."""
 
     def __init__(self, say: Callable[[str], None]) -> None:

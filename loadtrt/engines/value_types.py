@@ -94,8 +94,11 @@ def admits_fp16(schema: Any, variable: str) -> bool:
 
 
 def add_missing_types(node: Any, schema: Any, known: dict[str, int], inputs: list[int]) -> None:
-    """Add to `known` the types of outputs that inference left out, as it does behind a failure, by the schema: that of
-    an input with the same type variable. inputs: the types of the node's inputs, 0 where unknown."""
+    """Add to `known` the types of outputs that inference left out, as it does behind a failure: by the schema, that of
+    an input with the same type variable.
+
+    inputs: the types of the node's inputs, 0 where unknown.
+    """
     for place, name in enumerate(node.output):
         if not name or name in known:
             continue

@@ -3,7 +3,7 @@
 `Wakeup` is for engines whose threads notify the event loop, by a byte through a socket pair. It takes a thread that
 waits for each completion, and two changes of threads for every request.
 
-`Looks` is for engines whose device stamps completions, so that looking later does not change a latency. While there
+`PollTimes` is for engines whose device stamps completions, so that looking later does not change a latency. While there
 is a free buffer set, completions do not matter before the next request is due, and the wait looks then. Otherwise
 it looks when requests usually have finished, and a little later again where they have not.
 """
@@ -35,7 +35,7 @@ _BLOCK_NS = 20_000_000  # the longest time without a turn for other tasks of the
 _EARLY_NS = 1_500_000  # how long before the instant the event loop's own timer fires
 
 
-class Looks:
+class PollTimes:
     """When to look for finished requests.
 
     The usual time u of a lane's request is an exponential mean that falls at once: u ← min(t, u + (t − u) / 8), where t

@@ -22,7 +22,7 @@ from loadtrt.findings.remedies import (
 from loadtrt.findings.utilization import BUSY, FULL, Utilization, buffer_sets, copy_ns, mean_ns, utilization_of
 from loadtrt.findings.validity import STARVED_LIMIT, busy_of, remedy_for, typical_ns
 from loadtrt.results.run_result import Finding
-from loadtrt.units import format_duration
+from loadtrt.units import format_duration, format_percent
 
 if TYPE_CHECKING:
     from loadtrt.results.run_result import RunResult
@@ -66,11 +66,11 @@ def _copies(result: RunResult, use: Utilization) -> Finding | None:
         remedies.append(f"{tensors} in a type smaller than {wide[0].upper()}, such as FP16 or uint8, copy faster")
     if not (result.config.model.mix or result.config.model.batcher):
         remedies.append("--no-copies measures the engine without copies")
-    computing = f", and lanes computed {_percent(use.computing)}" if use.computing else ""
+    computing = f", and lanes computed {format_percent(use.computing)}" if use.computing else ""
     return Finding(
         kind="copy-bound",
         evidence=f"copying the {tensors} takes {format_duration(copy_ns(result, phase))} of the link, which was busy "
-        f"{_percent(use.link)} of the time{computing}",
+        f"{format_percent(use.link)} of the time{computing}",
         cause="all lanes share one link to the device, and it limits the throughput",
         remedy="; ".join(remedies) or "smaller inputs and outputs",
     )
@@ -130,7 +130,8 @@ def _enqueue(result: RunResult, use: Utilization) -> Finding:
         kind="enqueue-bound",
         evidence=f"{'one enqueue' if requests == 1 else f'an enqueue of {requests} requests'} takes "
         f"{format_duration(_typical(result, 'enqueue'))} of host time and compute takes "
-        f"{format_duration(requests * _typical(result, 'compute'))}; enqueues use {_percent(use.enqueuing)} of a core",
+        f"{format_duration(requests * _typical(result, 'compute'))}; enqueues use {format_percent(use.enqueuing)} of a "
+        "core",
         cause="one thread enqueues for all lanes, collects what they complete, and limits the throughput",
         remedy=remedy,
     )
@@ -144,7 +145,7 @@ def _exposed(result: RunResult, use: Utilization) -> Finding | None:
         return None
     return Finding(
         kind="copies-exposed",
-        evidence=f"copies are {100 * share:.0f} % of a request's time on the device, and a lane has one buffer set",
+        evidence=f"copies are {format_percent(share)} of a request's time on the device, and a lane has one buffer set",
         cause="a lane does not compute while it copies",
         remedy="--buffers 2 lets copies overlap compute",
     )
@@ -169,10 +170,10 @@ def _busy(result: RunResult, use: Utilization) -> Finding | None:
     if use.thread > share:
         part, share = "the thread that enqueues", use.thread
     if share >= FULL:
-        cause = f"the engine itself is the limit, and next to it {part}, busy {_percent(share)} of the time"
+        cause = f"the engine itself is the limit, and next to it {part}, busy {format_percent(share)} of the time"
     return Finding(
         kind="compute-bound",
-        evidence=f"lanes computed {_percent(use.computing)} of the time",
+        evidence=f"lanes computed {format_percent(use.computing)} of the time",
         cause=cause,
         remedy=remedy,
     )
@@ -198,8 +199,9 @@ def _gaps(result: RunResult, use: Utilization) -> Finding | None:
     remedy = f"{more} may fill the gaps" if more else larger_batch(model, engine)
     return Finding(
         kind="idle",
-        evidence=f"lanes computed {_percent(use.computing)} of the time and waited for the host "
-        f"{_percent(result.model.starved_fraction)}: for {_percent(idle)} none computed though requests were in flight",
+        evidence=f"lanes computed {format_percent(use.computing)} of the time and waited for the host "
+        f"{format_percent(result.model.starved_fraction)}: for {format_percent(idle)} none computed though requests "
+        "were in flight",
         cause=cause,
         remedy=remedy_for(busy_of(result), remedy) if engine.kind == "onnxruntime" else remedy,
     )
@@ -234,7 +236,3 @@ def _typical(result: RunResult, metric: str) -> float:
 def _has(result: RunResult, kind: str) -> bool:
     """Whether the verdict has a problem of this kind."""
     return any(problem.kind == kind for problem in result.model.problems)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from loadtrt.results.gpu_telemetry import SLOWDOWNS, clients_text, slowdowns_of, weighted_mean
 from loadtrt.results.run_result import Finding
-from loadtrt.units import SECOND_NS
+from loadtrt.units import SECOND_NS, format_percent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,7 +83,7 @@ def _held(telemetry: GpuTelemetry) -> Finding | None:
     cause = ", ".join(dict.fromkeys(SLOWDOWNS[reason].cause for reason in reasons))
     return Finding(
         kind="throttled",
-        evidence=f"{clock}: {cause}; {_percent(fraction)} of the run",
+        evidence=f"{clock}: {cause}; {format_percent(fraction)} of the run",
         cause=cause,
         remedy=_remedy(reasons[0], telemetry.gpu, slowed),
     )
@@ -104,7 +104,7 @@ def _unnamed(telemetry: GpuTelemetry) -> Finding | None:
         return None
     return Finding(
         kind="throttled",
-        evidence=f"SM clock fell from {_mhz(best)} to {_mhz(lowest)} MHz in {_percent(share)} of the busy time; "
+        evidence=f"SM clock fell from {_mhz(best)} to {_mhz(lowest)} MHz in {format_percent(share)} of the busy time; "
         "the driver gives no reason",
         cause="the driver gives no reason",
         remedy="power and heat are likely: look at 'nvidia-smi -q -d PERFORMANCE' as a privileged user",
@@ -165,8 +165,9 @@ def _others(sharing: GpuSharing, busy_fraction: float | None, *, accepted: bool)
     if any(client.computed for client in told):
         cause, remedy = "this run had what they left of the GPU, as --shared-gpu accepts", "end them for the GPU's own"
     elif _too_busy(sharing.own_sm_ratio or 0.0, busy_fraction):  # which of the ids is this run's was guessed
-        cause = f"NVML counts kernels for {_percent(sharing.own_sm_ratio or 0.0)} of the time as this run's, which "
-        cause += f"computed for {_percent(busy_fraction or 0.0)}: one of them seems to have computed"
+        own = format_percent(sharing.own_sm_ratio or 0.0)
+        cause = f"NVML counts kernels for {own} of the time as this run's, which "
+        cause += f"computed for {format_percent(busy_fraction or 0.0)}: one of them seems to have computed"
         remedy = "end them, and see whether the numbers stay"
     elif all(client.sm_ratio is not None for client in told):
         cause = "they hold memory and computed nothing that would show"
@@ -191,7 +192,8 @@ def _seen_busy(telemetry: GpuTelemetry, sharing: GpuSharing, busy_fraction: floa
         return None  # NVML's sample period is up to a second: the sample may be of the time before the run
     return Finding(
         kind="gpu-shared",
-        evidence=f"kernels ran on the GPU {_percent(use)} of the time, this run's {_percent(busy_fraction)}",
+        evidence=f"kernels ran on the GPU {format_percent(use)} of the time, "
+        f"this run's {format_percent(busy_fraction)}",
         cause=f"another process seems to compute on the GPU; NVML does not tell {' nor '.join(sharing.unknown)}",
         remedy="look at nvidia-smi on the host, and leave the GPU to loadtrt alone",
     )
@@ -235,7 +237,3 @@ def _highest_hertz(intervals: Sequence[GpuInterval]) -> float | None:
 
 def _mhz(hertz: float) -> str:
     return f"{hertz / 1e6:.0f}"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"

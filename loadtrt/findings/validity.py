@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from loadtrt.results.gpu_telemetry import clients_text
 from loadtrt.results.run_result import Problem
-from loadtrt.units import MILLISECOND_NS, format_count, format_duration, plural
+from loadtrt.units import MILLISECOND_NS, format_count, format_duration, format_percent, plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -125,35 +125,10 @@ def typical_ns(summary: MetricSummary) -> float:
     return summary.percentiles_ns["p50"] or summary.mean_ns or 0.0
 
 
-def counts_of(
-    metrics: Mapping[str, MetricSummary],
-    *,
-    starved_fraction: float,
-    ok: int,
-    failed: int,
-    unserved: int,
-    interrupted: bool = False,
-    broken: bool = False,
-    overloaded: bool = False,
-    served_per_s: float | None = None,
-    sharing: GpuSharing | None = None,
-) -> Counts:
-    """The counts of a finished run, from the summaries of its metrics."""
-    p99 = metrics["lateness"].percentiles_ns["p99"]
-    return Counts(
-        lateness_ns=(metrics["lateness"].max_ns or 0) if p99 is None else p99,
-        at_p99=p99 is not None,
-        latency_ns=typical_ns(metrics["latency"]),
-        starved_fraction=starved_fraction if metrics["compute"].max_ns else 0.0,
-        ok=ok,
-        failed=failed,
-        unserved=unserved,
-        interrupted=interrupted,
-        broken=broken,
-        overloaded=overloaded,
-        served_per_s=served_per_s,
-        sharing=sharing,
-    )
+def lateness_of(summary: MetricSummary) -> tuple[float, bool]:
+    """`lateness_ns` and `at_p99` of Counts, from the summary of lateness."""
+    p99 = summary.percentiles_ns["p99"]
+    return (summary.max_ns or 0, False) if p99 is None else (p99, True)
 
 
 def problems_of(counts: Counts, terms: Terms) -> list[Problem]:
@@ -212,7 +187,7 @@ def _of_the_host(counts: Counts, terms: Terms) -> Iterator[Problem]:
             ),
         )
     if counts.starved_fraction > STARVED_LIMIT:
-        share, limit = f"{100 * counts.starved_fraction:.0f} %", f"{100 * STARVED_LIMIT:.0f} %"
+        share, limit = format_percent(counts.starved_fraction), format_percent(STARVED_LIMIT)
         yield Problem(
             kind="starved",
             evidence=f"lanes were idle for {share} of the time because the host was late (limit {limit})",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import loadtrt
 from loadtrt.findings.findings import findings_of
 from loadtrt.findings.remedies import faster_host, less_load
-from loadtrt.findings.validity import Terms, counts_of, problems_of
+from loadtrt.findings.validity import Counts, Terms, lateness_of, problems_of, typical_ns
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.records.board import KEEP
 from loadtrt.records.records import DROPPED, FAILED, METRICS, OK, UNSERVED
@@ -68,9 +68,10 @@ def result_of(
     ok, failed, unserved = (int(recorder.by_status[status]) for status in (OK, FAILED, UNSERVED))
     measured_ns, starved, intervals = recorder.measured_ns, recorder.starved_fraction, recorder.intervals
     throughput, steadiness = _throughput(recorder, config), _steadiness(recorder, model, intervals, session.input_sets)
-    counts = counts_of(
-        metrics,
-        starved_fraction=starved,
+    counts = Counts(
+        *lateness_of(metrics["lateness"]),
+        typical_ns(metrics["latency"]),
+        starved_fraction=starved if metrics["compute"].max_ns else 0.0,
         ok=ok,
         failed=failed,
         unserved=unserved,

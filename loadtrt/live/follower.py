@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from loadtrt.live.observer import RunFacts
-    from loadtrt.records.board import Board, Standing
+    from loadtrt.records.board import Board, RunState
     from loadtrt.records.tally import Bound
 
 _PLACES = [metric.name for metric in METRICS]
@@ -66,15 +66,15 @@ class Follower(Tally):
     def snapshot(self) -> Snapshot:
         """Count the new rows; what is known now."""
         with self._lock:
-            standing = self._follow()
+            state = self._follow()
             return Snapshot(
-                phase=PHASES[standing.phase],
-                written_ns=standing.written_ns,
-                started_ns=standing.started_ns,
-                submitted=standing.submitted,
-                in_flight=standing.in_flight,
-                waiting=standing.waiting,
-                busy_lanes=standing.busy_lanes,
+                phase=PHASES[state.phase],
+                written_ns=state.written_ns,
+                started_ns=state.started_ns,
+                submitted=state.submitted,
+                in_flight=state.in_flight,
+                waiting=state.waiting,
+                busy_lanes=state.busy_lanes,
                 outcomes=self.outcomes.copy(),
                 inferences=self.inferences,
                 lane_service_ns=self._lane_service_ns.copy(),
@@ -93,12 +93,12 @@ class Follower(Tally):
                 served_per_s=self.throughput_per_s(closed=not self._places),
             )
 
-    def _follow(self) -> Standing:
-        standing, board = self._board.standing(), self._board
-        if standing.rows and not self._next:
-            self.begin(standing.begun_ns)
-        while self._next < standing.rows:
-            rows = board.copy(self._next, min(self._next + BLOCK, standing.rows))
+    def _follow(self) -> RunState:
+        state, board = self._board.state(), self._board
+        if state.rows and not self._next:
+            self.begin(state.begun_ns)
+        while self._next < state.rows:
+            rows = board.copy(self._next, min(self._next + BLOCK, state.rows))
             lost = 0
             if self._next >= board.keep:  # overwritten before or while it was copied
                 lost = min(max(board.oldest() - self._next, 0), len(rows))
@@ -106,10 +106,10 @@ class Follower(Tally):
                 self.absorb(rows[lost:])
             self.missed += lost
             self._next += len(rows)
-        if standing.ended:
+        if state.ended:
             self.close()
-        self._judge_backlog(bool(standing.ended))
-        return standing
+        self._judge_backlog(bool(state.ended))
+        return state
 
     def _judge_backlog(self, ended: bool) -> None:
         """Apply the verdict's law of overload to the rows so far, as the run will to the same rows. Sorting them all at

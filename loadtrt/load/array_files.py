@@ -62,13 +62,12 @@ def read_npy(
     return _typed(array, tensor)
 
 
-def read_arrays(file: str, what: str, free_bytes: int | None) -> dict[str, Array]:
-    """The arrays of an .npz by their names, or that of an .npy by the name "". Raises LoadtrtError.
+def read_outputs(file: str, free_bytes: int | None) -> dict[str, Array]:
+    """The outputs in an .npz by their names, or that of an .npy by the name "". Raises LoadtrtError.
 
-    what: what the file is, for errors.
     free_bytes: memory that they may take; None for no bound.
     """
-    with open_file(file, what, takes=("npy", "zip")) as opened:
+    with open_file(file, "outputs", takes=("npy", "zip")) as opened:
         try:
             head = opened.peek(HEAD_BYTES)[:HEAD_BYTES]
             if head.startswith(_NPY):

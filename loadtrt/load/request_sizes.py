@@ -153,8 +153,11 @@ class Batcher:
         self._turns = [cycle(range(place * self.sets, (place + 1) * self.sets)) for place in range(count)]
 
     def next_batch(self, waiting: Sequence[int], *, all_came: bool) -> tuple[int, int]:
-        """(size of the next batch, instant from which on it may be submitted). waiting: due instants of the requests
-        that wait, at least one; all_came: whether no more will come."""
+        """(size of the next batch, instant from which on it may be submitted).
+
+        waiting: due instants of the requests that wait, at least one.
+        all_came: whether no more will come.
+        """
         most = self.batching.sizes[-1]
         if len(waiting) >= most:
             return most, min(waiting[most - 1], waiting[0] + self.batching.delay_ns)

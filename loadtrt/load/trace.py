@@ -113,16 +113,18 @@ class _Recorded:
 
 
 def read_trace(file: str, column: str | None = None, scale: float = 1.0) -> Trace:
-    """The trace in `file`, its times multiplied by `scale`: exact to the ns, in any order.
+    """The trace in a file: exact to the ns, in any order.
 
-    Instants are numbers (seconds; ms, µs or ns since 1970 by their size, or by their column's name; or ms, µs or ns as
-    a `scale` of exactly 1e-3, 1e-6 or 1e-9 says, which multiplies nothing then), dates (of UTC, where no zone is
-    written), or times of day. CSV (comma, semicolon, tab, or blanks): with a header where the first cell is not an
-    instant, else the first column. Logs: the date that begins a line, or that brackets hold. JSONL, which begins with
-    {: one object a line. JSON: a list of objects or of instants.
-    Any of them packed by gzip; lines that begin with # are left out. column: name of the column or key; needed where
-    there are several without a known name. Raises UsageError for a file that cannot be read, a line without an instant,
-    and fewer than two different instants.
+    Instants are numbers (seconds; ms, µs or ns since 1970 by their size, or by their column's name), dates (of UTC,
+    where no zone is written), or times of day. CSV (comma, semicolon, tab, or blanks): with a header where the first
+    cell is not an instant, else the first column. Logs: the date that begins a line, or that brackets hold. JSONL,
+    which begins with {: one object a line. JSON: a list of objects or of instants. Any of them packed by gzip; lines
+    that begin with # are left out.
+
+    column: name of the column or key; needed where there are several without a known name.
+    scale: times are multiplied by it; exactly 1e-3, 1e-6 or 1e-9 says instead that numbers are ms, µs or ns.
+
+    Raises UsageError for a file that cannot be read, a line without an instant, and fewer than two different instants.
     """
     recorded = _recorded_in(file, column)
     unit, scale = _unit_and_factor(recorded, scale)

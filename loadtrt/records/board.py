@@ -91,7 +91,7 @@ class Snapshot:
     served_per_s: float | None = None
 
 
-class Standing(NamedTuple):
+class RunState(NamedTuple):
     """The state of a run.
 
     phase: index in PHASES.
@@ -118,9 +118,9 @@ class Standing(NamedTuple):
     busy_lanes: int = 0
 
 
-_SEQUENCE, _REACHED, _STANDING = 0, 1, 2
-_WORDS = _STANDING + len(Standing._fields)
-_AT = {name: _STANDING + place for place, name in enumerate(Standing._fields)}
+_SEQUENCE, _REACHED, _STATE = 0, 1, 2
+_WORDS = _STATE + len(RunState._fields)
+_AT = {name: _STATE + place for place, name in enumerate(RunState._fields)}
 
 
 def board_bytes(keep: int = KEEP, ring: int = RING) -> int:
@@ -164,7 +164,7 @@ class Board:
     def reset(self) -> None:
         """Forget the run, for another one. The writer of rows has gone, and readers of the run read no more."""
         self._words[_REACHED] = 0
-        self._write(**dict.fromkeys(Standing._fields, 0))
+        self._write(**dict.fromkeys(RunState._fields, 0))
 
     def enter(self, phase: str) -> None:
         """Enter a phase."""
@@ -189,16 +189,16 @@ class Board:
         """Declare all rows below this number written; up to STRIDE more may be written before the next call."""
         self._words[_REACHED] = number
 
-    def standing(self) -> Standing:
+    def state(self) -> RunState:
         """A consistent copy of the state; the latest copy where the writer died while writing."""
         words = self._words
         for _ in range(_TRIES):
             before = words[_SEQUENCE]
-            copy = words[_STANDING:].tolist()
+            copy = words[_STATE:].tolist()
             if before % 2 == 0 and words[_SEQUENCE] == before:
                 break
             time.sleep(_PAUSE_S)
-        return Standing(*copy)
+        return RunState(*copy)
 
     def view(self, first: int, end: int) -> Rows:
         """The rows from `first` to `end`, as far as they are contiguous."""

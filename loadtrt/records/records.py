@@ -31,68 +31,29 @@ STATUSES = 4
 
 
 class Records:
-    """A view of rows, int64 [n, len(COLUMNS)]. Each column is a property, int64 [n], in the order of COLUMNS."""
+    """A view of rows, int64 [n, len(COLUMNS)], and of each column, int64 [n].
 
-    def __init__(self, rows: npt.NDArray[np.int64]) -> None:
+    due: instant at which the request was due, ns.
+    submitted: instant at which the request was given to the engine, ns.
+    enqueued: instant at which the engine had accepted the request, ns.
+    completed: instant at which the outputs were in host memory, ns.
+    h2d: duration of copying the inputs to the device, ns.
+    compute: duration of the computation, ns.
+    d2h: duration of copying the outputs to host memory, ns.
+    lateness: delay added by the load generator itself, ns.
+    lane: index of the lane that served the request.
+    status: OK, FAILED, UNSERVED or DROPPED.
+    inputs: index of the input set.
+    """
+
+    def __init__(self, rows: Column) -> None:
+        columns: tuple[Column, ...] = tuple(rows.T)
         self.rows = rows
+        self.due, self.submitted, self.enqueued, self.completed, *_ = columns
+        self.h2d, self.compute, self.d2h, self.lateness, self.lane, self.status, self.inputs = columns[4:]
 
     def __len__(self) -> int:
         return len(self.rows)
-
-    @property
-    def due(self) -> Column:
-        """Instant at which the request was due, ns."""
-        return self.rows[:, 0]
-
-    @property
-    def submitted(self) -> Column:
-        """Instant at which the request was given to the engine, ns."""
-        return self.rows[:, 1]
-
-    @property
-    def enqueued(self) -> Column:
-        """Instant at which the engine had accepted the request, ns."""
-        return self.rows[:, 2]
-
-    @property
-    def completed(self) -> Column:
-        """Instant at which the outputs were in host memory, ns."""
-        return self.rows[:, 3]
-
-    @property
-    def h2d(self) -> Column:
-        """Duration of copying the inputs to the device, ns."""
-        return self.rows[:, 4]
-
-    @property
-    def compute(self) -> Column:
-        """Duration of the computation, ns."""
-        return self.rows[:, 5]
-
-    @property
-    def d2h(self) -> Column:
-        """Duration of copying the outputs to host memory, ns."""
-        return self.rows[:, 6]
-
-    @property
-    def lateness(self) -> Column:
-        """Delay added by the load generator itself, ns."""
-        return self.rows[:, 7]
-
-    @property
-    def lane(self) -> Column:
-        """Index of the lane that served the request."""
-        return self.rows[:, 8]
-
-    @property
-    def status(self) -> Column:
-        """OK, FAILED, UNSERVED or DROPPED."""
-        return self.rows[:, 9]
-
-    @property
-    def inputs(self) -> Column:
-        """Index of the input set."""
-        return self.rows[:, 10]
 
     @property
     def ok(self) -> Records:

@@ -2,8 +2,8 @@
 
 *_sections.py make a result's document (document.py: sections of blocks); plain.py, markdown.py and html.py write any
 document; the other modules export results in formats of other programs. A new format is a file with its function, and a
-line in FORMATS. A function takes the results and returns the text; it raises UsageError for results that it has no
-place for. A renderer writes `sections(loaded)` (sections.py) in its own way; an export takes the results themselves.
+line in FORMATS. A renderer takes a document's title and sections; an export takes the results themselves, and raises
+UsageError for those that it has no place for.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Format:
     name: what --format calls it.
     suffixes: of the names of its files; the first is the usual one.
     function: "module:function", which is imported when used.
-    renderer: likewise, of a document's title and sections; None for a format that takes results alone.
+    renders: the function takes a document's title and sections rather than results.
     one_run: the function takes a run's result rather than any results with their files' names.
     content: what a file of this format holds, as cli/outputs.py calls it.
     """
@@ -40,34 +40,32 @@ class Format:
     summary: str
     one_run: bool = False
     content: str = "text"
-    renderer: str | None = None
+    renders: bool = False
 
     def text(self, loaded: Sequence[Loaded]) -> str:
         """The results in this format. Raises UsageError."""
+        if self.renders:
+            from loadtrt.report.sections import sections, title_of
+
+            return self.document(title_of(loaded), list(sections(loaded)))
         return _imported(self.function)(_only_run(loaded, self.name) if self.one_run else loaded)
 
     def document(self, title: str, sections: Sequence[Section]) -> str:
-        """A document in this format, which has a renderer."""
-        return _imported(str(self.renderer))(title, sections)
+        """A document in this format, which renders."""
+        return _imported(self.function)(title, sections)
 
 
 FORMATS = (
     Format(
         "html",
         (".html", ".htm"),
-        "html:html_text",
+        "html:html_page",
         "One page that needs no network: charts, findings, tables.",
         content="HTML",
-        renderer="html:html_page",
+        renders=True,
     ),
-    Format(
-        "md",
-        (".md", ".markdown"),
-        "markdown:markdown_text",
-        "Markdown, for a pull request.",
-        renderer="markdown:markdown_page",
-    ),
-    Format("txt", (".txt",), "plain:plain_text", "Plain text, as commands show it.", renderer="plain:plain_page"),
+    Format("md", (".md", ".markdown"), "markdown:markdown_page", "Markdown, for a pull request.", renders=True),
+    Format("txt", (".txt",), "plain:plain_page", "Plain text, as commands show it.", renders=True),
     Format(
         "csv", (".csv",), "csv_lines:csv_text", "A line for each run, point and trial.", content="a table of results"
     ),

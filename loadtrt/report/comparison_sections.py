@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from loadtrt.records.histogram import Histogram
 from loadtrt.records.records import METRICS, Records
-from loadtrt.report.comparison_verdicts import CHANCE, TONES, figures, interval_text, tile_of, verdict_on
+from loadtrt.report.comparison_verdicts import CHANCE, TONES, figures, interval_text, ratio_cells, tile_of, verdict_on
 from loadtrt.report.document import Name, Notice, Section, Table, Tiles, known_columns, section, words
 from loadtrt.report.formatting import UNKNOWN, differences
 from loadtrt.report.settings import compared_settings
@@ -213,8 +213,7 @@ def _numbers(comparison: Comparison) -> Iterator[tuple[str, Ratio]]:
 def _row(label: str, ratio: Ratio, verdict: Badge) -> tuple[Cell, ...]:
     shown = format_count if ratio.unit == "1/s" else format_duration
     values = (UNKNOWN if value is None else shown(value) for value in (ratio.a, ratio.b))
-    known = UNKNOWN if ratio.ratio is None else f"{ratio.ratio:.3f}"
-    return (label, *values, known, interval_text(ratio) or UNKNOWN, verdict)
+    return (label, *values, *ratio_cells(ratio), verdict)
 
 
 def _of_intervals(comparison: Comparison, several: bool) -> str:

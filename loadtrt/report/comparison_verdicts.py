@@ -53,6 +53,11 @@ def ratio_text(ratio: Ratio, verdict: Badge) -> str:
     return f"{ratio.ratio:.3f}" + (f" ({interval}), {verdict.text}" if interval else "")
 
 
+def ratio_cells(ratio: Ratio) -> tuple[str, str]:
+    """A ratio and its interval, each UNKNOWN where it is not known."""
+    return UNKNOWN if ratio.ratio is None else f"{ratio.ratio:.3f}", interval_text(ratio) or UNKNOWN
+
+
 def tile_of(label: str, ratio: Ratio) -> Tile:
     """A ratio for the headline."""
     interval = between(ratio.low, ratio.high, _percent) if interval_text(ratio) else "no interval"

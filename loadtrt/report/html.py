@@ -9,16 +9,13 @@ from typing import TYPE_CHECKING
 
 import loadtrt
 from loadtrt.printing import printable_json
-from loadtrt.report.charts.svg import element, escaped
+from loadtrt.report.charts.svg import element, escaped, markup
 from loadtrt.report.document import Badge, Code, Data, Figure, Name, Named, Notice, Table, Tiles, Words
-from loadtrt.report.formatting import unbroken
-from loadtrt.report.sections import sections, title_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from loadtrt.report.document import Block, Cell, Section, Tile
-    from loadtrt.report.result_files import Loaded
 
 # If a name slipped through unescaped, the browser would still run no script and fetch nothing.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -36,18 +33,8 @@ _GLYPHS = {"good": "✓ ", "bad": "✗ ", "open": "? ", "plain": ""}
 STYLE = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
 
 
-def html_text(loaded: Sequence[Loaded]) -> str:
-    """All results as one HTML page."""
-    return html_page(title_of(loaded), list(sections(loaded)))
-
-
 def html_page(title: str, sections: Sequence[Section]) -> str:
     """A document as one HTML page, with the version of loadtrt below it."""
-    return page(title, sections, f"Made by loadtrt {loadtrt.__version__}.")
-
-
-def page(title: str, sections: Sequence[Section], footer: str) -> str:
-    """A whole HTML document. footer: text below the last section."""
     results = [place for place, item in enumerate(sections) if item.level == 1]
     contents = _contents([(place, sections[place]) for place in results]) if len(results) > 1 else ""
     body = "\n".join(_section(place, item) for place, item in enumerate(sections))
@@ -56,15 +43,15 @@ def page(title: str, sections: Sequence[Section], footer: str) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n<meta name="referrer" content="no-referrer">\n'
-        f"<title>{_text(title)}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n{_HATCH}\n<main>\n"
-        f"{contents}{body}\n</main>\n<footer>{_text(footer)}</footer>\n</body>\n</html>\n"
+        f"<title>{markup(title)}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n{_HATCH}\n<main>\n"
+        f"{contents}{body}\n</main>\n<footer>Made by loadtrt {loadtrt.__version__}.</footer>\n</body>\n</html>\n"
     )
 
 
 def _contents(results: Sequence[tuple[int, Section]]) -> str:
     links = "".join(
         f'<li><a href="#part-{place}">{"".join(map(_inline, item.title))}</a>'
-        f"{_badges(item)}{f' {_text(item.file)}' if item.file else ''}</li>"
+        f"{_badges(item)}{f' {markup(item.file)}' if item.file else ''}</li>"
         for place, item in results
     )
     return f'<nav aria-label="Contents"><ul>{links}</ul></nav>\n'
@@ -99,12 +86,12 @@ def _block(block: Block) -> str:
         case Tiles(tiles):
             return f'<div class="tiles">{"".join(map(_tile, tiles))}</div>'
         case Notice(tone):
-            kind = f" <code>{_text(block.kind)}</code>" if block.kind else ""
-            lines = "".join(f"<dt>{_text(name)}</dt><dd>{_text(text)}</dd>" for name, text in block.lines)
-            head = f"<b>{_GLYPHS[tone]}{_text(block.head)}</b>{kind}"
+            kind = f" <code>{markup(block.kind)}</code>" if block.kind else ""
+            lines = "".join(f"<dt>{markup(name)}</dt><dd>{markup(text)}</dd>" for name, text in block.lines)
+            head = f"<b>{_GLYPHS[tone]}{markup(block.head)}</b>{kind}"
             return f'<div class="notice {tone}">{head}{f"<dl>{lines}</dl>" if lines else ""}</div>'
         case Figure(title, svg, note, _):
-            caption = f"<b>{_text(title)}</b>" + (f" {_text(note)}" if note else "")
+            caption = f"<b>{markup(title)}</b>" + (f" {markup(note)}" if note else "")
             return f"<figure><figcaption>{caption}</figcaption>{svg}</figure>"
         case Table():
             return _table(block)
@@ -112,49 +99,44 @@ def _block(block: Block) -> str:
             kept = _OPTION.sub(r"<span>\1</span>", escaped(text))
             return f'<pre tabindex="0">{kept}</pre>'
         case Data(key, json, note):
-            data = f'<script type="application/json" id="{_text(key)}">{_inert(json)}</script>'
-            return f'<p class="note">{_text(note)}</p>{data}'
+            data = f'<script type="application/json" id="{markup(key)}">{_inert(json)}</script>'
+            return f'<p class="note">{markup(note)}</p>{data}'
 
 
 def _inline(piece: Cell) -> str:
     match piece:
         case Badge(text, tone):
-            return f'<span class="badge {tone}">{_GLYPHS[tone]}{_text(text)}</span>'
+            return f'<span class="badge {tone}">{_GLYPHS[tone]}{markup(text)}</span>'
         case Named(name, before, after, below):
-            lines = "".join(f"<br><small>{_text(line)}</small>" for line in below)
-            return f"{_text(before)}{_inline(Name(name))}{_text(after)}{lines}"
+            lines = "".join(f"<br><small>{markup(line)}</small>" for line in below)
+            return f"{markup(before)}{_inline(Name(name))}{markup(after)}{lines}"
         case Name():
             return "<code>" + _BREAKS.sub(r"\1<wbr>", escaped(piece)) + "</code>"
         case str():
-            return _text(piece)
+            return markup(piece)
 
 
 def _tile(tile: Tile) -> str:
-    note = element("small", _text(tile.note)) if tile.note else ""
-    return f"<div><span>{_text(tile.name)}</span><b>{_text(tile.value)}</b>{note}</div>"
+    note = element("small", markup(tile.note)) if tile.note else ""
+    return f"<div><span>{markup(tile.name)}</span><b>{markup(tile.value)}</b>{note}</div>"
 
 
 def _table(table: Table) -> str:
     kinds = ["" if table.left(place) else ' class="n"' for place in range(len(table.header))]
     cells = zip(table.header, kinds, strict=True)
-    head = "".join(f'<th scope="col"{kind}>{_text(cell)}</th>' for cell, kind in cells)
+    head = "".join(f'<th scope="col"{kind}>{markup(cell)}</th>' for cell, kind in cells)
     if table.last and any(row[-1] for row in table.rows):
         kinds[-1] = ' class="w"'  # long
     rows = "".join(f"<tr>{_row(row, kinds)}</tr>\n" for row in table.rows)
     made = f'<div class="wide" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>\n{rows}</tbody></table></div>'
     if table.note:
-        made += f'<p class="note">{_text(table.note)}</p>'
-    return f"<details><summary>{_text(table.folded)}</summary>{made}</details>" if table.folded else made
+        made += f'<p class="note">{markup(table.note)}</p>'
+    return f"<details><summary>{markup(table.folded)}</summary>{made}</details>" if table.folded else made
 
 
 def _row(row: Sequence[Cell], kinds: Sequence[str]) -> str:
     cells = "".join(f"<td{kind}>{_inline(cell)}</td>" for cell, kind in zip(row[1:], kinds[1:], strict=True))
     return f'<th scope="row">{_inline(row[0])}</th>{cells}'
-
-
-def _text(text: object) -> str:
-    """Escaped, with no-break spaces within numbers and before units."""
-    return unbroken(escaped(text))
 
 
 def _inert(json: str) -> str:

@@ -32,7 +32,7 @@ def run_junit(run: RunResult) -> str:
 
 
 def _run_suite(name: str, run: RunResult, models: int) -> Element:
-    """name: of the model. models: of the run, who have equal shares of its time."""
+    """The suite of a model, by its name. models: how many the run has, which have equal shares of its time."""
     engine = run.model.engine.name
     facts = {
         "run": run.run,

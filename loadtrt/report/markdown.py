@@ -8,21 +8,14 @@ from typing import TYPE_CHECKING
 
 from loadtrt.printing import printable
 from loadtrt.report.document import Badge, Code, Figure, Name, Named, Notice, Table, Tiles, Words
-from loadtrt.report.sections import sections
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from loadtrt.report.document import Block, Cell, Section
-    from loadtrt.report.result_files import Loaded
 
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>|~&#$])")
 _SIGNS = {"good": "✅", "bad": "❌", "open": "❔", "plain": ""}
-
-
-def markdown_text(loaded: Sequence[Loaded]) -> str:
-    """All results as Markdown."""
-    return markdown(list(sections(loaded)))
 
 
 def markdown_page(_title: str, sections: Sequence[Section]) -> str:

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from loadtrt.report.charts.svg import escaped
+from loadtrt.report.charts.svg import escaped, markup
 from loadtrt.report.document import Badge, Name, Named, Notice, Table, Tiles, Words
-from loadtrt.report.formatting import unbroken
 from loadtrt.report.sections import sections_of
 
 if TYPE_CHECKING:
@@ -56,9 +55,11 @@ def _block(block: Block) -> str:
         case Tiles(tiles):
             return "".join(_tile(tile.name, tile.value, tile.note) for tile in tiles if not tile.detail)
         case Notice(tone, head, lines):
-            told = "".join(f'<div style="margin-left:1.4em">{_text(name)}: {_text(text)}</div>' for name, text in lines)
-            kind = f" <code>{_text(block.kind)}</code>" if block.kind else ""
-            return f'<div style="margin:.3em 0">{_inline(Badge(head, tone))}{kind}{told}</div>'
+            more = "".join(
+                f'<div style="margin-left:1.4em">{markup(name)}: {markup(text)}</div>' for name, text in lines
+            )
+            kind = f" <code>{markup(block.kind)}</code>" if block.kind else ""
+            return f'<div style="margin:.3em 0">{_inline(Badge(head, tone))}{kind}{more}</div>'
         case Table() if block.rows:
             return "".join(_table(block))
         case _:
@@ -66,25 +67,25 @@ def _block(block: Block) -> str:
 
 
 def _tile(name: str, value: str, note: str) -> str:
-    said = f' <span style="opacity:.7">{_text(note)}</span>' if note else ""
-    return f'<div style="margin:.1em 0">{_text(name)} <b>{_text(value)}</b>{said}</div>'
+    said = f' <span style="opacity:.7">{markup(note)}</span>' if note else ""
+    return f'<div style="margin:.1em 0">{markup(name)} <b>{markup(value)}</b>{said}</div>'
 
 
 def _table(table: Table) -> Iterator[str]:
     kept = [place for place in range(len(table.header)) if place not in table.detail]
     sides = ["left" if table.left(place) else "right" for place in kept]
     if table.folded:
-        yield f"<details><summary>{_text(table.folded)}</summary>"
+        yield f"<details><summary>{markup(table.folded)}</summary>"
     yield '<table style="border-collapse:collapse;margin:.4em 0;font-size:1em;color:inherit"><tr>'
     for place, side in zip(kept, sides, strict=True):
-        yield f'<th style="{_CELL}{side}">{_text(table.header[place])}</th>'
+        yield f'<th style="{_CELL}{side}">{markup(table.header[place])}</th>'
     for row in table.rows:
         yield "</tr><tr>"
         for place, side in zip(kept, sides, strict=True):
             yield f'<td style="{_CELL}{side}">{_inline(row[place])}</td>'
     yield "</tr></table>"
     if table.note:
-        yield f'<div style="opacity:.7">{_text(table.note)}</div>'
+        yield f'<div style="opacity:.7">{markup(table.note)}</div>'
     if table.folded:
         yield "</details>"
 
@@ -92,16 +93,11 @@ def _table(table: Table) -> Iterator[str]:
 def _inline(piece: Cell) -> str:
     match piece:
         case Badge(text, tone):
-            return f'<b style="color:{_COLOURS[tone]}">{_SIGNS[tone]}{_text(text)}</b>'
+            return f'<b style="color:{_COLOURS[tone]}">{_SIGNS[tone]}{markup(text)}</b>'
         case Named(name, before, after, below):
-            lines = "".join(f"<br>{_text(line)}" for line in below)
-            return f"{_text(before)}<code>{_text(name)}</code>{_text(after)}{lines}"
+            lines = "".join(f"<br>{markup(line)}" for line in below)
+            return f"{markup(before)}<code>{markup(name)}</code>{markup(after)}{lines}"
         case Name():
             return f"<code>{escaped(piece)}</code>"
         case str():
-            return _text(piece)
-
-
-def _text(text: object) -> str:
-    """Escaped, with no-break spaces within numbers and before units."""
-    return unbroken(escaped(text))
+            return markup(piece)

@@ -7,8 +7,9 @@ import re
 from typing import TYPE_CHECKING
 
 from loadtrt.report.comparison_sections import measured_of
+from loadtrt.report.comparison_verdicts import ratio_cells
 from loadtrt.report.document import Table, words
-from loadtrt.report.formatting import UNKNOWN, between, time_or
+from loadtrt.report.formatting import time_or
 from loadtrt.report.run_verdict import time_of
 from loadtrt.report.settings import axes_text
 from loadtrt.stats.regression import ratio_of
@@ -69,10 +70,8 @@ def _beside(result: SweepResult) -> Iterator[Block]:
         best = [max(side, key=lambda item: _rate(item[1])) for side in (plain, parted)]
         before, after = (run for _, run in best)
         ratio = ratio_of("throughput", [measured_of("", before)], [measured_of("", after)])
-        gain = UNKNOWN if ratio.ratio is None else f"{ratio.ratio:.3f}"
-        interval = between(ratio.low, ratio.high, "{:.3f}".format) or UNKNOWN
         sides = [f"{format_count(_rate(run))} ({_lanes(point)})" for point, run in best]
-        rows.append((others, *sides, gain, interval))
+        rows.append((others, *sides, *ratio_cells(ratio)))
     if rows:
         header = ("", "inferences/s without partitions", "with", "ratio", "95 %")
         note = "the best point of each, one run: the interval does not cover what differs from run to run"

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 from loadtrt.printing import NAME, SENTENCE, printable
 from loadtrt.report.document import Badge, Name, Named, Notice, Section, Table, Tiles, Words
 from loadtrt.report.formatting import short_names, wrapped
-from loadtrt.report.sections import sections, sections_of
+from loadtrt.report.sections import sections_of
 from loadtrt.results.fleet_result import FleetResult
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from loadtrt.report.document import Block, Cell
-    from loadtrt.report.result_files import Loaded, Result
+    from loadtrt.report.result_files import Result
 
 WIDTH = 80  # columns
 TABLE_WIDTH = 100  # columns, of a table of many rows, and of one whose last column is a layer's name
@@ -22,11 +22,6 @@ _FEW = 3  # rows, which are as easily read as sentences
 _LEAST_NAME = 30
 _SIGNS = {"good": "✓ ", "bad": "✗ ", "open": "! ", "plain": ""}
 _ALONE = {"cause": "", "remedy": "→ ", "why": "→ "}  # lines of a notice that need no label, by their names
-
-
-def plain_text(loaded: Sequence[Loaded]) -> str:
-    """All results as plain text."""
-    return plain(list(sections(loaded)))
 
 
 def plain_page(_title: str, sections: Sequence[Section]) -> str:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 from loadtrt.report.charts.curves import Point, gains, tradeoff
 from loadtrt.report.charts.plot import SERIES
 from loadtrt.report.comparison_sections import measured_of
+from loadtrt.report.comparison_verdicts import ratio_cells
 from loadtrt.report.document import Figure, Name, Notice, Section, Table, Tile, Tiles, section, words
-from loadtrt.report.formatting import UNKNOWN, between, count_or, joules_text, time_or
+from loadtrt.report.formatting import UNKNOWN, count_or, joules_text, time_or
 from loadtrt.report.partition_sections import shares_of_sms
 from loadtrt.report.run_verdict import ended, outcome_badge, shortfalls, state_badge, time_of, why_unrated
 from loadtrt.report.settings import about, arrivals_text, axes_text, axis_value, closing, latency_bounds, noted, title
@@ -152,13 +153,11 @@ def _fp16(result: SweepResult) -> Iterator[Block]:
         if after is None or before.run is None:
             continue
         number = "throughput" if after.config.model.load.closed else "latency.p50"
-        sides = [[measured_of("", run)] for run in (before.run, after)]
-        ratio, deviation = ratio_of(number, *sides), after.model.deviation
+        ratio = ratio_of(number, [measured_of("", before.run)], [measured_of("", after)])
+        deviation = after.model.deviation
         others = axes_text({name: value for name, value in before.settings.items() if name != "fp16"})
         told = UNKNOWN if deviation is None else deviation.text + (", beyond its precision" if deviation.beyond else "")
-        interval = between(ratio.low, ratio.high, "{:.3f}".format) or UNKNOWN
-        gain = UNKNOWN if ratio.ratio is None else f"{ratio.ratio:.3f}"
-        rows.append((others, number.replace(".", " "), gain, interval, told))
+        rows.append((others, number.replace(".", " "), *ratio_cells(ratio), told))
     if rows:
         header = ("", "of", "FP16 / FP32", "95 %", "deviation of the answers")
         note = "one run each: the interval does not cover what differs from run to run"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import loadtrt
 from loadtrt.asked.reading import OUTPUT_KEYS, keys_of, load_config
 from loadtrt.engines.open import open_engine
-from loadtrt.engines.plan_profile import Profiled, ProfileLength, TellsLayers, Watch
+from loadtrt.engines.plan_profile import Profiled, ProfileLength, ProfilesLayers, Watch
 from loadtrt.environment import available_bytes, environment
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.live.clients import Clients, own_process
@@ -74,7 +74,7 @@ def profile(config: RunConfig, talks: Talks, length: ProfileLength, signals: Sig
     profiled, failure = Profiled(), None
     around: dict[str, object] = {}
     try:
-        assert isinstance(engine, TellsLayers)  # noqa: S101  # every engine of a model does
+        assert isinstance(engine, ProfilesLayers)  # noqa: S101  # every engine of a model does
         info, room = engine.info, available_bytes()
         made = make_input_sets(
             info.tensors, model.inputs, 1, model.input_range, model.seed, room, model.batch or info.batch

@@ -64,8 +64,11 @@ def until(instants: npt.NDArray[np.int64], edges: npt.NDArray[np.floating[Any]])
 def fell_behind(
     records: Records, start_ns: int, closed: bool, places: int, intervals: Sequence[Interval], interval_ns: int
 ) -> SlowPart | None:
-    """The part in which the engine fell behind. records: in order of due instants. intervals: used instead of records,
-    of a steady load."""
+    """The part in which the engine fell behind.
+
+    records: in order of due instants.
+    intervals: used instead of records, of a steady load.
+    """
     due, completed = records.due, np.sort(records.completed)
     paced = closed or due[0] == due[-1] or len(intervals) > SPANS
     if len(intervals) > SPANS:
@@ -108,8 +111,11 @@ def _dispersion(records: Records) -> float:
 def served_slower(
     records: Records, start_ns: int, sets: int, intervals: Sequence[Interval] = (), interval_ns: int = SECOND_NS
 ) -> SlowPart | None:
-    """The part in which services took longer, or shorter where that is the smaller part; None without one. sets: as
-    for `spans_of`. intervals: used instead of records."""
+    """The part in which services took longer, or shorter where that is the smaller part; None without one.
+
+    sets: as for `spans_of`.
+    intervals: used instead of records.
+    """
     if len(intervals) > PARTS:
         known = [each for each in intervals[:-1] if each.compute_mean_ns]  # the last one is not whole
         if len(known) < PARTS:

@@ -112,8 +112,11 @@ def _intervals(spans: Spans, steady: bool) -> list[Interval]:
 
 
 def _apart(values: Series, counts: Places) -> Places:
-    """The numbers j for which the j largest are apart from the others. values: descending; counts: of the j largest,
-    those that count."""
+    """The numbers j for which the j largest are apart from the others.
+
+    values: descending.
+    counts: of the j largest, those that count.
+    """
     values = np.maximum(values, _LEAST_SPREAD)
     ranks = np.arange(1, len(values))
     logs = ranks * np.log(values[:-1] / values[1:])

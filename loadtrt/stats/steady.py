@@ -164,7 +164,9 @@ def _drift(logarithms: Series, independent: bool) -> float | None:
 def is_overloaded(due: npt.NDArray[np.int64], completed: npt.NDArray[np.int64], places: int) -> bool | None:
     """Whether the backlog of an open loop grows (Overload, above); None where the requests are too few, or due at once.
 
-    due, completed: instants of requests that have a latency, int64 ns [n], in any order. places: lanes × buffers."""
+    due, completed: instants of requests that have a latency, int64 ns [n], in any order.
+    places: lanes × buffers.
+    """
     due = np.sort(due, kind="stable")
     if len(due) < LEAST_REQUESTS or due[0] == due[-1]:
         return None

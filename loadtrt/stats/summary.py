@@ -198,8 +198,11 @@ def mix_of(records: Records, parts: Sequence[tuple[str, float]], sets: int, stea
 
 
 def batches_of(records: Records, sizes: Sequence[int]) -> Batches | None:
-    """The batches that were formed, from the kept records: requests of one lane that completed at one instant. None
-    where none was served. sizes: batch size that the engine ran for each input set."""
+    """The batches that were formed: requests of one lane that completed at one instant. None where none was served.
+
+    records: those that were kept.
+    sizes: batch size that the engine ran for each input set.
+    """
     ok = records.ok
     if not len(ok):
         return None

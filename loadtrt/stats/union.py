@@ -31,7 +31,7 @@ from loadtrt.results.run_result import ModelResult, ObjectiveShare, Throughput
 from loadtrt.results.steadiness import Interval
 from loadtrt.stats.sample_size import least_samples
 from loadtrt.stats.summary import fairness
-from loadtrt.stats.verdict import agreeing, interval_ranks, reason_of, share_interval, verdict_on
+from loadtrt.stats.verdict import interval_ranks, reason_of, share_interval, share_of
 from loadtrt.stats.whole_run import more_needed, verdict_on_number
 
 if TYPE_CHECKING:
@@ -282,27 +282,21 @@ def _of_requests(
     adding: _Adding,
 ) -> ObjectiveShare:
     size, bad = adding.size(share.effective for share in shares), 1 - good / requests if requests else 0.0
-    low, high = share_interval(bad, size)
-    verdict = verdict_on(objective, bad, size, low, high) if requests else "undecided"
-    value = value_low = value_high = None
+    value: float | None = None
+    ends: Ends = (None, None)
     known = histogram.count if objective.kind == "quantile" else 0
     if known and (objective.rank == 1 or known >= least_samples(objective.rank)):
         value = _quantile(histogram, objective.rank, requests)
         if value is not None and objective.rank < 1:
             ends = _quantile_ends(histogram, objective.rank, size, requests)
-            value_low, value_high = agreeing(objective, value, *ends, low, high)
-    return ObjectiveShare(
-        objective=objective,
-        good=good,
-        requests=requests,
-        value_ns=value,
-        verdict=verdict,
-        bad_low=low if requests else None,
-        bad_high=high if requests else None,
-        value_low_ns=value_low,
-        value_high_ns=value_high,
-        effective=size,
-        reason=reason_of(objective, bad, size, requests, len(shares) * KEEP) if verdict == "undecided" else None,
+    return share_of(
+        objective,
+        good,
+        requests,
+        size,
+        share_interval(bad, size),
+        (value, *ends),
+        lambda: reason_of(objective, bad, size, requests, len(shares) * KEEP),
     )
 
 

@@ -88,15 +88,35 @@ def judge(
     size, share = effective_size(objective, kept), 1 - good / requests if requests else 0.0
     kept_share = float(np.mean(objective.bad(kept))) if len(kept) else share
     lows, highs = zip(*(share_interval(bad, size) for bad in {share, kept_share}), strict=True)
-    low, high = min(lows), max(highs)
-    verdict: Verdict = "undecided"
-    if requests:
-        verdict = verdict_on(objective, share, size, low, high)
-    reason = None
-    if verdict == "undecided":
+
+    def reason() -> str:
         span_ns = float(np.ptp(kept.due)) if len(kept) else 0.0
-        reason = reason_of(objective, share, size, requests, most_kept, span_ns, beyond=requests > len(kept))
-    value, value_low, value_high = _quantile(objective, kept, histogram, requests)
+        return reason_of(objective, share, size, requests, most_kept, span_ns, beyond=requests > len(kept))
+
+    quantile = _quantile(objective, kept, histogram, requests)
+    return share_of(objective, good, requests, size, (min(lows), max(highs)), quantile, reason)
+
+
+def share_of(
+    objective: Objective,
+    good: int,
+    requests: int,
+    size: float,
+    interval: tuple[float, float],
+    quantile: tuple[float | None, float | None, float | None],
+    reason: Callable[[], str],
+) -> ObjectiveShare:
+    """An objective with its verdict, by the confidence interval of the share of bad requests.
+
+    size: effective sample size.
+    interval: the share's 95 % confidence interval (low, high).
+    quantile: (value, low, high) of the quantile and its own interval, ns; None for what is not known.
+    reason: why there is no verdict, asked for where there is none.
+    """
+    low, high = interval
+    bad = 1 - good / requests if requests else 0.0
+    verdict: Verdict = verdict_on(objective, bad, size, low, high) if requests else "undecided"
+    value, value_low, value_high = quantile
     if value is not None and objective.rank < 1:
         value_low, value_high = agreeing(objective, value, value_low, value_high, low, high)
     return ObjectiveShare(
@@ -110,7 +130,7 @@ def judge(
         value_low_ns=value_low,
         value_high_ns=value_high,
         effective=size,
-        reason=reason,
+        reason=reason() if verdict == "undecided" else None,
     )
 
 

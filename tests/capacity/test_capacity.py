@@ -20,7 +20,6 @@ from loadtrt.asked.reading import load_config
 from loadtrt.engines.open import open_engine
 from loadtrt.errors import UsageError
 from loadtrt.live.watching import Watch
-from loadtrt.report.markdown import markdown_text
 from loadtrt.report.plain import terminal_text
 from loadtrt.report.result_files import Loaded, read_result
 from loadtrt.results.capacity_result import CapacityResult, Trial
@@ -35,6 +34,7 @@ from loadtrt.sizing.wanted import QUICK_NS, TIME_NS, Wanted
 from loadtrt.stats.verdict import share_interval, verdict_on
 from loadtrt.units import SECOND_NS, exact_duration, format_count
 from onnx_files import doubling
+from reported import markdown_text
 from rigs import Heard
 from runs_by_hand import changed
 

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from command_line import loadtrt
-from loadtrt.report.html import html_text
-from loadtrt.report.markdown import markdown_text
 from loadtrt.report.plain import TABLE_WIDTH, terminal_text
 from loadtrt.report.result_files import Loaded
 from loadtrt.results.repeat_result import RepeatResult
 from loadtrt.results.run_result import Finding, Problem, RunResult
+from reported import html_text, markdown_text
 from signalled import HANGS, PATIENCE_S
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from loadtrt import doctor
 from loadtrt.cli.doctor import command
 from loadtrt.cuda import runtime
 from loadtrt.doctor import Check, Group, conclude, fail, host, info, ok, warn
-from loadtrt.engines.flavour import FLAVOURS, Capabilities, Flavour, Found
+from loadtrt.engines.flavour import FLAVOURS, Capabilities, Flavour, FoundFlavour
 
 
 def of(checks: list[Check], name: str) -> Check:
@@ -93,7 +93,7 @@ def flavours(monkeypatch: pytest.MonkeyPatch, **reasons: str) -> None:
     can = Capabilities(**{name: name in ("build", "plugins") for name in Capabilities.__slots__})
     module = SimpleNamespace(ComputeCapability=RtxTargets)
     found = [
-        Found(name, None if why else Flavour(name, module, "10.16.1", can, Path("/opt/libnvinfer.so.10")), why)
+        FoundFlavour(name, None if why else Flavour(name, module, "10.16.1", can, Path("/opt/libnvinfer.so.10")), why)
         for name, why in reasons.items()
     ]
     monkeypatch.setattr(host, "find_flavours", lambda: found)

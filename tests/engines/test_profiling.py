@@ -17,7 +17,7 @@ from loadtrt.asked.config import RunConfig
 from loadtrt.engines.onnx_profile import fused_nodes, runs_of
 from loadtrt.engines.open import open_engine
 from loadtrt.engines.placement import Placement
-from loadtrt.engines.plan_profile import Profiled, ProfileLength, TellsLayers, Watch, profile_plan, turns
+from loadtrt.engines.plan_profile import Profiled, ProfileLength, ProfilesLayers, Watch, profile_plan, turns
 from loadtrt.errors import EngineError
 from loadtrt.load.inputs import make_inputs
 from loadtrt.results.engine_info import Layer
@@ -290,7 +290,7 @@ def test_onnx_runtime_profiles_googlenet(fp16: bool, count: int) -> None:
     away), every layer has a type and a time, and a normalisation holds nothing but itself."""
     config = RunConfig.of(engine="zoo:googlenet", on="onnxruntime", fp16=fp16)
     engine = open_engine(config.model)
-    assert isinstance(engine, TellsLayers)
+    assert isinstance(engine, ProfilesLayers)
     (inputs,) = make_inputs(engine.info.tensors, config.model.inputs, 1, config.model.input_range, config.model.seed)
     profiled = Profiled()
     engine.profile(inputs, THREE, profiled, QUIET)

@@ -16,7 +16,7 @@ import pytest
 from loadtrt.engines import cuda_engine
 from loadtrt.engines.engine import Completion
 from loadtrt.engines.plan_engine import TensorRTEngine
-from loadtrt.engines.waiting import LEAST_NS, Looks
+from loadtrt.engines.waiting import LEAST_NS, PollTimes
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.lanes.scheduler import Driven, Load, Stop, drive
 from loadtrt.records.records import DROPPED, OK, UNSERVED
@@ -107,7 +107,7 @@ def _engine(device: Device, wait: str, contexts: int, buffers: int, service_ns: 
     engine._lanes = [FifoLane(device, service_ns, buffers) for _ in range(contexts)]
     engine._queue = FifoQueue(engine._lanes)
     engine._clock = SimpleNamespace(due_ns=1 << 62)
-    engine._looks = Looks(contexts) if wait == "block" else None
+    engine._looks = PollTimes(contexts) if wait == "block" else None
     engine._turn_ns = 0
     engine.now_ns = device.now_ns
     return engine
@@ -241,7 +241,7 @@ async def test_cancelling_loses_nothing_that_was_found(device: Device, wait: str
 def test_the_usual_time_rises_slowly_and_falls_at_once() -> None:
     """u ← min(t, u + (t − u) / 8): after 40 requests of eight times the time within a percent of that, after one again
     as short as before there."""
-    looks = Looks(1)
+    looks = PollTimes(1)
     for number in range(40):
         looks.sent(0, number * 10**9, 1)
         looks.looked(number * 10**9 + 800_000, [Completion(0, 0, number * 10**9 + 800_000, 0, 0, 0)])
@@ -258,7 +258,7 @@ def test_the_usual_time_rises_slowly_and_falls_at_once() -> None:
 
 def test_what_waited_behind_another_counts_from_that_ones_end() -> None:
     """Two sent at once on a lane, 1 ms each: u stays 1 ms, and the second is looked for 1 ms after the first ended."""
-    looks = Looks(1)
+    looks = PollTimes(1)
     looks.sent(0, 0, 2)
     looks.looked(1_000_000, [Completion(0, 0, 1_000_000, 0, 0, 0)])
     assert (looks.usual_ns, looks.next_ns) == (1_000_000, 2_000_000)
@@ -269,7 +269,7 @@ def test_what_waited_behind_another_counts_from_that_ones_end() -> None:
 def test_nothing_in_flight_asks_for_no_look() -> None:
     """NEVER at first, and again after the last of a launch of several was found; the first of all is looked for at
     once, and then every LEAST_NS."""
-    looks = Looks(2)
+    looks = PollTimes(2)
     assert looks.next_ns == NEVER
     looks.sent(1, 1_000, 2)
     assert looks.next_ns == 1_000

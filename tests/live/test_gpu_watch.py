@@ -212,9 +212,9 @@ def test_many_runs_have_one_observer(many: bool, gpu: FakeGpu) -> None:
             maker.open(config)
             assert maker.run(config).model.ok == 5
             (observer,) = FakeObserver.made
-            assert observer.boards[0].standing().rows == 5
+            assert observer.boards[0].state().rows == 5
             assert observer.finished == ([True] * number if many else [])
-            assert observer.boards[0].standing().phase == PHASES.index("done" if many else "drain")
+            assert observer.boards[0].state().phase == PHASES.index("done" if many else "drain")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.4])

@@ -82,6 +82,6 @@ def test_boards_share_no_memory() -> None:
     boards[1].enter("measure")
     boards[1].rows[:2] = 7
     boards[1].rows[-1] = 7
-    assert [board.standing().phase for board in boards] == [0, 3, 0]
+    assert [board.state().phase for board in boards] == [0, 3, 0]
     assert [int(np.count_nonzero(board.rows[:2])) for board in boards] == [0, 2 * boards[1].rows.shape[1], 0]
     assert [int(np.count_nonzero(board.rows[-1])) > 0 for board in boards] == [False, True, False]

@@ -157,7 +157,7 @@ def test_a_copy_is_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
         board.show(5, 5, 2, 5, 5)
 
     monkeypatch.setattr("loadtrt.records.board.time.sleep", go_on)
-    found = board.standing()
+    found = board.state()
     assert (found.rows, found.submitted, found.in_flight, found.waiting, found.busy_lanes) == (5, 5, 3, 5, 5)
 
 

@@ -10,11 +10,9 @@ import pytest
 
 from command_line import loadtrt
 from loadtrt.report.comparison_verdicts import verdict_on
-from loadtrt.report.html import html_text
-from loadtrt.report.markdown import markdown_text
 from loadtrt.report.result_files import Loaded
 from loadtrt.stats.regression import Comparison, Judged, Ratio
-from reported import altered, measured, repeated, two_models
+from reported import altered, html_text, markdown_text, measured, repeated, two_models
 
 if TYPE_CHECKING:
     from pathlib import Path

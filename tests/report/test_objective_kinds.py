@@ -17,13 +17,11 @@ from loadtrt.asked.objective import UNITS
 from loadtrt.cli.main import cli
 from loadtrt.errors import UsageError
 from loadtrt.report.csv_lines import csv_text
-from loadtrt.report.html import html_text
 from loadtrt.report.junit import run_junit
-from loadtrt.report.markdown import markdown_text
 from loadtrt.report.openmetrics import openmetrics_text
 from loadtrt.report.plain import terminal_text
 from loadtrt.units import format_count
-from reported import loaded, measured
+from reported import html_text, loaded, markdown_text, measured
 
 if TYPE_CHECKING:
     from pathlib import Path

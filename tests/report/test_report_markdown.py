@@ -8,9 +8,8 @@ import re
 import pytest
 from markdown_it import MarkdownIt
 
-from loadtrt.report.markdown import markdown_text
 from loadtrt.report.result_files import Loaded
-from reported import HOSTILE, OBJECTIVE, altered, every_kind, loaded, measured, whole_run
+from reported import HOSTILE, OBJECTIVE, altered, every_kind, loaded, markdown_text, measured, whole_run
 
 KINDS = ("run", "repeat", "sweep", "capacity", "interference", "fleet", "profile", "comparison")
 

@@ -13,8 +13,7 @@ import html5lib
 import pytest
 
 from loadtrt.asked.objective import parse_objective
-from loadtrt.report.html import STYLE, html_text
-from loadtrt.report.markdown import markdown_text
+from loadtrt.report.html import STYLE
 from loadtrt.report.result_files import Loaded
 from loadtrt.report.sections import names_of
 from loadtrt.results.breakdown import ScenarioResult
@@ -22,7 +21,18 @@ from loadtrt.results.capacity_result import CapacityResult, SweepResult
 from loadtrt.results.run_result import RunResult
 from loadtrt.results.steadiness import Steadiness
 from loadtrt.units import format_count
-from reported import HOSTILE, OBJECTIVE, altered, every_kind, loaded, measured, profile, whole_run
+from reported import (
+    HOSTILE,
+    OBJECTIVE,
+    altered,
+    every_kind,
+    html_text,
+    loaded,
+    markdown_text,
+    measured,
+    profile,
+    whole_run,
+)
 from runs_by_hand import changed
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from markdown_it import MarkdownIt
 
 from loadtrt.report import FORMATS, format_of
 from loadtrt.report.document import Badge, Name, Named, Notice, Section, Table, Tile, Tiles, Words, section, words
-from loadtrt.report.html import page
+from loadtrt.report.html import html_page
 from loadtrt.report.markdown import markdown
 from loadtrt.report.plain import TABLE_WIDTH, WIDTH, plain, terminal_text
 from loadtrt.report.sections import sections
@@ -43,7 +43,7 @@ def _shown(text: str) -> str:
 
 def _renderings(document: Sequence[Section]) -> dict[str, str]:
     """What a reader sees of each rendering, with single blanks."""
-    root = html5lib.HTMLParser(namespaceHTMLElements=False).parse(page("title", document, "footer"))
+    root = html5lib.HTMLParser(namespaceHTMLElements=False).parse(html_page("title", document))
     rendered = str(MarkdownIt("gfm-like", {"html": True, "linkify": False}).render(markdown(document)))
     return {
         "plain": _shown(plain(document)),

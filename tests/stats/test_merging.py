@@ -18,12 +18,12 @@ from loadtrt.asked.config import RunConfig
 from loadtrt.errors import UsageError
 from loadtrt.records.histogram import QUANTILE_ERROR, Histogram
 from loadtrt.records.records import METRICS
-from loadtrt.report.html import html_text
 from loadtrt.report.plain import terminal_text
 from loadtrt.report.result_files import Loaded
 from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.results.run_result import LostWorker, RunResult
 from loadtrt.stats.merging import SPREAD_NS, merge
+from reported import html_text
 
 if TYPE_CHECKING:
     from pathlib import Path

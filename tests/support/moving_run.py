@@ -64,7 +64,7 @@ class MovingRun:
     def begin(self) -> None:
         """Measuring starts now."""
         self._board.enter("measure")
-        self._started_ns = self._board.standing().started_ns
+        self._started_ns = self._board.state().started_ns
 
     def take(self) -> Observation | None:
         """What there is now, with all that has ended by now."""

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from layer_sides import each, holding
 from layer_sides import result as profile_result
 from loadtrt.cli.main import cli
+from loadtrt.report import chosen_format
 from loadtrt.report.comparison_sections import side_of
 from loadtrt.report.result_files import Loaded
 from loadtrt.results.breakdown import Cohort, ScenarioResult
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
 HOSTILE = "<script>alert(1)</script>\"'&`|*_[x](http://e.org)\x1b[31m\n# =1+1"
 OBJECTIVE = "latency.p99 < 20ms"
 LAYERS = (holding("conv1", "relu1"), holding("pool1", kind="Pooling"), holding("fc", kind="MatrixMultiply"))
+
+
+html_text, markdown_text = (chosen_format(f"-.{suffix}").text for suffix in ("html", "md"))
 
 
 @cache

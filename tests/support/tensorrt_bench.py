@@ -66,6 +66,21 @@ def plan_bytes(
     return (head + entries).ljust(at, b"x")
 
 
+class _Stream:
+    """One of the streams that are open."""
+
+    def __init__(self, streams: list[int]) -> None:
+        self.handle = 7000 + len(streams)
+        self._streams = streams
+        streams.append(self.handle)
+
+    def __int__(self) -> int:
+        return self.handle
+
+    def close(self) -> None:
+        self._streams.remove(self.handle)
+
+
 def install(monkeypatch: pytest.MonkeyPatch, version: str, name: str = "tensorrt", world: World | None = None) -> World:
     """A fake module `name` of `version`, a fake CUDA with `world.gpus` GPUs; all other flavours absent."""
     world = world or World()
@@ -79,22 +94,14 @@ def install(monkeypatch: pytest.MonkeyPatch, version: str, name: str = "tensorrt
         world.preflighted = True
         return world.gpus
 
-    def call(function: str, *args: Any) -> Any:
-        world.calls.append(function)
-        if function == "cudaStreamCreateWithFlags":
-            world.streams.append(7000 + len(world.calls))
-            return world.streams[-1]
-        if function == "cudaStreamDestroy":
-            world.streams.remove(args[0])
-        return None
-
     def device_properties(index: int) -> DeviceProperties:
         return DeviceProperties(index, "Fake H100", (9, 0), 132, 80 << 30, "0")
 
     monkeypatch.setattr("loadtrt.cuda.runtime.device_count", device_count)
     monkeypatch.setattr("loadtrt.engines.deserialize.device_properties", device_properties)
-    for module in ("cuda.runtime", "engines.context", "engines.tensorrt"):
-        monkeypatch.setattr(f"loadtrt.{module}.call", call)
+    monkeypatch.setattr("loadtrt.engines.tensorrt.Stream", lambda: _Stream(world.streams))
+    for module in ("cuda.runtime", "engines.context"):
+        monkeypatch.setattr(f"loadtrt.{module}.call", lambda function, *_: world.calls.append(function))
     return world
 
 

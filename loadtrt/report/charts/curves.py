@@ -20,8 +20,11 @@ _BELOW = 30.0  # how far below the allowed share the axis goes on, as a ratio
 
 
 class Miss(NamedTuple):
-    """A trial's share of bad requests, with 95 %. number: in the order in which they were made, from 1. verdict: None
-    for undecided, and for a trial that is not counted, which `note` says."""
+    """A trial's share of bad requests, with 95 %.
+
+    number: in the order in which they were made, from 1.
+    verdict: None for undecided, and for a trial that is not counted, which `note` says.
+    """
 
     number: int
     rate_per_s: float
@@ -69,7 +72,7 @@ def misses(
         words += f", {100 * trial.share:.3g} % bad ({100 * trial.low:.3g} to {100 * trial.high:.3g} %)"
         words += f", {trial.note}" if trial.note else ""
         if trial.verdict == "missed":
-            plot.cross(trial.rate_per_s, trial.share, "bad", text=words)
+            plot.cross(trial.rate_per_s, trial.share, words)
         else:
             met = trial.verdict == "met"
             radius = 5.5 if trial.confirm else 3.8
@@ -141,8 +144,13 @@ def latencies(
 
 
 class Point(NamedTuple):
-    """A run of a sweep. series: which line it is on; tag: its place on it; front: no other beats it in both; valid:
-    whether its numbers can be trusted."""
+    """A run of a sweep.
+
+    series: which line it is on.
+    tag: its place on the line.
+    front: whether no other beats it in both.
+    valid: whether its numbers can be trusted.
+    """
 
     series: str
     tag: str
@@ -181,7 +189,7 @@ def tradeoff(points: Sequence[Point], percentile: str, bounds: Sequence[Objectiv
             if point.valid:
                 plot.dot(point.per_s, point.latency_ns, class_.replace("s", "f"), text=words, hollow=not point.front)
             else:
-                plot.cross(point.per_s, point.latency_ns, "bad", text=f"{words}, INVALID")
+                plot.cross(point.per_s, point.latency_ns, f"{words}, INVALID")
             if point.front or point is mine[-1]:
                 plot.tag(point.per_s, point.latency_ns, point.tag)
     for bound in bounds:

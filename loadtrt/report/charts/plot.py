@@ -110,11 +110,11 @@ class Plot:
         self._taken.append(_box(self.px(x), self.py(y)))
         self._marks.append(element("circle", *inside, cx=self.px(x), cy=self.py(y), r=radius, class_=kind))
 
-    def cross(self, x: float, y: float, class_: str, *, text: str) -> None:
-        """A cross. text: what a pointer on it shows."""
+    def cross(self, x: float, y: float, text: str) -> None:
+        """A mark of what failed. text: what a pointer on it shows."""
         place = _cross(self.px(x), self.py(y))
         self._taken.append(_box(self.px(x), self.py(y)))
-        self._marks.append(element("path", hint(text), d=place, class_=f"{class_} cross"))
+        self._marks.append(element("path", hint(text), d=place, class_="bad cross"))
 
     def tag(self, x: float, y: float, text: str) -> None:
         """A few letters beside a mark, where no other mark or tag is; none where there is no room."""
@@ -165,14 +165,14 @@ class Plot:
         if text and width_of(text) + 6 < right - left:
             self._over.append(label(text, (left + right) / 2, self.top + 12, "name soft", "middle"))
 
-    def corner(self, x: float, y: float, class_: str) -> None:
+    def corner(self, x: float, y: float) -> None:
         """All that lies right of x and above y: where a curve must not come."""
         left, bottom = self.px(x), self.py(y)
         if bottom <= self.top:
             return
         area = f"M{_pair(left, self.top)}V{short(bottom)}H{short(self.left + self.wide)}"
-        self._behind.append(element("path", d=f"{area}V{short(self.top)}Z", class_=f"corner {class_}"))
-        self._marks.append(element("path", d=area, class_=f"rule {class_}"))
+        self._behind.append(element("path", d=f"{area}V{short(self.top)}Z", class_="corner bad"))
+        self._marks.append(element("path", d=area, class_="rule bad"))
 
     def level(self, y: float, class_: str, text: str = "") -> None:
         """A value of y, right across, with its name at the right end."""

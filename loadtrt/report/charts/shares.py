@@ -116,11 +116,14 @@ def near(bounds: Sequence[Objective], low: float, high: float) -> list[Objective
 
 
 def spectrum(histogram: Histogram, marks: Sequence[tuple[str, float]], bounds: Sequence[Objective], metric: str) -> str:
-    """How many requests had which latency. marks: percentiles (name, ns); bounds: of this metric.
+    """How many requests had which latency.
 
     The height of a bar is its share of requests ÷ its width in ln(latency), in % of requests a 1 % of latency: areas
     are shares, whatever the widths, which double with each octave (records/histogram.py). The shortest 1 in 1000, which
     would take most of the axis, are not drawn.
+
+    marks: percentiles (name, ns).
+    bounds: of this metric.
     """
     last = int(np.flatnonzero(histogram.counts)[-1])
     first = int(np.searchsorted(np.cumsum(histogram.counts), max(_SHORTEST * histogram.count, 1)))
@@ -177,7 +180,7 @@ def shares(
     keys.append(Key("too few requests to tell", "few plain"))
     plot = Plot(ranks(most), y, height=270, keys=keys)
     for bound in bounds:
-        plot.corner(bound.rank, bound.bound_ns, "bad")
+        plot.corner(bound.rank, bound.bound_ns)
     for number, ((_, histogram), line) in enumerate(zip(drawn, lines, strict=True), 1):
         # So many requests support q with ln 0.01 / ln q = n, as in `least_samples`.
         supported, rest = _split(line, 0.01 ** (1 / histogram.count))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from loadtrt.printing import printable, shortened
+from loadtrt.report.formatting import unbroken
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 
 if TYPE_CHECKING:
@@ -27,6 +28,11 @@ _NARROW = 4.0  # the ratio up to which a logarithmic axis has the ticks of a lin
 def escaped(text: object) -> str:
     """Text for HTML or SVG, also within attributes. What steers a terminal or is no character stands as in Python."""
     return html.escape(printable(str(text)), quote=True)
+
+
+def markup(text: object) -> str:
+    """Text for HTML: escaped, with no-break spaces within numbers and before units."""
+    return unbroken(escaped(text))
 
 
 def element(tag: str, *children: str, **attributes: float | str | None) -> str:
@@ -67,7 +73,12 @@ def cut(text: str, width: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """title: with the unit. place: a value → where it lies, 0 to 1. ticks: values with their labels."""
+    """An axis.
+
+    title: with the unit.
+    ticks: values with their labels.
+    place: where a value lies, 0 to 1.
+    """
 
     title: str
     ticks: tuple[tuple[float, str], ...]
