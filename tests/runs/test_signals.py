@@ -432,8 +432,8 @@ def test_signals_of_one_command_are_not_those_of_the_next() -> None:
 class Everywhere:
     """Asks to stop at one instruction of a function that is called inside the block."""
 
-    def __init__(self, signals: Signals, function: object, instruction: int):
-        self._code = inspect.unwrap(function).__code__  # type: ignore[arg-type,attr-defined]
+    def __init__(self, signals: Signals, function: Callable[..., Any], instruction: int):
+        self._code = inspect.unwrap(function).__code__
         self._signals, self._left = signals, instruction
 
     @property
