@@ -371,7 +371,7 @@ def test_the_oldest_format_computes_what_today_s_does(tmp_path: Path) -> None:
         (
             'layers { layer { name: "p" type: "padding" pad: 1 } bottom: "data" top: "p" }\n'
             'layers { layer { name: "x" type: "relu" } bottom: "p" top: "x" }',
-            "FILE:2: layer x (relu) reads p, which a padding layer writes: convolutions and pools alone can",
+            "FILE:2: layer x (relu) reads p, which a padding layer writes: only convolutions and pools can",
         ),
         (
             'layers { layer { name: "p" type: "padding" pad: 1 } top: "p" }',
