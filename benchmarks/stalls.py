@@ -1,10 +1,11 @@
 """The p99 that perf_analyzer and loadtrt report of a server that stalls once, beside the true one.
 
-    python -m benchmarks.stalls --triton PYTHON --perf-analyzer COMMAND [--rounds 3]
+    python -m venv triton && triton/bin/pip install nvidia-pytriton perf-analyzer==2.60.0    # needs glibc 2.38
+    python -m benchmarks.stalls --triton triton/bin/python --perf-analyzer triton/bin/perf_analyzer [--rounds 3]
 
-PYTHON is an interpreter that has nvidia-pytriton, and serves one model, which sleeps for 2 ms a request, and 1 s longer
-at its 300th of 1 000 requests. COMMAND is perf_analyzer, once with its defaults and once with --async; both send 1 000
-requests at 50/s. loadtrt has no client for servers: it runs a simulated engine, in real time, that takes 5 ms a request
+--triton is an interpreter that has nvidia-pytriton, and serves one model, which sleeps for 2 ms a request, and 1 s
+longer at its 300th of 1 000 requests. --perf-analyzer is started once with its defaults and once with --async; both
+send 1 000 requests at 50/s. loadtrt has no client for servers: it runs a simulated engine, in real time, that takes 5 ms a request
 and stalls for 1 s at the same place. The true p99 is that of requests at equal gaps in front of one server (Lindley's
 recursion), whose service time is the median that the tool reports.
 """
