@@ -5,9 +5,9 @@
 
 --triton is an interpreter that has nvidia-pytriton, and serves one model, which sleeps for 2 ms a request, and 1 s
 longer at its 300th of 1 000 requests. --perf-analyzer is started once with its defaults and once with --async; both
-send 1 000 requests at 50/s. loadtrt has no client for servers: it runs a simulated engine, in real time, that takes 5 ms a request
-and stalls for 1 s at the same place. The true p99 is that of requests at equal gaps in front of one server (Lindley's
-recursion), whose service time is the median that the tool reports.
+send 1 000 requests at 50/s. loadtrt has no client for servers: it runs a simulated engine, in real time, that takes
+5 ms a request and stalls for 1 s at the same place. The true p99 is that of requests at equal gaps in front of one
+server (Lindley's recursion), whose service time is the median that the tool reports.
 """
 
 from __future__ import annotations
