@@ -36,9 +36,10 @@ class Strict(BaseModel):
     def _require_numbers(cls, value: object, info: ValidationInfo) -> object:
         """pydantic alone takes true for 1."""
         field = cls.model_fields[info.field_name or ""]
-        kinds = _leaves(field.annotation)
-        if shown_as(field) and kinds & {int, float} and bool not in kinds and _holds_bool(value):
-            raise ValueError("true and false are not numbers: write a number, or leave the option out")
+        if shown_as(field) and _holds_bool(value):
+            kinds = _leaves(field.annotation)
+            if kinds & {int, float} and bool not in kinds:
+                raise ValueError("true and false are not numbers: write a number, or leave the option out")
         return value
 
 
