@@ -1,4 +1,4 @@
-# make run: the main job on whatever is here.   make test: the tests.   make quick: those that take no minute.
+# make run: GoogLeNet on the CPU.   make test: all tests.   make quick: the tests that take less than a minute in all.
 # make check: what CI runs beside the tests.
 PYTHON ?= python3
 VENV := .venv

@@ -217,7 +217,7 @@ def _require_open(descriptor: int) -> None:
     if inherited is not None and descriptor not in inherited:
         raise OSError(errno.EBADF, "no file is open there")
     if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
-        raise OSError(errno.EBADF, "it is open for reading alone")
+        raise OSError(errno.EBADF, "it is open only for reading")
 
 
 def takes_once(target: str | None) -> bool:

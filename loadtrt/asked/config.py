@@ -71,7 +71,7 @@ class RunConfig(Strict):
         "Wait this long for the last requests, and as long or longer for an engine that completes nothing.",
         commands=SEARCHES,
         metavar="TIME",
-        shown_default="10s; what is in flight then, as long as the engine goes on",
+        shown_default="10s, and longer for requests in flight while the engine completes some",
     )
     precision: Precision | None = _ending(
         None,
@@ -144,7 +144,7 @@ class RunConfig(Strict):
     live: bool = _watching(True, "Draw a live view where stderr is a terminal.")
     telemetry: bool = _watching(True, "Sample the GPU's clocks, power and temperature.", commands=SEARCHES)
     shared_gpu: bool = _watching(
-        False, "Accept that other processes compute on the GPU: what they leave is measured.", commands=SEARCHES
+        False, "Accept other processes that compute on the GPU, and measure what they leave.", commands=SEARCHES
     )
     metrics: Address | None = _watching(
         None,
@@ -169,7 +169,7 @@ class RunConfig(Strict):
         metavar="URL",
     )
     nvtx: bool = _watching(
-        False, "Mark phases, and requests where Python drives, for Nsight Systems.", commands=SEARCHES
+        False, "Mark phases, and requests that Python submits, for Nsight Systems.", commands=SEARCHES
     )
 
     @classmethod
@@ -218,14 +218,14 @@ class RunConfig(Strict):
             self._require_of_workers()
         for model in self.models.values():
             if self.profile and (several := "mix" if model.mix else "batcher" if model.batcher else None):
-                raise ValueError(f"a profile is of requests of one size: leave --{several} out")
+                raise ValueError(f"a profile has requests of one size: leave --{several} out")
             if self.duration == 0 and model.requests is None:
                 raise ValueError("a run of 0s measures nothing: give --duration a time above 0")
         if self.max_duration == 0:
             raise ValueError("a run of 0s measures nothing: give --max-duration a time above 0")
         for name in self.given("metrics_native", "metrics_linger") if self.metrics is None else ():
             raise ValueError(
-                f"{option_name(name)} is about metrics: add --metrics, such as --metrics :18410, or leave it out"
+                f"{option_name(name)} needs --metrics: add it, such as --metrics :18410, or leave this out"
             )
         for name in self.given("export_profile", "export_layer_info") if not self.profile else ():
             raise ValueError(f"{option_name(name)} is written from a profile: add --profile")
@@ -238,7 +238,7 @@ class RunConfig(Strict):
                 "add --objective, such as 'latency.p99 < 10ms'"
             )
         if self.given("abort_delay") and not self.abort_on_fail:
-            raise ValueError("--abort-delay is about --abort-on-fail: add that, or leave this out")
+            raise ValueError("--abort-delay needs --abort-on-fail: add that, or leave this out")
         return self
 
     @property
@@ -250,7 +250,7 @@ class RunConfig(Strict):
         """Refuse options that are of a run of one process."""
         for name in self.given(*_OF_ONE_PROCESS):
             raise ValueError(
-                f"{option_name(name)} would end each worker by numbers of its own: leave it out, or make the run in "
+                f"{option_name(name)} would end each worker by its own numbers: leave it out, or make the run in "
                 "one process"
             )
         if self.several_processes:
@@ -258,19 +258,19 @@ class RunConfig(Strict):
                 raise ValueError("--devices and --processes start workers of their own: leave --worker out")
             for name in self.given(*_OF_ONE_WORKER):
                 raise ValueError(
-                    f"{option_name(name)} is of one process: leave it out, or start each worker apart, with --worker"
+                    f"{option_name(name)} is for one process: leave it out, or start each worker yourself with --worker"
                 )
         if any(model.scenario is not None for model in self.models.values()):
-            raise ValueError("MLPerf's scenarios are of one process: leave --scenario out")
+            raise ValueError("MLPerf's scenarios are for one process: leave --scenario out")
 
     def _require_of_several(self) -> None:
         """Refuse options that are of a run of one model."""
         one = "leave it out, or make a run of one model"
         for name in self.given(*_OF_ONE_MODEL):
-            raise ValueError(f"{option_name(name)} is of one model, and there are {', '.join(self.models)}: {one}")
+            raise ValueError(f"{option_name(name)} takes one model, and there are {', '.join(self.models)}: {one}")
         for name, model in self.models.items():
             if model.scenario is not None:
-                raise ValueError(f"MLPerf's scenarios are of one model: leave --scenario of {name} out")
+                raise ValueError(f"MLPerf's scenarios take one model: leave --scenario of {name} out")
 
     def least_ns(self, model: Model) -> int:
         """How long to measure this model at least, in ns; with `requests` too, measuring ends when both are met."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -30,6 +30,29 @@ class Strict(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, populate_by_name=True, serialize_by_alias=True, arbitrary_types_allowed=True
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _require_numbers(cls, value: object, info: ValidationInfo) -> object:
+        """pydantic alone takes true for 1."""
+        field = cls.model_fields[info.field_name or ""]
+        if shown_as(field) and _holds_bool(value):
+            kinds = _leaves(field.annotation)
+            if kinds & {int, float} and bool not in kinds:
+                raise ValueError("true and false are not numbers: write a number, or leave the option out")
+        return value
+
+
+def _leaves(kind: Any) -> set[Any]:
+    """The types that an annotation is made of."""
+    inside = get_args(kind)
+    return set().union(*map(_leaves, inside)) if inside else {kind}
+
+
+def _holds_bool(value: object) -> bool:
+    if isinstance(value, dict):
+        return _holds_bool(list(value.values()))
+    return any(map(_holds_bool, value)) if isinstance(value, list | tuple) else isinstance(value, bool)
 
 
 @dataclass(frozen=True, slots=True)

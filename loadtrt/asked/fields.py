@@ -157,7 +157,7 @@ def _values(value: object) -> object:
 def _without_nul(name: str) -> str:
     """Refuse a byte that no system takes in a name."""
     if "\0" in name:
-        raise ValueError("the name has a NUL byte, which no name of a file has: leave it out")
+        raise ValueError("the name has a NUL byte, which no file name can have: leave it out")
     return name
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ARRIVALS = ("closed", *PROCESSES, "trace", "offline")
-_ABOUT = {  # options that are about another one
+_ABOUT = {  # options that need another one
     "stages_loop": ("stages", "stages", "'100/s:10s, 200/s:10s'"),
     **dict.fromkeys(("trace_column", "time_scale", "trace_loop"), ("trace", "a trace", "FILE")),
 }
@@ -93,7 +93,7 @@ def load_of(options: Mapping[str, Any]) -> Load:
     kind = type_of(options) or Closed
     for key, (about, name, example) in _ABOUT.items():
         if key in options and about not in options:
-            raise UsageError(f"{option_name(key)} is about {name}: add {option_name(about)} {example}, or leave it out")
+            raise UsageError(f"{option_name(key)} needs {name}: add {option_name(about)} {example}, or leave it out")
     for key in options:
         sentence = kind.refuses(key)
         if sentence is not None:

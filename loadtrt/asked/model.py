@@ -103,11 +103,11 @@ class Model(Strict):
         "run of several models, those without it have the SMs that are left.",
         commands=ENGINES,
         metavar="N|SHARE",
-        shown_default="as many as there are for each",
+        shown_default="equal parts of all SMs",
     )
     priority: Priority | None = _lanes(
         None,
-        "Priority of the contexts on the GPU: high, normal or low, or a number as CUDA has it, where lower goes first.",
+        "Priority of the contexts on the GPU: high, normal or low, or CUDA's number, where lower goes first.",
         metavar="high|normal|low|N",
         shown_default="that of a plain stream",
     )

@@ -60,7 +60,7 @@ def config_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-_ONE_MODEL = "this is of one model, and there are {}: leave one of them, or make a run of all with 'loadtrt run'"
+_ONE_MODEL = "this takes one model, and there are {}: choose one of them, or run all with 'loadtrt run'"
 # What makes a run load code that a configuration names.
 _CODE = ("plugins", "allow_host_code", "lean_library")
 # What a run writes and how it is watched: no part of what is measured.
@@ -161,7 +161,7 @@ def _config_of(
     others = (*of_line.values(), *(of_file.values() if names[1:] else ()))  # that of a file's one model is replaced
     if "engine" in given and any("engine" in model for model in others):
         raise UsageError(
-            f"--engine {given['engine']} is of a run of one model: write it as --model NAME={given['engine']}"
+            f"--engine {given['engine']} is for a run of one model: write it as --model NAME={given['engine']}"
         )
     models: dict[str, dict[str, Any]] = {}
     for place, name in enumerate(names):

@@ -58,7 +58,7 @@ def eltwise(pen: Pen) -> list[Tensor]:
     names = [x.name for x in bottoms]
     if param.coeff and (param.operation != 1 or len(param.coeff) != len(bottoms)):
         raise pen.wrong(
-            f"has {len(param.coeff)} coeff: SUM alone takes them, one for each of its {len(bottoms)} bottoms"
+            f"has {len(param.coeff)} coeff: only SUM takes them, one for each of its {len(bottoms)} bottoms"
         )
     if param.operation == 2:
         return pen.last("Max", names, shape)
@@ -216,7 +216,7 @@ def arg_max(pen: Pen) -> list[Tensor]:
     """The place of the largest number along `axis`, as fp32; or, with out_max_val, that number."""
     param, x = pen.layer.message.argmax_param, pen.bottom()
     if param.top_k != 1 or not param.HasField("axis"):
-        raise pen.wrong("is supported with an axis and top_k: 1 alone: take what it reads as output, with --output")
+        raise pen.wrong("is supported only with an axis and top_k: 1: take what it reads as output, with --output")
     axis = pen.axis(param.axis, len(x.shape))
     shape = (*x.shape[:axis], 1, *x.shape[axis + 1 :])
     if param.out_max_val:

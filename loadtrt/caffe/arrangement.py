@@ -74,7 +74,7 @@ def reshape(pen: Pen) -> list[Tensor]:
     if any(size == 0 and start + index >= rank for index, size in enumerate(sizes)):
         raise pen.wrong(f"copies (dim: 0) a dimension that its bottom of {rank} lacks")
     if sizes.count(-1) > 1 or min(sizes, default=0) < -1:
-        raise pen.wrong("has sizes below -1, or -1 twice: one alone can be what is left")
+        raise pen.wrong("has sizes below -1, or -1 twice: only one size can be the rest")
     sizes = [size or x.shape[start + index] for index, size in enumerate(sizes)]
     shape = [*x.shape[:start], *sizes, *x.shape[end:]]
     if -1 in shape:

@@ -52,7 +52,7 @@ def upgraded(old_layers: Sequence[Any], wrong: Callable[[int, str], UsageError])
         elif reads := [bottom for bottom in layer.bottom if bottom in padded]:
             name = _V0_PARAMETERS.get(old.layer.type, ("", ""))[0]
             if name not in ("convolution_param", "pooling_param") or len(layer.bottom) != 1:
-                raise wrong(number, f"reads {reads[0]}, which a padding layer writes: convolutions and pools alone can")
+                raise wrong(number, f"reads {reads[0]}, which a padding layer writes: only convolutions and pools can")
             layer.bottom[0], padding = padded[reads[0]]
             getattr(layer, name).pad[:] = [padding]
     return layers

@@ -289,7 +289,7 @@ def _show(built: BuiltPlan, took_ns: int) -> None:
         for sentence in sidecar.conversion.sentences():
             show_line(f"  {sentence}")
     if any(sidecar.options.get(option) for option in REDUCED):
-        show_line("  deviation from FP32: not known before it runs; 'loadtrt run' with this plan says it")
+        show_line("  deviation from FP32: not known before it runs; 'loadtrt run' with this plan reports it")
     for tensor in sidecar.tensors:
         sizes = ",".join("?" if size < 0 else str(size) for size in tensor.shape)
         name = printable(tensor.name, NAME)

@@ -57,7 +57,7 @@ _CODES |= {"estimated": 0, "host-bound": EXIT_INVALID, "unsteady": EXIT_INVALID}
 @flag(
     "--shared-host",
     "Ending",
-    "Search although others use the cores or the GPU: for the capacity of what they leave.  [default: off]",
+    "Search even while others use the cores or the GPU, for the capacity of what they leave.  [default: off]",
 )
 @extra(
     ("--model", "models"),

@@ -39,4 +39,4 @@ def openmetrics(run_json: Path, output: str, run: str, force: bool) -> None:
     from loadtrt.report.result_files import read_run
 
     require_outputs([Output("-o", output, "OpenMetrics")], [run_json], force=force)
-    write_file(output, openmetrics_text(read_run(run_json, "this format is of one model"), run))
+    write_file(output, openmetrics_text(read_run(run_json, "this format holds one model"), run))

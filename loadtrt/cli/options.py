@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # Options whose values hold commas: where they take several, each is given by itself.
 REPEATED = frozenset({"batcher"})
-FORCE_HELP = "Write over files that would be kept otherwise."
+FORCE_HELP = "Overwrite files that hold something else."
 TRT_LOG_HELP = str(FIELDS["trt_log"].description)
 F = TypeVar("F", bound="Callable[..., Any]")
 T = TypeVar("T")
@@ -225,13 +225,13 @@ def table() -> str:
     lines = [
         "# Options",
         "",
-        "Made by `make docs` from the declarations in `loadtrt/asked/`. A key of a YAML file is the name of the option",
-        "without its dashes, with `_` for `-`. A file has at most 1 MiB of YAML, 32 levels, 50 000 values; an alias",
-        "counts as all that it repeats. The longest TIME is ten years; rates are 1e-9/s to 1e12/s, sizes below 2^63",
-        "bytes; the greatest number that an option takes is in `loadtrt schema config`. What is not repeatable is",
-        "given once. The command line alone has `run --latency` and `run --repeat` ([measuring](measuring.md)), `run",
-        "--model` ([several models](several-models.md)), `run --start-at` ([fleets](fleet.md)), and ENGINE without",
-        "`--engine`: `loadtrt run googlenet16.trt`.",
+        "Made by `make docs` from the declarations in `loadtrt/asked/`. The YAML key of an option is its name without",
+        "the leading dashes, with `_` for `-`. A YAML file has at most 1 MiB, 32 levels and 50 000 values, including",
+        "those that aliases repeat. The longest TIME is ten years; rates are 1e-9/s to 1e12/s, sizes below 2^63 bytes;",
+        "`loadtrt schema config` has the limits of numbers. Give an option once unless it is repeatable. Only the",
+        "command line has `run --latency` and `run --repeat` ([measuring](measuring.md)), `run --model` ([several",
+        "models](several-models.md)), `run --start-at` ([fleets](fleet.md)), and ENGINE without `--engine`:",
+        "`loadtrt run googlenet16.trt`.",
     ]
     for group in GROUPS:
         if keys_of(group):

@@ -51,7 +51,7 @@ _SINGLE = (
 def require_repeatable(config: RunConfig, times: int) -> None:
     """Raise UsageError for options that go with a single start only."""
     for name in config.given(*_SINGLE):
-        raise UsageError(f"{option_name(name)} is of a single start: leave it out, or --repeat")
+        raise UsageError(f"{option_name(name)} is for a single start: leave it or --repeat out")
     if config.model.seed > _MOST_SEED - times:
         raise UsageError(f"--seed {config.model.seed} leaves no larger seeds for {times} starts: take a smaller one")
 

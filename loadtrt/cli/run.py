@@ -28,8 +28,8 @@ _ALONE = {"contexts": 1, "buffers": 1, "requests_per_launch": 1, "arrivals": "cl
 @extra(
     ("--model", "models"),
     "Engine",
-    "A model of a run of several, with its own options, as YAML names them (repeatable); options given apart are of "
-    "all models. A value with commas goes in quotes.",
+    "Add a model to a run of several, with its own options, named as in YAML (repeatable). Other options are for all "
+    "models. A value with commas needs quotes.",
     multiple=True,
     metavar="NAME=ENGINE,KEY=VALUE,…",
 )
@@ -43,7 +43,7 @@ _ALONE = {"contexts": 1, "buffers": 1, "requests_per_launch": 1, "arrivals": "cl
 @extra(
     "--start-at",
     "Fleet",
-    "Begin to measure at this instant, with all else done before: the same one for all workers of a fleet.",
+    "Begin to measure at this instant, after all preparation: the same one for all workers of a fleet.",
     metavar="2026-11-29T16:00:00Z",
 )
 def command(
@@ -83,7 +83,7 @@ def command(
             "--routing says how workers share a load: add --devices, --processes or --worker, or leave it out"
         )
     if start_at is not None and repeat is not None:
-        raise UsageError("--start-at is of a single start: leave it out, or --repeat")
+        raise UsageError("--start-at is for a single start: leave it or --repeat out")
     start_ns = None if start_at is None else read_option("--start-at", start_at, parse_start)
     values = [checked.alone(name).options() for name in checked.models]
     result = "a run" if repeat is None else "starts of a run"

@@ -41,7 +41,7 @@ _OF_TENSORRT = {
     type=click.Choice([str(version) for version in VERSIONS]),
     help="Version of trtexec whose options and defaults are meant.  [default: 10, or the one that has these options]",
 )
-@click.option("--print", "only_print", is_flag=True, help="Print the lines of loadtrt, and run none.")
+@click.option("--print", "only_print", is_flag=True, help="Print the commands of loadtrt without running them.")
 @click.argument("line", metavar="OPTIONS OF TRTEXEC…", nargs=-1, type=click.UNPROCESSED)
 def command(like: str | None, only_print: bool, line: tuple[str, ...]) -> int:
     """Take a command line of trtexec 8, 10 or 11: print the lines of loadtrt that it means, and run them.

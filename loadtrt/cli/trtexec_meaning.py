@@ -86,7 +86,7 @@ class _Translation:
         if engine and onnx:
             self._note("--onnx means nothing beside --loadEngine", False)
         for name in exports if skips else ():
-            self._note(f"--{name} is of the run, which is skipped ('loadtrt profile' writes what is of layers)", False)
+            self._note(f"--{name} is of the run, which is skipped ('loadtrt profile' writes files of layers)", False)
         if engine and (version_only or skips):
             self._meant.commands.append(["inspect", engine])
             return self._meant
@@ -121,7 +121,7 @@ class _Translation:
         if onnx is not None and caffe:
             raise UsageError(f"--onnx and --{caffe[0]} both name a model: leave one out")
         if onnx is not None and "output" in self._left:
-            raise UsageError("--output is of Caffe networks, and trtexec refuses it with --onnx: leave it out")
+            raise UsageError("--output is for Caffe networks, and trtexec refuses it with --onnx: leave it out")
         dynamic = {"shapes", "minShapes", "optShapes", "maxShapes"} & self._left.keys()
         if (onnx is not None or dynamic) and {"batch", "maxBatch"} & self._left.keys():
             raise UsageError("trtexec refuses --batch and --maxBatch with ONNX models and with shapes: write --shapes")
@@ -195,7 +195,7 @@ class _Translation:
             elif value != none:
                 self._note(f"--{name}={value} has no counterpart here", True)
         if self._flag("allowGPUFallback") and "--dla" not in self._build:
-            self._note("--allowGPUFallback is about --useDLACore, which is not given", False)
+            self._note("--allowGPUFallback needs --useDLACore, which is not given", False)
 
     def _take_formats(self) -> None:
         names = [name for name in ("inputIOFormats", "outputIOFormats") if name in self._left]
@@ -289,7 +289,7 @@ class _Translation:
         if engine is not None and self._build:
             told = " ".join(word for word in self._build if word.startswith("--") and word not in _ALSO_RUN[1:])
             if told:
-                self._note(f"options of a build mean nothing for a plan that is loaded, in trtexec too: {told}", False)
+                self._note(f"build options have no effect on a loaded plan, as in trtexec: {told}", False)
         for name in self._left:
             option = TRTEXEC[name]
             told = f"is not taken over; {option.here} is near it:" if option.here else "has no counterpart here:"

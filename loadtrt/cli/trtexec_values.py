@@ -23,11 +23,11 @@ _KINDS = {
     "SECONDS": (_NUMBER, "a number of seconds, such as 10"),
     "MS": (_NUMBER, "a number of milliseconds, such as 200"),
     "MIB": (_NUMBER, "a number of MiB, such as 4096"),
-    "X": (rf"{_NUMBER}([eE][+-]?\d{{1,3}})?", "a number from 0 on, such as 0.01"),
+    "X": (rf"{_NUMBER}([eE][+-]?\d{{1,3}})?", "a number of 0 or more, such as 0.01"),
     "SIZE": (rf"-[12]|{_NUMBER}[%BKMGbkmg]?", "a size, such as 512M or 50%"),
     "LIST": (rf"{_PERCENT}(,{_PERCENT})*", "percentages from 0 to 100, such as 90,99"),
 }
-_FROM_ONE = (r"0*[1-9]\d{0,8}", "a whole number from 1 on, such as 4")
+_FROM_ONE = (r"0*[1-9]\d{0,8}", "a whole number of at least 1, such as 4")
 _ANY_LIMIT = (r"-1|\d{1,9}", "a whole number, or -1 for none")
 _SEVERAL_SHAPES = (rf"{_SHAPES}(,{_SHAPES})*", "inputs with their sizes, such as data:1x3x224x224")
 _SEVERAL_FILES = (rf"{_FILES}(,{_FILES})*", "names with their files, such as data:data.bin")
@@ -94,5 +94,5 @@ def require_agreement(options: Sequence[tuple[str, str]]) -> None:
             continue
         if VERBOSITIES.get(ours, ours).lstrip("0") != VERBOSITIES.get(theirs, theirs).removesuffix("M").lstrip("0"):
             raise UsageError(
-                f"--{one}={given[one]} and --{other}={given[other]} are two words for one thing: leave one out"
+                f"--{one}={given[one]} and --{other}={given[other]} are two names of one option: leave one out"
             )

@@ -50,7 +50,7 @@ class BatchSize:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the user should read."""
-        said = f"batch {self.size}: {self.reason} (--inferences-per-request N says otherwise)"
+        said = f"batch {self.size}: {self.reason} (--inferences-per-request N overrides this)"
         return (said,) if self.guessed else ()
 
 
@@ -124,7 +124,7 @@ def require_agreement(inputs: Sequence[InputShape], shapes: Mapping[str, Shape],
     remedy = "make them agree" if filled else "ask for none, or make an engine that leaves one open"
     raise UsageError(
         f"batch {batch} contradicts the inputs' first sizes ({seen or 'none'}{fixed}): {remedy}; "
-        "loadtrt run --inferences-per-request N alone says how inferences are counted"
+        "to change only how inferences are counted, use loadtrt run --inferences-per-request N"
     )
 
 

@@ -140,7 +140,7 @@ def _lifted_for_fp16(model: Any, source: Source) -> tuple[Any, Source]:
         lifted = _at_fp16_opset(model)
         onnx.checker.check_model(lifted)  # older converters leave branches and loops as they are
     except Exception:  # it raises whatever it stumbles upon
-        note = f"{source.name} has Q/DQ nodes of opset {opset}, which take FP32 alone: they stay FP32"
+        note = f"{source.name} has Q/DQ nodes of opset {opset}, which take only FP32: they stay FP32"
         return model, replace(source, model=model, external=None, notes=(*source.notes, note))
     note = f"opset {opset} became {_FP16_OPSET}, the first whose Q/DQ nodes take FP16"
     return lifted, replace(source, model=lifted, external=None, notes=(*source.notes, note))
@@ -230,7 +230,7 @@ _RANDOM_SETS = 4
 _LEAST_OPSET = 13  # the first whose Q/DQ nodes have a scale for each channel
 
 RANDOM_CALIBRATION = (
-    "WARNING: INT8 ranges come from RANDOM data: the plan's speed is real, its answers are worthless; "
+    "WARNING: INT8 ranges come from RANDOM data: the plan's speed is real, its outputs are worthless; "
     "give real inputs with --calibration FILE.npz"
 )
 

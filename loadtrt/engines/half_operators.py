@@ -43,7 +43,7 @@ UNCOUNTED = {*MEASURES, "Cast", "ConstantOfShape"}
 BOUNDS = {"Clip", "Min", "Max"}  # where the greatest number of FP16 bounds as well as one beyond it
 
 _RANGE = "needs FP32's range"
-EXACT = "makes integers or truths, or numbers for these"
+EXACT = "makes integers or booleans, or values for these"
 _FOLLOWS = "takes what FP32 nodes make"
 NO_FP16 = "has no FP16 version"
 _UNKNOWN = "is not ONNX's own, or takes what such a node makes"

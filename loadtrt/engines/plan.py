@@ -287,7 +287,7 @@ def read_sidecar(plan: Path, plan_sha256: str | None = None) -> Sidecar | None:
         where = ".".join(map(str, first["loc"])) or "its JSON"
         raise UsageError(f"{file} is not the sidecar of a build: {where}: {fault_words(first)}") from None
     if plan_sha256 not in (None, sidecar.plan_sha256):
-        raise UsageError(f"{file} is of another plan: its SHA-256 differs")
+        raise UsageError(f"{file} is for another plan: its SHA-256 differs")
     return sidecar
 
 

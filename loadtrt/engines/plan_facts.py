@@ -144,7 +144,7 @@ def fp16_verdict(plan: OpenPlan, context: Any, *, demand: bool) -> str:
     counts = precisions(inspected)
     total = counts.total()
     if not total:
-        return "not knowable here: the engine inspector tells no layer's type"
+        return "not knowable here: the engine inspector does not give the types of layers"
     if not counts["fp16"]:
         others = ", ".join(f"{count} in {name.upper()}" for name, count in counts.most_common())
         if not demand:

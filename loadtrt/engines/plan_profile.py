@@ -223,12 +223,12 @@ def _layers(plan: Plan, context: PlanContext, profiled: Profiled) -> tuple[str |
     """The inspector's JSON and the layers in it, with a note where details are missing."""
     text = context.layer_info()
     if text is None:
-        profiled.notes.append(f"{plan.flavour.name} has no engine inspector: layers have names and times alone")
+        profiled.notes.append(f"{plan.flavour.name} has no engine inspector: layers have only names and times")
         return None, ()
     layers = plan_facts.layers_of(plan.open, text)
     if not plan_facts.is_detailed(layers):
         profiled.notes.append(
-            "the plan was built without ProfilingVerbosity.DETAILED: layers have names and times alone"
+            "the plan was built without ProfilingVerbosity.DETAILED: layers have only names and times"
         )
     return text, layers
 

@@ -120,7 +120,7 @@ class OpenSizesError(UsageError):
         if self.by_batch:
             return f"add --batch N{hint}"
         if example is not None:
-            shown, of = {item.name: _x(example[item.name]) for item in left}, " (this model runs so)"
+            shown, of = {item.name: _x(example[item.name]) for item in left}, " (the model runs with these)"
         else:
             shown = {item.name: _x(item.best or self.shapes[item.name], item.symbols) for item in left}
             of = hint or ", with numbers for the names"

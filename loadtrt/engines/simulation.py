@@ -116,15 +116,15 @@ class Simulation:
         fields = type(self).__dataclass_fields__
         for key in ("sharing", "weight", "priority", "part"):
             if getattr(self, key) != fields[key].default and not self.device:
-                raise UsageError(f"simulated engine: {key} is about a device that models share: add device=gpu0")
+                raise UsageError(f"simulated engine: {key} is for a device that models share: add device=gpu0")
         if not 0 < self.weight <= 1e6:
             raise UsageError(f"simulated engine: weight is {self.weight:g}: write a number above 0, up to 1e6")
         if self.part is not None and not 0 < self.part <= 1:
             raise UsageError(f"simulated engine: part is {self.part:g}: write a number above 0, up to 1")
         if self.priority and self.sharing != "priority":
-            raise UsageError("simulated engine: priority is about sharing=priority: add that, or leave it out")
+            raise UsageError("simulated engine: priority needs sharing=priority: add that, or leave it out")
         if self.weight != 1 and (self.sharing != "processor" or self.contention != 1):
-            raise UsageError("simulated engine: weight is about sharing=processor with contention 1: leave it out")
+            raise UsageError("simulated engine: weight needs sharing=processor with contention 1: leave it out")
 
     def mean_ns(self, batch: int) -> int:
         """Mean compute time of a request alone on the device."""

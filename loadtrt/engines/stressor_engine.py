@@ -65,7 +65,7 @@ def parse_stress(text: str) -> Stress:
     unused = "share" if resource != "sm" else "nbytes"
     if unused in values:
         whose = "stressor:sm" if unused == "share" else "stressors that copy"
-        raise UsageError(f"{_ENGINE}: {'size' if unused == 'nbytes' else unused} is about {whose}: leave it out")
+        raise UsageError(f"{_ENGINE}: {'size' if unused == 'nbytes' else unused} is for {whose}: leave it out")
     stress = Stress(resource=resource, **values)
     for key in ("intensity", "share"):
         if not 0 < getattr(stress, key) <= 1:

@@ -157,8 +157,9 @@ def _busy(result: RunResult, use: Utilization) -> Finding | None:
     if engine.kind not in _REAL or not closed_loop(result) or use.computing < BUSY:
         return None
     precision, larger = _lower_precision(result), larger_batch(model, engine)
-    if engine.kind == "onnxruntime":
-        remedy = "a smaller or quantized model, or more cores"
+    busy, on_host = busy_of(result), engine.kind == "onnxruntime"
+    if on_host:
+        remedy = remedy_for(busy, "a smaller or quantized model, or more cores")
     elif model.contexts == 1:
         remedy = f"{either('--contexts 2', larger)} may fill the GPU better{precision and f'; then {precision}'}"
     else:
@@ -171,6 +172,10 @@ def _busy(result: RunResult, use: Utilization) -> Finding | None:
         part, share = "the thread that enqueues", use.thread
     if share >= FULL:
         cause = f"the engine itself is the limit, and next to it {part}, busy {format_percent(share)} of the time"
+    if on_host:
+        cause = "the limit is the model's computation on the CPU, not loadtrt"
+        if busy:
+            cause = "the model had only a part of the cores: on a quiet host it is faster"
     return Finding(
         kind="compute-bound",
         evidence=f"lanes computed {format_percent(use.computing)} of the time",

@@ -71,9 +71,9 @@ def _deviates(result: RunResult) -> Finding | None:
         kind="deviates",
         evidence=f"outputs deviate from those of {deviation.reference}: {deviation.text}; rounding in so many nodes "
         f"explains {deviation.tolerance:.2g}",
-        cause="the model does not compute the same in this precision: how fast it is says nothing of the network",
+        cause="the model computes something else in this precision: its speed says nothing about the network",
         remedy="leave FP32 what needs its range (loadtrt profile shows the layers), or take another precision; "
-        "--verify-tolerance says how much is right",
+        "--verify-tolerance sets how much is acceptable",
     )
 
 
@@ -266,7 +266,7 @@ def _inexact(result: RunResult) -> Finding | None:
     return Finding(
         kind="not-exact",
         evidence=f"{plural(result.model.metrics['latency'].count, 'request')} are more than the records that are kept",
-        cause="percentiles are from histograms, and within 0.4 %; lanes and phases are of the records that are kept",
+        cause="percentiles are from histograms, and within 0.4 %; lanes and phases are of the kept records",
         remedy="none is needed; a shorter run has exact percentiles",
     )
 

@@ -195,7 +195,7 @@ def _seen_busy(telemetry: GpuTelemetry, sharing: GpuSharing, busy_fraction: floa
         evidence=f"kernels ran on the GPU {format_percent(use)} of the time, "
         f"this run's {format_percent(busy_fraction)}",
         cause=f"another process seems to compute on the GPU; NVML does not tell {' nor '.join(sharing.unknown)}",
-        remedy="look at nvidia-smi on the host, and leave the GPU to loadtrt alone",
+        remedy="look at nvidia-smi on the host, and run nothing else on the GPU",
     )
 
 

@@ -46,9 +46,9 @@ def findings_of_log(
             Finding(
                 kind="tensorrt-error" if errors else "tensorrt-warning",
                 evidence=f"TensorRT logged {log_summary(others)}",
-                cause="TensorRT itself says so of the plan or of this machine, and went on"
+                cause="TensorRT logged this about the plan or this machine, and continued"
                 if not errors
-                else "a call failed that loadtrt could do without, or TensorRT went on in another way",
+                else "a call failed that loadtrt does not need, or TensorRT continued in another way",
                 remedy=f"{where} what it logged around that; run.json has each message whole",
             )
         )

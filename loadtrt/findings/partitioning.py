@@ -63,6 +63,6 @@ def outside_share(result: RunResult) -> Finding | None:
     return Finding(
         kind="outside-share",
         evidence="; ".join(evidence),
-        cause=f"its share ({share}) is that of a part of the plan's work alone, so that neighbours meet the rest of it",
+        cause=f"its share ({share}) applies only to a part of the plan's work; neighbours compete with the rest",
         remedy="build the plan with --max-aux-streams 0; streams inside fused layers are TensorRT's own",
     )

@@ -70,7 +70,7 @@ def less_load(model: Model) -> str:
     if isinstance(model.load, Offline):
         return "take fewer --requests"
     if model.load.closed:
-        return "take fewer --contexts" if model.contexts > 1 else "leave the device to loadtrt alone"
+        return "take fewer --contexts" if model.contexts > 1 else "run nothing else on the device"
     return f"take {lower_load(model)}"
 
 

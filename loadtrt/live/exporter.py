@@ -117,7 +117,11 @@ class Exporter:
         path, gzips = request["PATH_INFO"], "gzip" in request.get("HTTP_ACCEPT_ENCODING", "")
         status, headers, body = "200 OK", [("Content-Type", TEXT)], f"loadtrt: {_PLACES}".encode()
         if request["REQUEST_METHOD"] != "GET":
-            status, headers, body = "405 Method Not Allowed", [*headers, ("Allow", "GET")], b"loadtrt: GET alone\n"
+            status, headers, body = (
+                "405 Method Not Allowed",
+                [*headers, ("Allow", "GET")],
+                b"loadtrt: only GET\n",
+            )
         elif path in ("/metrics", "/view"):
             try:
                 if path == "/metrics":
@@ -220,7 +224,7 @@ def _listen(host: str, port: int, application: Callable[..., Iterable[bytes]]) -
         where = f"metrics cannot be served at {host}:{port}"
         match error:
             case socket.gaierror() | UnicodeError():
-                raise UsageError(f"{where}: there is no host {host}; leave it out for this machine alone") from None
+                raise UsageError(f"{where}: there is no host {host}; leave it out to serve only this machine") from None
             case OSError(errno=errno.EADDRINUSE):
                 usual = f", usually by {_USUAL[port]}" if port in _USUAL else ""
                 other = "" if port == 18410 else ", such as :18410"

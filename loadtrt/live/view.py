@@ -327,7 +327,7 @@ def from_json(text: bytes) -> View | None:
         raise UsageError("this is not the live view of a run")
     if content["schema_version"] != SCHEMA_VERSION:
         raise UsageError(
-            f"the run is of loadtrt {content['loadtrt']} (view {content['schema_version']}), and this is loadtrt "
+            f"the run has loadtrt {content['loadtrt']} (view {content['schema_version']}), and this is loadtrt "
             f"{loadtrt.__version__} (view {SCHEMA_VERSION}): use the same version on both machines"
         )
     try:

@@ -167,7 +167,7 @@ def require_fits(file: str, tensor: TensorSpec, shape: tuple[int, ...], dtype: n
     whole = shape == wanted or (some and shape[1:] == wanted)
     items = shape == wanted[1:] or (some and shape[1:] == wanted[1:] and len(shape) == len(wanted))
     if not whole and not (batched and items):
-        more = f", or items of {list(wanted[1:])} to put together to batches" if batched else ""
+        more = f", or items of {list(wanted[1:])} to put together into batches" if batched else ""
         raise UsageError(
             f"{file} holds {tensor.name} with shape {shortened(str(list(shape)))}; input {tensor} needs "
             f"{shortened(str(list(wanted)))}, or that with the number of sets in front{more}"

@@ -205,7 +205,7 @@ def _bounds(inputs: Iterable[TensorSpec], ranges: Mapping[str, object]) -> Itera
                 why = "the model compares it with that to choose a branch"
             values = f"{low:.0f}" if low == high else f"{low:.0f}..{high:.0f}"
             name = shortened(tensor.name)
-            yield f"random values of {name} are {values}, as {why} (--input-range {name}:LOW..HIGH says otherwise)"
+            yield f"random values of {name} are {values}, as {why} (--input-range {name}:LOW..HIGH overrides this)"
 
 
 def _drawn_from(tensor: TensorSpec, sets: int, seed: int, low: float, high: float) -> InputOrigin:

@@ -166,7 +166,7 @@ def trace_remarks(file: str, column: str | None = None, scale: float = 1.0) -> t
     if recorded.numbers and factor != scale:
         remarks.append(f"{they} are in {unit}, as --time-scale {scale:g} says")
     elif recorded.why:
-        remarks.append(f"{they} are in {unit}, {recorded.why} (--time-scale says otherwise)")
+        remarks.append(f"{they} are in {unit}, {recorded.why} (--time-scale overrides this)")
     elif recorded.numbers and factor != 1:
         remarks.append(f"{they} are in seconds")
     if factor != 1:
@@ -255,7 +255,7 @@ def _instants(file: str, column: str | None, mtime_ns: int, size: int) -> _Recor
     if rows.several and rows.chosen == "end_timestamp":
         remarks[-1] += ", less the duration"
     if rows.commas:
-        remarks.append("what follows a comma is of the seconds")
+        remarks.append("digits after a comma are fractions of a second")
     if kind == "date":
         remarks.append("dates have no zone, and are taken as UTC")
     return _Recorded(ticks, digits, unit, why, kind == "number", tuple(remarks), order)

@@ -106,7 +106,7 @@ class Rows:
             delimiter = "\t"  # one column: any comma is of the seconds
             self.commas = any(map(_COMMA_OF_EITHER.match, lines))
         elif delimiter == "," and all(map(_COMMA_OF_EITHER.match, lines)):
-            either = "a comma behind its seconds, of them or of a column: quote its instants, or write a header"
+            either = "a comma after its seconds, of a fraction or a column: quote its instants, or write a header"
             raise UsageError(f"trace {self.file} has {either}")
         return self._of_csv(first, blocks, delimiter)
 

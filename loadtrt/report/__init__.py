@@ -148,5 +148,5 @@ def _only_run(loaded: Sequence[Loaded], format_: str) -> RunResult:
     run = loaded[0].result
     if len(loaded) > 1 or not isinstance(run, RunResult):
         given = f"here are {len(loaded)} files" if len(loaded) > 1 else f"{loaded[0].file} is not a run"
-        raise UsageError(f"{format_} is of one run, and {given}: give one run.json")
-    return one_model(run, loaded[0].file, "this format is of one model")
+        raise UsageError(f"{format_} holds one run, and {given}: give one run.json")
+    return one_model(run, loaded[0].file, "this format holds one model")

@@ -46,7 +46,7 @@ def _json(loaded: Sequence[Loaded], *, bigger: bool) -> str:
         for part in parts_of(item):
             if part.doubt is not None:
                 whose = f"{item.file}: {part.name}" if part.name else item.file
-                raise UsageError(f"{whose} does not belong into a history, as it cannot be trusted: {part.doubt}")
+                raise UsageError(f"{whose} does not belong in a history, as it cannot be trusted: {part.doubt}")
             before = file + (f"{part.name}: " if part.name else "")
             entries += [_entry(before, number, part, labels) for number in _chosen(part, bigger=bigger)]
     if not entries:

@@ -239,7 +239,7 @@ def _ladder(candidate: Candidate) -> Iterator[Block]:
         first = candidate.searched[0]
         objectives = first.run.model.objectives if first.run is not None else ()
         known = any(item.objective.metric_name == "latency" for item in objectives)
-        expected = "no rate" if known else "nothing, as it foretells latency alone"
+        expected = "no rate" if known else "nothing, as it predicts only latency"
         yield words(f"expected from the ladder: {expected}; trials begin at {rate_or(first.rate_per_s)}")
 
 

@@ -263,8 +263,8 @@ def _notes(a: Sequence[Side], b: Sequence[Side]) -> Iterator[str]:
         unknown = writers.get("")
         other = "trtexec" if "loadtrt" in writers else "loadtrt"
         yield (f"if {other} wrote {', '.join(unknown)}: " if unknown else "") + (
-            "enqueue is all calls of a request to loadtrt, the engine's alone to trtexec; d2h begins when compute ends "
-            "to loadtrt, when the copy does to trtexec"
+            "for loadtrt enqueue is all calls of a request, for trtexec only the engine's; for loadtrt d2h begins when "
+            "compute ends, for trtexec when the copy begins"
         )
 
 

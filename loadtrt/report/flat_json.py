@@ -91,7 +91,7 @@ def _only(loaded: Sequence[Loaded]) -> Loaded:
     """The one result. Raises UsageError for several, and for a result of many experiments."""
     item = loaded[0]
     if len(loaded) > 1:
-        raise UsageError(f"a flat file is of one result, and here are {len(loaded)} files: give one")
+        raise UsageError(f"a flat file holds one result, and here are {len(loaded)} files: give one")
     if not isinstance(item.result, RunResult | RepeatResult | CapacityResult):
         way_out = "write CSV of it, -o FILE.csv" if isinstance(item.result, SweepResult) else "give one of these"
         raise UsageError(f"{item.file} is not of one run, starts of one, or a capacity: {way_out}")

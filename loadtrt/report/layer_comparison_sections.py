@@ -21,7 +21,7 @@ _MATCHED: dict[MatchedBy | None, str] = {
     "nodes": "by the model's nodes",
     "name": "by name",
     "served layer": "by the layer they serve",
-    "signature": "by type and shapes alone (≈)",
+    "signature": "only by type and shapes (≈)",
 }
 _BARS = 15
 PAGE_ROWS = 60  # of each table

@@ -159,7 +159,7 @@ class Deviation:
             return None
         return (
             f"outputs deviate from those of {self.reference}: {self.text}; the tolerance is {self.tolerance:.2g}",
-            "another precision, or, if that much is right, a larger --verify-tolerance",
+            "another precision, or, if that much is acceptable, a larger --verify-tolerance",
         )
 
     @property
@@ -196,7 +196,7 @@ class Deviation:
             by = f", by at most {self.absolute:g}" if self.absolute else ""
             return f"{100 * self.relative:.3g} % of the {self.kind}s in output {name} differ{by}"
         cosine = "" if self.cosine is None else f", cosine {self.cosine:.6f}"
-        numbers = f"{plural(self.not_finite, 'number')} NaN or infinite on one side alone"
+        numbers = f"{plural(self.not_finite, 'number')} NaN or infinite on one side only"
         if self.not_finite and not self.largest:
             return f"{numbers}, in output {name}"
         numbers = f", {numbers}" if self.not_finite else ""

@@ -84,9 +84,7 @@ def profile(config: RunConfig, talks: Talks, length: ProfileLength, signals: Sig
         if len(inputs) > 1:
             profiled.notes.append(f"every inference had the first of {len(inputs)} input sets")
         if model.fp16:
-            profiled.notes.append(
-                "how far the answers in FP16 are from FP32's, 'loadtrt run --fp16' says: no profile asks"
-            )
+            profiled.notes.append("a profile does not compare outputs in FP16 with FP32: 'loadtrt run --fp16' does")
         with _gpu_around(engine.info.kind, model.device, own, around, profiled) as steady:
             try:
                 engine.profile(inputs[0], length, profiled, Watch(signals.requested, talks.share, steady))

@@ -178,7 +178,7 @@ class Maker:
         from loadtrt.engines.reference import reference_of
 
         if model.fp16 or model.verify_against:
-            self.talks.status("asking for the answer in FP32")
+            self.talks.status("computing the outputs in FP32")
         return reference_of(model, opened.engine.info, opened.inputs.sets[0])
 
     def run(

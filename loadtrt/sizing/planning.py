@@ -242,7 +242,7 @@ def _utilisation(text: object) -> float:
 def _price(price: object) -> float | None:
     if price is None:
         return None
-    if not isinstance(price, int | float) or not 0 < price <= _MOST_PRICE:
+    if isinstance(price, bool) or not isinstance(price, int | float) or not 0 < price <= _MOST_PRICE:
         shown = f"{price:g}" if isinstance(price, int | float) else bounded_repr(price)
         raise UsageError(
             f"--gpu-price {shown} is not a price above zero, up to {_MOST_PRICE:g}; write what one GPU costs an hour"

@@ -157,7 +157,7 @@ def _of_gpu(objective: Objective, intervals: Sequence[Interval], telemetry: GpuT
         drawn = [part.energy_joules for part in seconds]
     known = [joules for joules in drawn if joules is not None]
     if value is None or len(known) < len(drawn):
-        return value, (None, None), f"the GPU does not tell its {objective.kind} in all of the run"
+        return value, (None, None), f"the GPU did not report its {objective.kind} during the whole run"
     if len(known) < _BLOCKS:
         return value, (None, None), f"a confidence interval of {objective.kind} takes a run of {_BLOCKS} s or more"
     p, q = (np.array(part) / (sum(part) or 1.0) for part in (known, shared))

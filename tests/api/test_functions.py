@@ -192,6 +192,7 @@ FAULTS: dict[str, tuple[Callable[[], object], str]] = {
     "plan, growth": (lambda: loadtrt.plan_capacity("c.json", demand=5, growth=30), "--growth 30 is not a percentage"),
     "plan, spares": (lambda: loadtrt.plan_capacity("c.json", demand=5, spares=-1), "--spares -1 is not from 0 to 1000"),
     "plan, count": (lambda: loadtrt.plan_capacity("c.json", demand=5, batch="two"), "'two' is not a whole number"),
+    "plan, truth": (lambda: loadtrt.plan_capacity("c.json", demand=5, gpu_price=True), "is not a price above zero"),
     "plan, price": (lambda: loadtrt.plan_capacity("c.json", demand=5, gpu_price="a lot"), "is not a price above zero"),
     "plan, ties": (lambda: loadtrt.plan_capacity("c.json", demand=5, ties="randm"), "did you mean 'random'?"),
     "plan, routing": (lambda: loadtrt.plan_capacity("c.json", demand=5, routing=[3]), "'3' is not a routing policy"),

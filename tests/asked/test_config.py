@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -204,3 +205,22 @@ def test_a_result_brings_no_code(
     assert code(result, allow_host_code=True, **given) == (("x.so",), True, "l.so")
     assert code(result, allow_host_code=False, **given) == (("x.so",), False, "l.so")
     assert capsys.readouterr().err == ""
+
+
+def test_true_and_false_are_no_numbers(tmp_path: Path) -> None:
+    """Nor in a list of numbers: only switches take them."""
+    file, taken = tmp_path / "run.yaml", set()
+    for key in FIELDS.keys() - {"engine"}:
+        for value in ("true", "[false, 8]", "{x: [true]}"):
+            file.write_text(f"engine: simulated:null\n{key}: {value}\n")
+            with suppress(UsageError):
+                taken.add((load_config(file, {"rate": "5/s"} if key == "max_queue" else {}).options()[key], value))
+    assert taken == {(True, "true")}
+
+
+def test_a_truth_value_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    """With its place."""
+    file = tmp_path / "run.yaml"
+    file.write_text("engine: simulated:null\ncontexts: true\n")
+    with pytest.raises(UsageError, match=r"run.yaml: contexts: true and false are not numbers: write a number, or .*"):
+        load_config(file, {})

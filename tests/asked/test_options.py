@@ -157,7 +157,7 @@ def test_a_file_may_hold_several_models(tmp_path: Path) -> None:
     config = load_config(file, {"contexts": 2, "models": {"classifier": {"rate": "5/s"}}}, several=True)
     assert [model.contexts for model in config.models.values()] == [2, 2]
     assert config.models["classifier"].load.mean_rate(1) == 5
-    with pytest.raises(UsageError, match=r"--engine c\.plan is of a run of one model: write it as --model"):
+    with pytest.raises(UsageError, match=r"--engine c\.plan is for a run of one model: write it as --model"):
         load_config(file, {"engine": "c.plan"}, several=True)
 
 
@@ -178,7 +178,7 @@ def test_several_models_are_refused_in_one_sentence(command: list[str], tmp_path
     file.write_text(json.dumps(TWO))
     done = CliRunner().invoke(cli, [*command, "--config", str(file)])
     assert isinstance(done.exception, UsageError)
-    assert str(done.exception).startswith("this is of one model, and there are detector, classifier: leave one")
+    assert str(done.exception).startswith("this takes one model, and there are detector, classifier: choose one")
 
 
 def test_faults_name_the_model(tmp_path: Path) -> None:

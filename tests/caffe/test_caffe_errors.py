@@ -96,7 +96,7 @@ WRONG = {
     ),
     "coefficients": (
         layer("Eltwise", bottoms="data data", params="eltwise_param { operation: MAX coeff: 1 coeff: 2 }"),
-        "(Eltwise) has 2 coeff: SUM alone takes them",
+        "(Eltwise) has 2 coeff: only SUM takes them",
     ),
     "unequal parts": (layer("Slice", tops="a b c d"), "(Slice) cannot cut 6 into 4 equal parts: give"),
     "points too far": (

@@ -583,7 +583,7 @@ def test_a_ladder_that_foretells_nothing_says_so(rig: Rig) -> None:
     assert sentence in latency.candidates[0].conclusion
     service, _ = _found(_wanted(objective=["service.p99 < 6ms"], time_ns=5 * SECOND_NS), rig)
     assert "expected from the ladder: no rate; trials begin at" in terminal_text(latency)
-    assert "expected from the ladder: nothing, as it foretells latency alone; trials begin at" in " ".join(
+    assert "expected from the ladder: nothing, as it predicts only latency; trials begin at" in " ".join(
         terminal_text(service).split()
     )
 

@@ -219,7 +219,7 @@ def test_how_a_server_batches_is_taken_from_a_file_and_its_load_is_not(tmp_path:
         (("--stages", "1/s:1s", "--trace", "t.csv"), "a trace has instants of its own, and no stages"),
         (("--trace", "t.csv", "--burstiness", "2"), "a trace has instants of its own, and no burstiness"),
         (("--trace", "t.csv", "--arrivals", "constant"), "a load at a rate has no trace"),
-        (("--trace-column", "t"), "--trace-column is about a trace"),
+        (("--trace-column", "t"), "--trace-column needs a trace"),
     ],
 )
 def test_what_does_not_go_together_is_one_sentence(options: tuple[str, ...], sentence: str) -> None:

@@ -862,7 +862,7 @@ def test_a_trace_and_stages_are_demands(folder: Path, tmp_path: Path) -> None:
         (["--demand", "5", "--burstiness", "-1"], "--burstiness: -1 is below 0, the least"),
         (["--trace", "nowhere.csv"], "cannot read trace nowhere.csv"),
         (["--trace", "nowhere.csv", "--burstiness", "2"], "a trace has instants of its own, and no burstiness"),
-        (["--demand", "5", "--trace-column", "t"], "--trace-column is about a trace"),
+        (["--demand", "5", "--trace-column", "t"], "--trace-column needs a trace"),
         (["--demand", "5", "--objective", "compute.p99 < 1s"], "is not on latency"),
         (["--demand", "5", "--objective", "latency.max < 1s"], "a simulation cannot bound a maximum"),
         (["--demand", "5", "--objective", "soon"], "--objective: 'soon' is not an objective"),

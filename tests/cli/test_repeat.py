@@ -180,9 +180,9 @@ def test_the_worst_start_decides(three: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--junit", "x.xml"), "--junit is of a single start"),
-        (("--export-times", "x.json"), "--export-times is of a single start"),
-        (("--profile",), "--profile is of a single start"),
+        (("--junit", "x.xml"), "--junit is for a single start"),
+        (("--export-times", "x.json"), "--export-times is for a single start"),
+        (("--profile",), "--profile is for a single start"),
         (("--seed", str((1 << 63) - 2)), "leaves no larger seeds"),
         (("--repeat", "1"), "--repeat"),
     ],

@@ -160,7 +160,7 @@ def test_what_the_user_says_counts() -> None:
     assert _counted(PRODUCT, outputs, inferences=7).size == 7
     assert _counted([_tensor("x", "N", 3)], [], batch=8, inferences=2).size == 2
     assert _counted([_tensor("x", "N", 3)], [], batch=8).notes == ()
-    with pytest.raises(UsageError, match=r"batch 4 contradicts .*; loadtrt run --inferences-per-request N alone"):
+    with pytest.raises(UsageError, match=r"batch 4 contradicts .*; to change only how inferences are counted, use"):
         _counted([PHOTO], outputs, batch=4)
 
 

@@ -100,7 +100,7 @@ def test_the_example_runs(make: Any, tmp_path: Path) -> None:
 def test_images_have_colours(sizes: Any, example: str, tmp_path: Path) -> None:
     """Where a model takes any: three, at the place that its names say, or in front."""
     file = save(tmp_path / "m.onnx", [helper.make_node("Relu", ["x"], ["y"])], {"x": (F, sizes)}, {"y": (F, sizes)}, {})
-    refused(UsageError, f"--shapes x:{example} (this model runs so)", file)
+    refused(UsageError, f"--shapes x:{example} (the model runs with these)", file)
 
 
 @pytest.mark.parametrize(("colours", "last"), [(1, False), (4, False), (3, True), (1, True)])

@@ -242,9 +242,9 @@ def test_models_that_contradict_each_other_are_refused(texts: list[str], message
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("weight=2", "weight is about a device that models share: add device=gpu0"),
-        ("device=g,priority=1", "priority is about sharing=priority: add that, or leave it out"),
-        ("device=g,weight=2,contention=0.5", "weight is about sharing=processor with contention 1"),
+        ("weight=2", "weight is for a device that models share: add device=gpu0"),
+        ("device=g,priority=1", "priority needs sharing=priority: add that, or leave it out"),
+        ("device=g,weight=2,contention=0.5", "weight needs sharing=processor with contention 1"),
         ("device=g,weight=0", "weight is 0: write a number above 0"),
         ("device=g,part=1.5", "part is 1.5: write a number above 0, up to 1"),
         ("device=g,shring=priority", "unknown key 'shring': did you mean 'sharing'"),

@@ -103,7 +103,7 @@ def test_a_run_shows_the_log(command: str, monkeypatch: pytest.MonkeyPatch, tmp_
         (("run", "simulated:null", "--trt-log", "-"), "--trt-log is for TensorRT plans and models on TensorRT"),
         (("run", "simulated:null", "--trt-log", "none/t.log"), "none"),
         (("run", "simulated:null", "--trt-log", "kept"), "--trt-log kept holds text, which would be overwritten"),
-        (("run", "simulated:null", "--trt-log", "-", "--repeat", "2"), "--trt-log is of a single start"),
+        (("run", "simulated:null", "--trt-log", "-", "--repeat", "2"), "--trt-log is for a single start"),
         (("inspect", "kept", "--trt-log", "kept"), "--trt-log kept is read by this command"),
     ],
 )

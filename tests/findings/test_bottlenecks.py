@@ -448,4 +448,9 @@ def test_a_device_that_is_not_full() -> None:
     assert "copying" not in cpu.cause
     busy = run_of({"h2d": 0.0, "d2h": 0.0}, busy=0.7, engine=engine("onnxruntime"), environment={"busy_host": "others"})
     assert only(busy).remedy.startswith("others: stop what else runs there")
+    full = run_of({"h2d": 0.0, "d2h": 0.0}, busy=1.0, engine=engine("onnxruntime"))
+    assert only(full).cause == "the limit is the model's computation on the CPU, not loadtrt"
+    told = only(full.model_copy(update={"environment": {"busy_host": "others"}}))
+    assert told.cause == "the model had only a part of the cores: on a quiet host it is faster"
+    assert told.remedy.startswith("others: stop what else runs there")
     assert kinds(run_of({"latency": 2_100.0}, OPEN, busy=0.7)) == []

@@ -83,7 +83,7 @@ async def test_numbers_that_are_none_are_told_first() -> None:
         _arrays(a=[np.nan, np.inf, 1.0, np.nan], b=[3.0]), _arrays(a=[1.0, 2.0, 1.0, np.nan], b=[1.0])
     )
     assert (found.output, found.not_finite, found.relative, found.beyond) == ("a", 2, 0.0, True)
-    one, both = "2 numbers NaN or infinite on one side alone", "1 number NaN or infinite on both sides"
+    one, both = "2 numbers NaN or infinite on one side only", "1 number NaN or infinite on both sides"
     assert found.text.endswith(f"{one}, {both}")
     same = await _deviation(_arrays(a=[np.nan, np.inf, 1.0]), _arrays(a=[np.nan, np.inf, 1.0]))
     assert not same.beyond
@@ -99,7 +99,7 @@ async def test_numbers_that_the_reference_does_not_have_are_a_fault(output: floa
         found = await _deviation(_arrays(a=numbers), _arrays(a=expected), demanded=True)
         assert found.not_finite == 1
         assert found.fault is not None
-        assert "1 number NaN or infinite on one side alone" in found.fault[0]
+        assert "1 number NaN or infinite on one side only" in found.fault[0]
         assert "largest 0" not in found.text
 
 

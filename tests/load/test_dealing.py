@@ -163,8 +163,8 @@ def test_what_is_no_worker_or_routing(read: Any, text: str, sentence: str) -> No
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"precision": "3%"}, "--precision would end each worker by numbers of its own"),
-        ({"scenario": "server", "rate": 100, "objective": "latency.p99 < 10ms"}, "scenarios are of one process"),
+        ({"precision": "3%"}, "--precision would end each worker by its own numbers"),
+        ({"scenario": "server", "rate": 100, "objective": "latency.p99 < 10ms"}, "scenarios are for one process"),
         ({"trace": "trace.csv", "trace_column": "time", "routing": "sticky:session"}, "no column 'session'"),
         ({"trace": "trace.log", "routing": "sticky:user"}, "it has no user to deal by"),
     ],

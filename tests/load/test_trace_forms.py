@@ -162,7 +162,7 @@ def test_the_unit_of_instants_since_1970_is_told_by_their_size(folder: Path, uni
     assert _ns(folder, text, scale=1 / per_s) == expected
     said = trace_remarks(_write(folder, text))
     assert said == (
-        () if unit == "s" else (f"instants are in {unit}, since 1970 by their size (--time-scale says otherwise)",)
+        () if unit == "s" else (f"instants are in {unit}, since 1970 by their size (--time-scale overrides this)",)
     )
 
 
@@ -221,7 +221,7 @@ def test_a_comma_in_the_only_column_is_of_the_seconds(
     """ms, µs or none of them, with a header or without; and it is said, as it may have been a column."""
     text = header + "\n".join(texts)
     assert _ns(folder, text) == [round(each * SECOND) for each in seconds]
-    assert "what follows a comma is of the seconds" in trace_remarks(_write(folder, text))
+    assert "digits after a comma are fractions of a second" in trace_remarks(_write(folder, text))
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_a_comma_of_either_is_an_error(folder: Path, date: str, rest: str) -> No
     """Without a header, where something follows: ms, or a column of three digits? A header or quotes say it."""
     rows = [f"{date}01:59:59,250{rest}", f"{date}02:00:00,750{rest}"]
     if rest != " 5" or not date:
-        assert "has a comma behind its seconds, of them or of a column" in _refusal(folder, "\n".join(rows))
+        assert "has a comma after its seconds, of a fraction or a column" in _refusal(folder, "\n".join(rows))
     else:  # a log
         assert _ns(folder, "\n".join(rows)) == [0, 1_500_000_000]
     if rest != " 5":
@@ -505,7 +505,7 @@ def test_what_was_decided_is_said(tmp_path: Path) -> None:
     file = tmp_path / "ms.csv"
     file.write_text("t\n1700000000123\n1700000000223\n1700000000423\n")
     run: tuple[Any, ...] = ("run", "--engine", "simulated:service=1ms,clock=virtual", "--warmup", "0", "--trace", file)
-    said = f"trace {file}: instants are in ms, since 1970 by their size (--time-scale says otherwise)"
+    said = f"trace {file}: instants are in ms, since 1970 by their size (--time-scale overrides this)"
     assert said in loadtrt(*run).stderr
     assert said not in loadtrt(*run, "--quiet").stderr
     done = loadtrt(*run, "--json", tmp_path / "run.json")

@@ -134,8 +134,7 @@ Two profiles, layer by layer
   slower in B: 1 row of what both have, by 60.0 µs in all
   reformats take 0 ns in A and 40.0 µs in B: 40.0 µs of what other layers save
     go there
-  rows matched: 2 by the model's nodes, 1 by name, 1 by type and shapes alone
-    (≈)
+  rows matched: 2 by the model's nodes, 1 by name, 1 only by type and shapes (≈)
 
       A        B     saved  speed-up  precision  type         layer
  600 µs   250 µs    350 µs     2.40×  fp32→fp16  convolution  conv1 + relu1 (1 → 2)

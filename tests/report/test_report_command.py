@@ -118,8 +118,8 @@ def test_the_same_results_make_the_same_page(save: Save) -> None:
             ("run.json", "-o", "run.json", "--format", "html"),
             "-o run.json is read by this command",
         ),
-        (("run.json", "run.json", "-o", "x.hlog"), "hlog is of one run, and here are 2 files: give one run.json"),
-        (("profile.json", "-o", "x.trace.json"), "trace is of one run, and profile.json is not a run"),
+        (("run.json", "run.json", "-o", "x.hlog"), "hlog holds one run, and here are 2 files: give one run.json"),
+        (("profile.json", "-o", "x.trace.json"), "trace holds one run, and profile.json is not a run"),
         (("profile.json", "-o", "x.csv"), "profile.json has no runs, points or trials"),
     ],
 )

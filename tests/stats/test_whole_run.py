@@ -107,7 +107,7 @@ def test_energy_follows_the_requests() -> None:
 
 @pytest.mark.parametrize(
     ("watts", "reason"),
-    [([300.0] * 7, "a run of 8 s or more"), ([300.0] * 9 + [None], "does not tell its energy in all of the run")],
+    [([300.0] * 7, "a run of 8 s or more"), ([300.0] * 9 + [None], "did not report its energy during the whole run")],
 )
 def test_why_energy_has_no_interval(watts: list[float | None], reason: str) -> None:
     """Too short a run; a second without a number."""
