@@ -208,6 +208,11 @@ class RunConfig(Strict):
         ((name, model),) = self.models.items()
         return self.model_copy(update={"models": {name: model.model_copy(update=changes)}})
 
+    def with_device(self, device: int) -> RunConfig:
+        """The same run with all models on this GPU."""
+        moved = {name: model.model_copy(update={"device": device}) for name, model in self.models.items()}
+        return self.model_copy(update={"models": moved})
+
     @model_validator(mode="after")
     def _run_is_whole(self) -> Self:
         if len(self.models) > 1:

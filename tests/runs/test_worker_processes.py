@@ -21,7 +21,7 @@ from loadtrt.asked.launched import parse_devices
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.results.gpu_telemetry import GpuClient, GpuSharing
 from loadtrt.results.run_result import Problem, RunResult
-from loadtrt.runs import fleet
+from loadtrt.runs import fleet, processes
 from loadtrt.runs.fleet import run_fleet
 from loadtrt.runs.watched import Silence
 from loadtrt.runs.worker import cores_of, pin
@@ -55,7 +55,7 @@ class Ticks:
 
         def start(this: Any, *args: Any) -> Any:
             worker = started(this, *args)
-            self.processes.append(worker.process)
+            self.processes.append(worker.link)
             if phase == "load" and len(self.processes) == 3:
                 act(self.processes)
             return worker
@@ -96,14 +96,14 @@ def test_processes_measure_what_files_do() -> None:
 
 def test_workers_of_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each sees its device alone, and its result says which that is."""
-    seen: list[int | None] = []
-    visible = fleet._visible
+    seen: list[int] = []
+    visible = processes._visible
 
-    def look(device: int | None, environment: Any) -> dict[str, str]:
+    def look(device: int, environment: Any) -> dict[str, str]:
         seen.append(device)
         return visible(device, environment)
 
-    monkeypatch.setattr(fleet, "_visible", look)
+    monkeypatch.setattr(processes, "_visible", look)
     result = measured(VIRTUAL, devices="2,5", processes=2)
     assert seen == [2, 2, 5, 5]
     assert [run.environment["device"] for run in result.workers] == [2, 2, 5, 5]
@@ -184,7 +184,7 @@ def test_workers_that_cannot_begin(
     options: dict[str, Any], error: type[Exception], sentence: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The sentence is the one of a single run."""
-    monkeypatch.setattr(fleet, "_DEVICES", tmp_path)
+    monkeypatch.setattr(processes, "_DEVICES", tmp_path)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     with pytest.raises(error, match=sentence):
         measured(REAL, **options)
@@ -269,11 +269,10 @@ def test_what_is_no_list_of_devices(text: str) -> None:
 
 def test_devices_are_those_that_this_process_sees() -> None:
     """As with CUDA, numbers count what CUDA_VISIBLE_DEVICES leaves, which may be names."""
-    assert fleet._visible(1, {}) == {"CUDA_VISIBLE_DEVICES": "1"}
-    assert fleet._visible(1, {"CUDA_VISIBLE_DEVICES": "4, GPU-abc"}) == {"CUDA_VISIBLE_DEVICES": "GPU-abc"}
-    assert fleet._visible(None, {}) == {}
+    assert processes._visible(1, {}) == {"CUDA_VISIBLE_DEVICES": "1"}
+    assert processes._visible(1, {"CUDA_VISIBLE_DEVICES": "4, GPU-abc"}) == {"CUDA_VISIBLE_DEVICES": "GPU-abc"}
     with pytest.raises(UsageError, match="leaves 1 GPU"):
-        fleet._visible(1, {"CUDA_VISIBLE_DEVICES": "4"})
+        processes._visible(1, {"CUDA_VISIBLE_DEVICES": "4"})
 
 
 def test_a_worker_stays_near_its_gpu(tmp_path: Path) -> None:
@@ -302,7 +301,8 @@ def test_workers_on_one_gpu_are_no_strangers(monkeypatch: pytest.MonkeyPatch) ->
     for pids, valid in (((11,), True), ((11, 12), True), ((11, 99), False)):
         sharing = GpuSharing(clients=tuple(GpuClient(pid, "python", sm_ratio=0.5) for pid in pids))
         result = single.model_copy(update={"sharing": sharing, "valid": False})
-        workers = [type("Worker", (), {"device": None, "pids": (number,)}) for number in (11, 12)]
+        link = type("Link", (), {"host": "", "where": {}})
+        workers = [type("Worker", (), {"link": link, "pids": (number,)}) for number in (11, 12)]
         this = type("Fleet", (), {"_workers": workers})
         assert fleet._Fleet._placed(this, result).valid is valid  # type: ignore[arg-type]
 
