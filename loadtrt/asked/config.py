@@ -16,9 +16,9 @@ from pydantic import Field, model_validator
 from loadtrt.asked.declaring import ENGINES, PLANS, SEARCHES, Strict, option
 from loadtrt.asked.fields import Address, Duration, FileName, Precision, PushUrls, kept, option_name
 from loadtrt.asked.labels import Labels  # noqa: TC001  # pydantic reads it
-from loadtrt.asked.launched import parse_devices
+from loadtrt.asked.launched import parse_devices, parse_ray
 from loadtrt.asked.model import Model  # noqa: TC001  # pydantic reads it
-from loadtrt.load.dealing import Deal, parse_routing, parse_worker
+from loadtrt.load.dealing import MOST_WORKERS, Deal, parse_routing, parse_worker
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ _watching = partial(option, group="Watching")
 _fleet = partial(option, group="Fleet")
 # What ends or judges a run by the numbers of one process.
 _OF_ONE_PROCESS = ("precision", "abort_on_fail")
+_OF_RAY = ("workers", "gpus_per_worker", "cpus_per_worker")
 _OF_ONE_WORKER = (
     *("profile", "export_times", "export_profile", "export_layer_info", "export_output", "trt_log"),
     *("metrics", "push", "nvtx"),
@@ -101,6 +102,20 @@ class RunConfig(Strict):
         None, "Start a worker on each of these GPUs of this host, which share the load.", metavar="0-3|all"
     )
     processes: int = _fleet(1, "Workers on each device, which share the load.", ge=1, le=256)
+    ray: Annotated[str, kept(parse_ray)] | None = _fleet(
+        None,
+        "Start --workers on the nodes of a Ray cluster, which share the load; auto is that of this host.",
+        metavar="auto|HOST:PORT|ray://HOST:PORT",
+    )
+    workers: int | None = _fleet(None, "Workers on the Ray cluster.", ge=1, le=MOST_WORKERS)
+    gpus_per_worker: float | None = _fleet(
+        None,
+        "GPUs of each worker on the Ray cluster: below 1 several workers share one.",
+        shown_default="1; 0 for simulated engines and --on onnxruntime",
+        ge=0,
+        le=1,
+    )
+    cpus_per_worker: float = _fleet(1.0, "CPUs that each worker on the Ray cluster takes of its node.", gt=0, le=1024)
 
     profile: bool = _results(False, "After the run, time each layer in a pass of its own.")
     json_file: FileName | None = _results(
@@ -221,6 +236,8 @@ class RunConfig(Strict):
             raise ValueError(wrong)
         if self.worker is not None or self.several_processes:
             self._require_of_workers()
+        for name in self.given(*_OF_RAY) if self.ray is None else ():
+            raise ValueError(f"{option_name(name)} is of workers on a Ray cluster: add --ray auto or its address")
         for model in self.models.values():
             if self.profile and (several := "mix" if model.mix else "batcher" if model.batcher else None):
                 raise ValueError(f"a profile is of requests of one size: leave --{several} out")
@@ -249,7 +266,7 @@ class RunConfig(Strict):
     @property
     def several_processes(self) -> bool:
         """Whether the run is made by processes that this one starts."""
-        return self.devices is not None or self.processes > 1
+        return self.devices is not None or self.processes > 1 or self.ray is not None
 
     def _require_of_workers(self) -> None:
         """Refuse options that are of a run of one process."""
@@ -260,7 +277,11 @@ class RunConfig(Strict):
             )
         if self.several_processes:
             if self.worker is not None:
-                raise ValueError("--devices and --processes start workers of their own: leave --worker out")
+                raise ValueError("--devices, --processes and --ray start workers of their own: leave --worker out")
+            for name in self.given("devices", "processes") if self.ray is not None else ():
+                raise ValueError(f"{option_name(name)} is of this host: leave it out, or --ray")
+            if self.ray is not None and self.workers is None:
+                raise ValueError("--ray starts workers on a cluster: say how many, such as --workers 4")
             for name in self.given(*_OF_ONE_WORKER):
                 raise ValueError(
                     f"{option_name(name)} is of one process: leave it out, or start each worker apart, with --worker"

@@ -82,6 +82,19 @@ def parse_devices(text: str) -> tuple[int, ...]:
     return tuple(numbers)
 
 
+def parse_ray(text: str) -> str:
+    """The address of a Ray cluster: "auto", HOST:PORT or ray://HOST:PORT. Raises UsageError."""
+    if text != "auto" and not re.fullmatch(r"(ray://)?([\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?", text):
+        raise UsageError(
+            f"'{shortened(text)}' is not the address of a Ray cluster: write auto, HOST:6379 or ray://HOST:10001"
+        )
+    if text != "auto" and not text.startswith("ray://") and not re.search(r":\d+$", text):
+        raise UsageError(
+            f"'{shortened(text)}' has no port: a Ray cluster listens on 6379, as in {shortened(text)}:6379"
+        )
+    return text
+
+
 def parse_start(text: str) -> int:
     """Unix time in ns of --start-at: a date with a zone, or Unix time in seconds. Raises UsageError for other text, for
     an instant that has passed, and for one that is more than a day away."""

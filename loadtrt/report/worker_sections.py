@@ -61,6 +61,15 @@ def _together(result: RunResult) -> Iterator[str]:
         yield f"requests dealt out {result.config.routing}"
     if result.start_spread_ns is not None:
         yield f"began within {format_duration(result.start_spread_ns)} (limit {format_duration(SPREAD_NS)})"
+    clocks = [run.environment for run in result.workers if "clock_offset_ns" in run.environment]
+    if clocks:
+        offsets = [clock["clock_offset_ns"] for clock in clocks]
+        error = max(clock["clock_offset_error_ns"] for clock in clocks)
+        drift = max(abs(clock.get("clock_drift_ns", 0)) for clock in clocks)
+        yield (
+            f"clocks {format_duration(min(offsets))} .. {format_duration(max(offsets))} ahead, ± "
+            f"{format_duration(error)}, drift up to {format_duration(drift)}"
+        )
     for name, model in result.models.items():
         if model.fairness is not None:
             yield f"{f'{name}: ' if len(result.models) > 1 else ''}fairness {model.fairness:.3f}"

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from loadtrt.runs.watched import Talks
     from loadtrt.signals import Signals
 
+_FILES = ("engine", "plugins", "lean_library", "verify_against", "inputs", "load")  # of a model, load for its trace
 _LOOK_S = 0.05
 _PATIENCE_S = 10.0  # of a worker, to end after the second signal
 
@@ -36,6 +37,11 @@ class Clock(NamedTuple):
 
     offset_ns: int
     error_ns: int
+
+    @property
+    def ahead_ns(self) -> int:
+        """What is corrected: an offset within the error may be none, as of hosts that NTP or PTP synchronizes."""
+        return self.offset_ns if abs(self.offset_ns) > self.error_ns else 0
 
 
 class Link(Protocol):
@@ -87,7 +93,7 @@ class _Worker:
     pids: its ids in all namespaces, once it is ready.
     phase, completed: where it is, and requests completed in that phase.
     error: what ended it, in a sentence; None for nothing, or for a signal.
-    clock: of its host, before it was given the instant to begin.
+    clock, clock_after: of its host, before it was given the instant to begin and after the run.
     """
 
     number: int
@@ -100,6 +106,7 @@ class _Worker:
     error: str | None = None
     over: bool = False
     clock: Clock | None = None
+    clock_after: Clock | None = None
 
     @property
     def lost(self) -> LostWorker:
@@ -121,7 +128,7 @@ def run_fleet(
     """
     with signals:
         signals.hold()
-        places = _places(config)
+        places = _places(config, talks, signals)
         try:
             fleet = _Fleet(config, places, talks, signals, on_tick)
             try:
@@ -133,8 +140,12 @@ def run_fleet(
         return fleet.result()
 
 
-def _places(config: RunConfig) -> Places:
-    """Where the workers run. Raises LoadtrtError."""
+def _places(config: RunConfig, talks: Talks, signals: Signals) -> Places:
+    """Where the workers run. Raises LoadtrtError, and KeyboardInterrupt."""
+    if config.ray is not None:
+        from loadtrt.runs.ray_cluster import RayCluster
+
+        return RayCluster(config, talks, signals)
     from loadtrt.runs.processes import Processes
 
     return Processes(config)
@@ -188,6 +199,9 @@ class _Fleet:
                 passed_on, hurried_s = asked, time.monotonic()
             if passed_on > 1 and time.monotonic() > hurried_s + _PATIENCE_S:
                 self.kill()
+        for worker in self._workers:
+            if worker.result is not None:
+                worker.clock_after = worker.link.clock()
 
     def _begin(self, running: list[_Worker], start_at: int | None) -> None:
         """Give all workers the instant to begin, each as its host's clock will have it."""
@@ -195,7 +209,7 @@ class _Fleet:
             worker.clock = worker.link.clock()
         instant = time.time_ns() + self._lead_ns if start_at is None else start_at
         for worker in running:
-            ahead_ns = 0 if worker.clock is None else worker.clock.offset_ns
+            ahead_ns = 0 if worker.clock is None else worker.clock.ahead_ns
             worker.link.send(json.dumps({"start": instant + ahead_ns}))
 
     def _hear(self, worker: _Worker, line: str | None) -> None:
@@ -262,9 +276,16 @@ class _Fleet:
         return merged.model_copy(update={"config": self._config, "outcome": outcome})
 
     def _placed(self, result: RunResult) -> RunResult:
-        """A worker's result with where it ran, and without blame for the workers beside it."""
+        """A worker's result with where it ran, and without blame for the workers beside it. Files have their names of
+        here."""
         worker = self._workers[int(result.worker)]
-        result = result.model_copy(update={"environment": {**result.environment, **worker.link.where}})
+        environment = {**result.environment, **worker.link.where, **_clocks(worker)}
+        here = {
+            name: model.model_copy(update={key: getattr(self._config.models[name], key) for key in _FILES})
+            for name, model in result.config.models.items()
+        }
+        config = result.config.model_copy(update={"models": here})
+        result = result.model_copy(update={"environment": environment, "config": config})
         beside = [other for other in self._workers if other.link.host == worker.link.host]
         own = {pid for other in beside for pid in other.pids or ()}
         computing = result.sharing.computing if result.sharing is not None else ()
@@ -278,8 +299,19 @@ class _Fleet:
         return result.model_copy(update={"models": models, "valid": valid})
 
 
+def _clocks(worker: _Worker) -> dict[str, int]:
+    """What the environment of its result says of the clock of its host."""
+    before, after = worker.clock, worker.clock_after
+    if before is None:
+        return {}
+    told = {"offset_ns": before.offset_ns, "offset_error_ns": before.error_ns, "ahead_ns": before.ahead_ns}
+    drift = {} if after is None else {"drift_ns": after.offset_ns - before.offset_ns}
+    return {f"clock_{name}": value for name, value in {**told, **drift}.items()}
+
+
 def _part_of(config: RunConfig, number: int, workers: int) -> RunConfig:
     """The configuration of a worker, which writes and shows nothing."""
-    left_out = ("devices", "processes", "json_file", "junit", "github", "live")
+    left_out = ("devices", "processes", "ray", "workers", "gpus_per_worker", "cpus_per_worker")
+    left_out += ("json_file", "junit", "github", "live")
     changes: dict[str, Any] = {name: type(config).model_fields[name].default for name in left_out}
     return config.model_copy(update={**changes, "live": False, "quiet": True, "worker": f"{number}/{workers}"})
