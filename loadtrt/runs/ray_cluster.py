@@ -224,6 +224,10 @@ def _require_answer(address: str) -> None:
     host, colon, port = place.rpartition(":")
     if not colon:
         host, port = place, _CLIENT_PORT if scheme else ""
+    if not scheme and host in ("localhost", "127.0.0.1"):
+        from ray.util import get_node_ip_address
+
+        host = get_node_ip_address()  # which Ray takes instead
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECTING_S):
             pass

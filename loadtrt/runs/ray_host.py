@@ -9,8 +9,10 @@ import platform
 import time
 from contextlib import suppress
 from queue import Empty, SimpleQueue
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+from loadtrt.errors import EXIT_INTERRUPTED
 from loadtrt.runs.processes import WorkerProcess
 from loadtrt.runs.shipping import Store
 
@@ -24,7 +26,9 @@ class RayHost:
     def __init__(self) -> None:
         self._lines: SimpleQueue[str | None] = SimpleQueue()
         self._store = Store()
+        self._starting = Lock()
         self._process: WorkerProcess | None = None
+        self._ended: tuple[int, str] | None = None
 
     def place(self) -> tuple[str, dict[str, Any]]:
         """The node, and what the environment of a result says of it."""
@@ -43,7 +47,9 @@ class RayHost:
         import ray
 
         self._store.keep(groups, lambda group: {name: ray.get(data) for name, data in groups[group].items()})
-        self._process = WorkerProcess(self._store.here(configuration), self._lines.put, {})
+        with self._starting:
+            if self._ended is None:
+                self._process = WorkerProcess(self._store.here(configuration), self._lines.put, {})
 
     def hear(self, seconds: float) -> tuple[list[str], tuple[int, str] | None]:
         """What the worker has said, waiting for it so long at most; and its exit code and end in words, once it has
@@ -53,9 +59,9 @@ class RayHost:
             heard.append(self._lines.get(timeout=seconds))
             while True:
                 heard.append(self._lines.get_nowait())
-        process = self._process
-        over = None in heard and process is not None
-        return [line for line in heard if line is not None], (process.code or 0, process.end) if over else None
+        if None in heard and self._process is not None:
+            self._ended = self._process.code or 0, self._process.end
+        return [line for line in heard if line is not None], self._ended
 
     def send(self, line: str) -> None:
         """Send the worker a message."""
@@ -64,17 +70,24 @@ class RayHost:
 
     def stop(self) -> None:
         """As `WorkerProcess.stop`."""
-        if self._process is not None:
+        if self._began():
             self._process.stop()
 
     def kill(self) -> None:
         """As `WorkerProcess.kill`."""
-        if self._process is not None:
+        if self._began():
             self._process.kill()
 
     def close(self) -> None:
         """End the worker, and delete files that no other one uses."""
-        if self._process is not None:
+        if self._began():
             self._process.kill()
             self._process.close()
         self._store.close()
+
+    def _began(self) -> bool:
+        """Whether there is a process; where there is none, there will be none."""
+        with self._starting:
+            if self._process is None and self._ended is None:
+                self._ended = EXIT_INTERRUPTED, "it was ended"
+            return self._process is not None

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import tempfile
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from loadtrt.errors import UsageError
 from loadtrt.files import reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from loadtrt.asked.config import RunConfig
 
@@ -108,29 +108,31 @@ def _sha256(data: Path | bytes) -> str:
 
 
 class Store:
-    """The files of shipments on a host, in the folder of temporary files. Whoever uses them last deletes them."""
+    """The files of shipments on a host, in the folder of temporary files. Whoever uses them last deletes them.
+
+    Who writes or deletes locks that folder, and who uses a group of files shares a lock of its folder.
+    """
 
     def __init__(self) -> None:
         self._folder = Path(tempfile.gettempdir()) / f"loadtrt-files-{os.getuid()}"
         self._used: dict[str, int] = {}
 
     def keep(self, groups: Iterable[str], fetch: Callable[[str], Mapping[str, bytes]]) -> None:
-        """Have these folders. fetch: gives the files of one by name, where it is not here. Raises OSError."""
+        """Have these groups. fetch: gives the files of one by name, where it is not here. Raises OSError."""
         self._folder.mkdir(mode=0o700, exist_ok=True)
         if self._folder.stat().st_uid != os.getuid():
             raise PermissionError(f"{self._folder} is another user's")
         for group in groups:
-            lock = os.open(self._lock(group), os.O_RDWR | os.O_CREAT, 0o600)
-            self._used[group] = lock
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not (self._folder / group).exists():
-                unready = Path(tempfile.mkdtemp(dir=self._folder))
-                for name, data in fetch(group).items():
-                    file = unready / name
-                    file.parent.mkdir(parents=True, exist_ok=True)
-                    file.write_bytes(data)
-                unready.rename(self._folder / group)
-            fcntl.flock(lock, fcntl.LOCK_SH)
+            with self._alone():
+                if not (self._folder / group).exists():
+                    unready = Path(tempfile.mkdtemp(dir=self._folder))
+                    for name, data in fetch(group).items():
+                        file = unready / name
+                        file.parent.mkdir(parents=True, exist_ok=True)
+                        file.write_bytes(data)
+                    unready.rename(self._folder / group)
+                self._used[group] = os.open(self._folder / group, os.O_RDONLY)
+                fcntl.flock(self._used[group], fcntl.LOCK_SH)
 
     def here(self, configuration: str) -> str:
         """A configuration with the files that are here."""
@@ -138,12 +140,18 @@ class Store:
 
     def close(self) -> None:
         """Delete what nobody else uses."""
-        for group, lock in self._used.items():
-            with suppress(OSError):  # another one uses it
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        while self._used:
+            group, used = self._used.popitem()
+            with self._alone(), suppress(OSError):  # another one uses it
+                fcntl.flock(used, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(self._folder / group, ignore_errors=True)
-            os.close(lock)
-        self._used.clear()
+            os.close(used)
 
-    def _lock(self, group: str) -> Path:
-        return self._folder / f"{group}.lock"
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        folder = os.open(self._folder, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(folder)
