@@ -255,14 +255,13 @@ def _why_not(error: Exception) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """What Ray says of a worker that it lost, in words that follow a semicolon."""
+    """Why a worker was lost, in words."""
     from ray.exceptions import RayActorError, RayTaskError
 
     if isinstance(error, RayTaskError):
         return f"{type(error.cause).__name__}: {error.cause}" if error.cause is not None else str(error)
     if isinstance(error, RayActorError):
-        lost = re.search(r"node (?:has died|was|is)|node .* dead|its node", str(error))
-        return "its node was lost" if lost else "Ray's process on its node died"
+        return "Ray lost its process, or its node"
     return shortened(" ".join(str(error).split()), 200)
 
 
