@@ -80,7 +80,7 @@ def command(
         require_one_model(checked)
     if given["routing"] is not None and checked.worker is None and not checked.several_processes:
         raise UsageError(
-            "--routing says how workers share a load: add --devices, --processes or --worker, or leave it out"
+            "--routing says how workers share a load: add --devices, --processes, --ray or --worker, or leave it out"
         )
     if start_at is not None and repeat is not None:
         raise UsageError("--start-at is of a single start: leave it out, or --repeat")

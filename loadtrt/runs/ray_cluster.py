@@ -261,7 +261,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, RayTaskError):
         return f"{type(error.cause).__name__}: {error.cause}" if error.cause is not None else str(error)
     if isinstance(error, RayActorError):
-        return "Ray lost its process, or its node"
+        return "Ray lost its process or its node"
     return shortened(" ".join(str(error).split()), 200)
 
 

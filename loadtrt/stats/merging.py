@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from loadtrt.asked.reading import OUTPUT_KEYS
 from loadtrt.errors import UsageError
@@ -77,13 +77,14 @@ def _require_one_fleet(named: Mapping[str, RunResult]) -> None:
 
 def _shared(run: RunResult) -> dict[str, str]:
     """What all workers of a fleet have in common, as text."""
-    options = {"workers": run.config.worker and run.config.worker.partition("/")[2]}
+    options: dict[str, Any] = {}
     for name, model in run.config.models.items():
         whose = f"{name}: " if len(run.config.models) > 1 else ""
         asked = run.config.alone(name).options()
         options |= {f"{whose}{key}": value for key, value in asked.items() if key not in _OF_A_WORKER}
         if run.models[name].engine.kind == "simulated":  # others are known by their content, wherever they lie
             options[f"{whose}engine"] = model.engine
+    options["workers"] = run.config.worker and run.config.worker.partition("/")[2]
     return {key: str(value) for key, value in options.items()}
 
 

@@ -286,16 +286,20 @@ def test_a_node_that_is_lost(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> N
     """What ran on it is lost, and no more; so is a worker whose Ray process is killed. The last test of the cluster."""
     import ray
 
+    lost: list[int] = []
+
     def lose(links: list[Any]) -> None:
-        os.kill(ray.get(links[0]._actor.__ray_call__.remote(lambda _: os.getpid())), signal.SIGKILL)
-        (node,) = [node for node in cluster.worker_nodes if node.node_id in links[2].host]
-        cluster.remove_node(node, allow_graceful=False)
+        places = {node.node_id: node for node in cluster.worker_nodes}  # not the head
+        on = {number: places.get(link.host.split()[-1]) for number, link in enumerate(links)}
+        of_node, of_process = [number for number, node in on.items() if node is not None][:2]
+        os.kill(ray.get(links[of_process]._actor.__ray_call__.remote(lambda _: os.getpid())), signal.SIGKILL)
+        cluster.remove_node(on[of_node], allow_graceful=False)
+        lost.extend([of_node, of_process])
 
     Acts(monkeypatch, {("measure", 2): lose})
-    result = measured(REAL, ray=cluster.address, workers=WORKERS)
-    assert [lost.worker for lost in result.lost] == [0, 2]
-    assert {lost.why for lost in result.lost} == {"Ray lost its process, or its node while it measured"}
-    assert all(lost.completed for lost in result.lost)
+    result = measured(REAL, ray=cluster.address, workers=WORKERS, duration="5s")
+    assert [worker.worker for worker in result.lost] == sorted(lost)
+    assert {worker.why for worker in result.lost} == {"Ray lost its process or its node while it measured"}
     assert (result.failure or "").startswith("only 2 of 4 workers")
 
 
