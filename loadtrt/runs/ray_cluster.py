@@ -103,9 +103,7 @@ class RayCluster:
                 signals.check()
             return ray.get(answer)
         except Exception as error:
-            missing = "No module named 'loadtrt'" in str(error)
-            why = "its node has no loadtrt: install the same version on all nodes" if missing else _reason(error)
-            raise EngineError(f"worker {number} cannot begin: {why}") from None
+            raise EngineError(f"worker {number} cannot begin: {_reason(error)}") from None
 
     def start(self, number: int, config: RunConfig, hear: Hear) -> RayLink:
         """Start a worker."""
@@ -260,6 +258,9 @@ def _reason(error: Exception) -> str:
 
     if isinstance(error, RayTaskError):
         return f"{type(error.cause).__name__}: {error.cause}" if error.cause is not None else str(error)
+    lacks = re.search(r"(?:ModuleNotFound|Import|Attribute)Error: (.+)", str(error))
+    if lacks is not None:
+        return f"loadtrt is not on its node, or another version ({lacks[1]}): install the same one on all nodes"
     if isinstance(error, RayActorError):
         return "Ray lost its process or its node"
     return shortened(" ".join(str(error).split()), 200)

@@ -331,6 +331,15 @@ def test_ray_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @needs_ray
+def test_a_node_without_loadtrt() -> None:
+    """As Ray tells it of an actor that cannot be imported."""
+    error = RuntimeError("creation task\nRuntimeError: failed\nModuleNotFoundError: No module named 'loadtrt'\n")
+    assert ray_cluster._reason(error) == (
+        "loadtrt is not on its node, or another version (No module named 'loadtrt'): install the same one on all nodes"
+    )
+
+
+@needs_ray
 def test_other_versions_of_ray() -> None:
     """One sentence of Ray's own ten lines."""
     from ray._private.utils import check_version_info
