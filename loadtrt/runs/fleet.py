@@ -311,7 +311,9 @@ def _clocks(worker: _Worker) -> dict[str, int]:
 
 def _part_of(config: RunConfig, number: int, workers: int) -> RunConfig:
     """The configuration of a worker, which writes and shows nothing."""
-    left_out = ("devices", "processes", "ray", "workers", "gpus_per_worker", "cpus_per_worker")
-    left_out += ("json_file", "junit", "github", "live")
+    left_out = (
+        *("devices", "processes", "ray", "workers", "gpus_per_worker", "cpus_per_worker"),
+        *("json_file", "junit", "github", "live"),
+    )
     changes: dict[str, Any] = {name: type(config).model_fields[name].default for name in left_out}
     return config.model_copy(update={**changes, "live": False, "quiet": True, "worker": f"{number}/{workers}"})

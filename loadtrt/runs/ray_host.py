@@ -70,24 +70,24 @@ class RayHost:
 
     def stop(self) -> None:
         """As `WorkerProcess.stop`."""
-        if self._began():
-            self._process.stop()
+        if (process := self._begun()) is not None:
+            process.stop()
 
     def kill(self) -> None:
         """As `WorkerProcess.kill`."""
-        if self._began():
-            self._process.kill()
+        if (process := self._begun()) is not None:
+            process.kill()
 
     def close(self) -> None:
         """End the worker, and delete files that no other one uses."""
-        if self._began():
-            self._process.kill()
-            self._process.close()
+        if (process := self._begun()) is not None:
+            process.kill()
+            process.close()
         self._store.close()
 
-    def _began(self) -> bool:
-        """Whether there is a process; where there is none, there will be none."""
+    def _begun(self) -> WorkerProcess | None:
+        """The process; where there is none, there will be none."""
         with self._starting:
             if self._process is None and self._ended is None:
                 self._ended = EXIT_INTERRUPTED, "it was ended"
-            return self._process is not None
+            return self._process

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,12 +128,14 @@ def test_fleets_measure_what_files_do(way: dict[str, Any]) -> None:
     assert result.outcome == "completed"
 
 
+def kill(number: int, links: list[Any]) -> None:
+    links[number].kill()
+
+
 def test_workers_that_are_killed(way: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """In any phase: its last count, the others' results, no slower rate, and no verdict."""
-    acts = {"load": 1, ("warm-up", 2): 2, ("measure", 3): 3}
-    heard = Acts(
-        monkeypatch, {when: lambda links, number=number: links[number].kill() for when, number in acts.items()}
-    )
+    acts: dict[Any, int] = {"load": 1, ("warm-up", 2): 2, ("measure", 3): 3}
+    heard = Acts(monkeypatch, {when: partial(kill, number) for when, number in acts.items()})
     result = measured(REAL, **way, objective="latency.p99 < 1s")
     assert result.outcome == "failed"
     assert [lost.worker for lost in result.lost] == [1, 2, 3]
@@ -191,7 +194,7 @@ def test_an_interrupt_before_measuring(way: dict[str, Any], monkeypatch: pytest.
 
 def test_workers_that_cannot_begin(way: dict[str, Any]) -> None:
     """The sentence is the one of a single run."""
-    given = {"gpus_per_worker": 0} if "ray" in way else {}
+    given: dict[str, Any] = {"gpus_per_worker": 0} if "ray" in way else {}
     with pytest.raises(UsageError, match=r"none\.plan"):
         measured({**REAL, "engine": "none.plan"}, **way, **given)
 
