@@ -44,7 +44,7 @@ _fleet = partial(option, group="Fleet")
 _OF_ONE_PROCESS = ("precision", "abort_on_fail")
 _OF_ONE_WORKER = (
     *("profile", "export_times", "export_profile", "export_layer_info", "export_output", "trt_log"),
-    *("metrics", "push", "nvtx"),
+    "nvtx",
 )
 
 

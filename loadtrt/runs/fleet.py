@@ -19,11 +19,12 @@ from loadtrt.asked.launched import parse_devices
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.lanes.model_run import tickers
 from loadtrt.results.run_result import LostWorker, RunResult
+from loadtrt.runs.fleet_watch import FleetWatch
 from loadtrt.signals import STOPPING, pass_on, signal_name
 from loadtrt.units import MILLISECOND_NS, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from loadtrt.asked.config import RunConfig
     from loadtrt.lanes.model_run import OnTick, Phase
@@ -73,24 +74,39 @@ class WorkerProcess:
 
 
 def run_fleet(
-    config: RunConfig, talks: Talks, signals: Signals, on_tick: OnTick | None = None, start_at: int | None = None
+    config: RunConfig,
+    talks: Talks,
+    signals: Signals,
+    on_tick: OnTick | None = None,
+    start_at: int | None = None,
+    deliver: Callable[[RunResult], None] = lambda _: None,
 ) -> RunResult:
     """Make a run with a worker for each device and process that `config` asks for.
 
     on_tick: as for `Maker.run`, of all workers together.
     start_at: when to begin to measure, Unix time in ns; None: once all workers are ready.
+    deliver: takes the result while metrics are still served.
 
     Raises UsageError, EngineError and KeyboardInterrupt where no worker has measured anything.
     """
     places = [(device, process) for device in _devices_of(config) for process in range(config.processes)]
     with signals:
         signals.hold()
-        fleet = _Fleet(config, places, talks, signals, on_tick)
+        watch = FleetWatch(config, len(places), talks)
         try:
-            fleet.wait(start_at)
+            fleet = _Fleet(config, places, talks, signals, on_tick, watch)
+            try:
+                fleet.wait(start_at)
+            finally:
+                fleet.close()
+                watch.end()
+            result = fleet.result()
+            deliver(result)
+            watch.finish(push=not signals.hurried())
+            watch.linger(config, result.outcome, signals.sleep)
+            return result
         finally:
-            fleet.close()
-        return fleet.result()
+            watch.close()
 
 
 class _Fleet:
@@ -103,7 +119,9 @@ class _Fleet:
         talks: Talks,
         signals: Signals,
         on_tick: OnTick | None,
+        watch: FleetWatch,
     ) -> None:
+        self._watch = watch
         self._config, self._talks, self._signals = config, talks, signals
         self._lines: SimpleQueue[tuple[WorkerProcess, str | None]] = SimpleQueue()
         self._workers: list[WorkerProcess] = []
@@ -119,7 +137,8 @@ class _Fleet:
 
     def _start(self, config: RunConfig, number: int, device: int | None, on_tick: OnTick | None) -> WorkerProcess:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "loadtrt.runs.worker"],
+            [sys.executable, "-P", "-m", "loadtrt.runs.worker", *self._watch.arguments(number)],
+            pass_fds=self._watch.descriptors,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             encoding="utf-8",
@@ -170,6 +189,7 @@ class _Fleet:
     def _hear(self, worker: WorkerProcess, line: str | None) -> None:
         if line is None:
             worker.over = True
+            self._watch.over(worker.number, None if worker.result is not None else worker.lost.why)
             return
         content: Any
         try:
@@ -186,6 +206,8 @@ class _Fleet:
                     worker.on_tick(worker.phase, elapsed_ns, submitted, worker.completed)
             case "ready":
                 worker.pids = tuple(content)
+            case "facts":
+                self._watch.hear(worker.number, worker.device, content)
             case "error":
                 worker.error = str(content)
             case "result":
@@ -230,7 +252,7 @@ class _Fleet:
             self._talks.say(f"worker {item.worker} is lost: {item.why}")
         merged = merge({f"worker {number}": self._placed(result) for number, result in results.items()}, lost)
         outcome = "interrupted" if interrupted else merged.outcome  # which may have ended workers that had not begun
-        return merged.model_copy(update={"config": self._config, "outcome": outcome})
+        return merged.model_copy(update={"run": self._watch.run, "config": self._config, "outcome": outcome})
 
     def _placed(self, result: RunResult) -> RunResult:
         """A worker's result with where it ran, and without blame for the workers beside it."""
@@ -289,6 +311,7 @@ def _visible(device: int | None, environment: Mapping[str, str]) -> dict[str, st
 def _part_of(config: RunConfig, number: int, workers: int, device: int | None) -> RunConfig:
     """The configuration of a worker, which writes and shows nothing."""
     left_out = ("devices", "processes", "json_file", "junit", "github", "live")
+    left_out += ("metrics", "metrics_linger", "metrics_native", "push")
     changes: dict[str, Any] = {name: type(config).model_fields[name].default for name in left_out}
     if device is not None:  # it sees no other
         changes["models"] = {name: model.model_copy(update={"device": 0}) for name, model in config.models.items()}
