@@ -134,8 +134,10 @@ class Charts:
         return Text.styled("".join(axis), FAINT)
 
     def lanes(self, rows: int) -> list[Text]:
-        """A line a lane, or several lanes in a line, or all of them as one row of columns."""
+        """A line a lane, or several lanes in a line, or all of them as one row of columns, as of a fleet."""
         lanes = self._view.lanes
+        if self._view.workers:
+            return [self._lane_strip()]
         abreast = -(-len(lanes) // rows)
         room = self._width // abreast
         digits = len(str(len(lanes) - 1))

@@ -125,7 +125,7 @@ class Workers:
         from loadtrt.live.alerts import Alert
 
         lost = [run for run in self._runs if run.lost]
-        remedy = "the others go on; what they measure is reported as theirs, not as a slower rate"
+        remedy = "the others go on, and the result is theirs alone"
         return [Alert("lost", f"worker {run.facts.worker} is lost: {run.lost}", remedy) for run in lost]
 
 
