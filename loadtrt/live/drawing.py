@@ -167,8 +167,10 @@ class Charts:
             worst = sorted(workers, key=lambda worker: (worker.phase != "lost", -(worker.p99_ns or 0)))
             shown = tuple(worker for worker in workers if worker in worst[: max(rows - 2, 0)])
             more = len(workers) - len(shown)
-        cells = [("worker", "device", "phase", "requests/s", "p99, last s", "in flight", "served", "SM clock")]
-        cells += map(_cells_of, shown)
+        cells: list[tuple[str, ...]] = [
+            ("worker", "device", "phase", "requests/s", "p99, last s", "in flight", "served", "SM clock")
+        ]
+        cells += [_cells_of(worker) for worker in shown]
         columns = [column for column in zip(*cells, strict=True) if any(column[1:])]
         widths = [max(map(len, column)) for column in columns]
         while len(widths) > 1 and sum(widths) + 3 * (len(widths) - 1) > self._width:

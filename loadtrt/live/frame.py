@@ -161,7 +161,7 @@ class _Artist:
             _Part(4, self._counts, least=begun),
             _Part(3, self._charts.latency, least=3 * begun, most=3, gap=True),
             _Part(9, self._charts.histogram, least=3 if view.histogram else 0, most=7),
-            _Part(3, self._charts.workers, least=min(workers, 3), most=workers, gap=True),
+            _Part(3, self._charts.workers, least=min(workers, max(height // 3, 3)), most=workers, gap=True),
             _Part(10, self._charts.lanes, least=begun, most=1 if workers else len(view.lanes), gap=True),
             _Part(7, self._gpu, least=int(view.gpu is not None), gap=True),
             _Part(6, self._objectives, least=begun * objectives, most=objectives, gap=view.gpu is None),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,7 +29,12 @@ if TYPE_CHECKING:
     from loadtrt.records.board import Board, Snapshot
 
 _STANDS_NS = 2 * SECOND_NS  # a worker so far behind the others does not hold up their last second
-_OVER = {"phase": "done", "in_flight": 0, "waiting": 0, "busy_lanes": 0}
+_BY_LANE = ("outcomes", "lane_service_ns", "lane_compute_ns")
+_ADDED = (
+    *("submitted", "in_flight", "waiting", "busy_lanes", "inferences", "missed"),
+    *("good", "ratio_sum", "ratios", "sums_ns", "counts"),
+)
+_OVER: dict[str, Any] = {"phase": "done", "in_flight": 0, "waiting": 0, "busy_lanes": 0}
 
 
 class Run:
@@ -104,7 +109,8 @@ class Workers:
             snapshot = self._sum([counts for counts, _ in seen])
             gpu = _gpu_of({view.facts.bus: view.gpu for view in views})
             view = self._viewer.take(snapshot, self._facts, gpu, time.time_ns())
-            alerts = (*self._losses(), *_gathered({view.facts.worker: view.alerts for view in views}))
+            going = {run.facts.worker: view.alerts for run, view in zip(self._runs, views, strict=True) if not run.lost}
+            alerts = (*self._losses(), *_gathered(going))
             rows = tuple(_row(view, lost=bool(run.lost)) for view, run in zip(views, self._runs, strict=True))
             return replace(view, alerts=alerts, workers=rows)
 
@@ -146,23 +152,17 @@ def summed(snapshots: Sequence[Snapshot], lost: Sequence[bool]) -> Snapshot:
     rates = [snapshot.served_per_s for snapshot in snapshots if snapshot.served_per_s is not None]
     window_start_ns, window = _last_second(snapshots, going)
     count = window.count
+    added: dict[str, Any] = {name: sum(getattr(snapshot, name) for snapshot in snapshots) for name in _ADDED}
+    by_lane: dict[str, Any] = {
+        name: np.concatenate([getattr(snapshot, name) for snapshot in snapshots]) for name in _BY_LANE
+    }
     return replace(
         snapshots[0],
         phase=min((snapshot.phase for snapshot in going), key=PHASES.index),
         written_ns=max(snapshot.written_ns for snapshot in going),
         started_ns=min(started, default=0),
-        **{
-            name: sum(getattr(snapshot, name) for snapshot in snapshots)
-            for name in ("submitted", "in_flight", "waiting", "busy_lanes", "inferences", "ratio_sum", "missed")
-        },
-        **{
-            name: np.concatenate([getattr(snapshot, name) for snapshot in snapshots])
-            for name in ("outcomes", "lane_service_ns", "lane_compute_ns")
-        },
-        **{
-            name: np.sum([getattr(snapshot, name) for snapshot in snapshots], axis=0)
-            for name in ("good", "ratios", "sums_ns", "counts")
-        },
+        **added,
+        **by_lane,
         window_start_ns=window_start_ns,
         window_requests=count,
         window_ns=np.array(window.quantiles(WINDOW_RANKS)) if count else np.zeros(len(WINDOW_RANKS)),

@@ -310,8 +310,10 @@ def _visible(device: int | None, environment: Mapping[str, str]) -> dict[str, st
 
 def _part_of(config: RunConfig, number: int, workers: int, device: int | None) -> RunConfig:
     """The configuration of a worker, which writes and shows nothing."""
-    left_out = ("devices", "processes", "json_file", "junit", "github", "live")
-    left_out += ("metrics", "metrics_linger", "metrics_native", "push")
+    left_out = (
+        *("devices", "processes", "json_file", "junit", "github", "live"),
+        *("metrics", "metrics_linger", "metrics_native", "push"),
+    )
     changes: dict[str, Any] = {name: type(config).model_fields[name].default for name in left_out}
     if device is not None:  # it sees no other
         changes["models"] = {name: model.model_copy(update={"device": 0}) for name, model in config.models.items()}

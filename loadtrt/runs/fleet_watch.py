@@ -82,9 +82,10 @@ class FleetWatch(Shown):
         self.describe(*self._facts)
         for place in self._lost:
             self._tell_lost(place)
-        buses = dict.fromkeys(facts.bus for facts in self._facts if facts is not None and facts.bus)
-        for bus_id in buses if self._telemetry and self.watch.observer is not None else ():
-            self.watch.observer.send(gpu=bus_id, own={"pids": sorted(self._pids), "before": []})
+        observer = self.watch.observer
+        if observer is not None and self._telemetry:
+            for bus_id in dict.fromkeys(facts.bus for facts in self._facts if facts is not None and facts.bus):
+                observer.send(gpu=bus_id, own={"pids": sorted(self._pids), "before": []})
 
     def _tell_lost(self, place: int) -> None:
         if self.watch.observer is not None and self._has_begun:
