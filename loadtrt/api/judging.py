@@ -1,4 +1,4 @@
-"""The functions that read and compute: plan_capacity, merge, compare and read. `loadtrt/__init__.py` has what they take."""
+"""The functions that read and compute: plan_capacity, merge, compare, read. See `loadtrt/__init__.py`."""
 
 from __future__ import annotations
 

@@ -185,7 +185,7 @@ FAULTS: dict[str, tuple[Callable[[], object], str]] = {
     "capacity, rate": (lambda: loadtrt.capacity(**SEARCH, rate=5), "unknown option 'rate'"),
     "profile, name": (lambda: loadtrt.profile(engine="zoo:googlenet", bach=1), "did you mean 'batch'?"),
     "profile, simulated": (lambda: loadtrt.profile(engine="simulated:null"), "has no layers to time"),
-    "merge, none": (lambda: loadtrt.merge(), "there is nothing to merge"),
+    "merge, none": (loadtrt.merge, "there is nothing to merge"),
     "merge, a list": (lambda: loadtrt.merge(["0.json"]), "give a result, or a file such as 'run.json', one by one"),  # type: ignore[arg-type]
     "merge, no file": (lambda: loadtrt.merge("0.json"), "cannot read 0.json"),
     "plan, none": (lambda: loadtrt.plan_capacity(demand=5), "a plan needs measurements"),
