@@ -112,7 +112,8 @@ def _parts(seen: Observation, native: bool) -> Iterator[Metric]:
         "requests": "" if facts.requests is None else str(facts.requests),
         **({"point": facts.point.text} if facts.point else {}),
     }
-    for worker in {worker.facts.bus: worker for worker in reversed(workers)}.values():
+    by_gpu = {worker.facts.bus: worker for worker in reversed(workers) if worker.facts.bus or not worker.lost}
+    for worker in (by_gpu or {"": workers[0]}).values():
         gpu = table.gpu_labels(worker.facts.uuid, worker.facts.host)
         yield _info(table.RUN_INFO, {**labels, **size, **run, **gpu})
         if worker.gpu is not None:
@@ -190,7 +191,7 @@ def _whole(seen: Observation) -> Iterator[tuple[Family, Points]]:
 def _laws(seen: Observation) -> Iterator[tuple[Family, Points]]:
     limit_ns = limit_of(counts_now(seen.snapshot), terms_of(seen.facts))
     yield table.LATENESS_LIMIT, [((), limit_ns / SECOND_NS if math.isfinite(limit_ns) else None)]
-    active = {alert.kind for alert in law_alerts(seen.snapshot, seen.facts, seen.gpu)}
+    active = set() if seen.lost else {alert.kind for alert in law_alerts(seen.snapshot, seen.facts, seen.gpu)}
     yield table.PROBLEM, [((kind,), float(kind in active)) for kind in LAW_KINDS]
 
 

@@ -189,7 +189,7 @@ class _Fleet:
     def _hear(self, worker: WorkerProcess, line: str | None) -> None:
         if line is None:
             worker.over = True
-            self._watch.over(worker.number, None if worker.result is not None else worker.lost.why)
+            self._watch.over(worker.number, worker.device, None if worker.result is not None else worker.lost.why)
             return
         content: Any
         try:

@@ -39,6 +39,7 @@ class FleetWatch(Shown):
         self._pids: set[int] = set()
         self._awaited = set(range(workers)) if self.boards else set()
         self._lost: dict[int, str] = {}
+        self._unheard: dict[int, str] = {}  # devices of workers that were lost before they told anything
         self._alone = workers == 1
 
     @property
@@ -59,12 +60,13 @@ class FleetWatch(Shown):
             self._facts[number * self._models + place] = facts
         self._await(number)
 
-    def over(self, number: int, why: str | None) -> None:
+    def over(self, number: int, device: int | None, why: str | None) -> None:
         """The process of a worker has ended. why: None where it left a result."""
         if not self.boards:
             return
-        places = range(number * self._models, (number + 1) * self._models)
-        for place in places:
+        if number in self._awaited:  # before it had its engines
+            self._unheard[number] = "" if device is None else str(device)
+        for place in range(number * self._models, (number + 1) * self._models):
             if why is None:
                 self.boards[place].enter("done")
             else:
@@ -76,8 +78,12 @@ class FleetWatch(Shown):
         if number not in self._awaited:
             return
         self._awaited.remove(number)
-        if self._awaited or not any(self._facts):
+        told = [facts for facts in self._facts if facts is not None]
+        if self._awaited or not told:
             return
+        for unheard, device in self._unheard.items():  # it would have measured what the others do
+            for place, facts in enumerate(told[: self._models], unheard * self._models):
+                self._facts[place] = replace(facts, worker=str(unheard), device=device, bus="", uuid="")
         self.watch.open(None, telemetry=False)
         self.describe(*self._facts)
         for place in self._lost:

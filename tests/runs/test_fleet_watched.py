@@ -136,6 +136,21 @@ def test_workers_have_labels_where_there_are_several(workers: int, told: tuple[s
     watch.close()
 
 
+def test_a_worker_that_is_lost_before_it_has_its_engine_is_counted() -> None:
+    """As one that would have measured what the others do."""
+    config, talks = RunConfig.of(**REAL, metrics="127.0.0.1:0"), Listens()
+    watch = FleetWatch(config, 3, talks)
+    watch.hear(0, 5, {"pids": [1], "facts": [replace(FACTS, uuid="GPU-5", bus="b", lanes=2).to_json()]})
+    watch.over(2, 6, "it ended with code 3 before it measured")
+    watch.over(1, 5, "it ended with code 3 before it measured")
+    found = talks.scrape()
+    assert values(found, "loadtrt_workers_lost") == {(): 2}
+    assert values(found, "loadtrt_lanes", "worker", "device") == {("0", "5"): 2, ("1", "5"): 2, ("2", "6"): 2}
+    assert list(values(found, "loadtrt_run_info", "UUID")) == [("GPU-5",)]
+    assert not any(value for (name, _), value in found.items() if name == "loadtrt_problem_active")
+    watch.close()
+
+
 def test_a_fleet_is_drawn_on_a_terminal(tmp_path: Path) -> None:
     """A row for each worker; Ctrl-C removes it, and the result is kept."""
     leader, follower = pty.openpty()
