@@ -136,9 +136,10 @@ class _Fleet:
             raise
 
     def _start(self, config: RunConfig, number: int, device: int | None, on_tick: OnTick | None) -> WorkerProcess:
+        boards = self._watch.boards_for(number)
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "loadtrt.runs.worker", *self._watch.arguments(number)],
-            pass_fds=self._watch.descriptors,
+            [sys.executable, "-P", "-m", "loadtrt.runs.worker", boards],
+            pass_fds=(int(boards.partition(":")[0]),) if boards else (),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             encoding="utf-8",

@@ -42,14 +42,11 @@ class FleetWatch(Shown):
         self._unheard: dict[int, str] = {}  # devices of workers that were lost before they told anything
         self._alone = workers == 1
 
-    @property
-    def descriptors(self) -> tuple[int, ...]:
-        """What the processes of workers inherit; nothing where nobody reads what they write."""
-        return (self.watch.observer.descriptor,) if self.watch.observer is not None else ()
-
-    def arguments(self, number: int) -> list[str]:
-        """Those of a worker's process by which it finds its boards."""
-        return [f"{descriptor}:{number * self._models}" for descriptor in self.descriptors]
+    def boards_for(self, number: int) -> str:
+        """What the process of a worker finds its boards by: the descriptor that it inherits, and the place of the first
+        one. "" where nobody reads them."""
+        observer = self.watch.observer
+        return f"{observer.descriptor}:{number * self._models}" if observer is not None else ""
 
     def hear(self, number: int, device: int | None, told: dict[str, Any]) -> None:
         """A worker has loaded its engines. told: see `Boards`."""
@@ -106,12 +103,12 @@ class FleetWatch(Shown):
 class Boards:
     """The boards of a worker, in the memory of another process' observer.
 
-    argument: what `FleetWatch.arguments` gives.
+    found_by: what `FleetWatch.boards_for` gives.
     tell: takes what that process is to know: "facts" of each model as JSON, and the "pids" of this one.
     """
 
-    def __init__(self, argument: str, models: int, pids: Sequence[int], tell: Callable[[dict[str, Any]], None]) -> None:
-        descriptor, first = map(int, argument.split(":"))
+    def __init__(self, found_by: str, models: int, pids: Sequence[int], tell: Callable[[dict[str, Any]], None]) -> None:
+        descriptor, first = map(int, found_by.split(":"))
         memory = mmap.mmap(descriptor, os.fstat(descriptor).st_size)
         os.close(descriptor)
         self.boards: Sequence[Board] = boards_in(memory, first + models)[first:]

@@ -1,5 +1,5 @@
 """A worker: a process that measures its part of a fleet's load. `Worker` is what drives it, whatever starts it; this
-module is also the process that `runs/fleet.py` starts: `python -m loadtrt.runs.worker`.
+module is also the process that `runs/fleet.py` starts: `python -m loadtrt.runs.worker BOARDS`, "" for none.
 
 Messages are lines of JSON. On stdin: the configuration, {"start": Unix time in ns}, and {"hurry": true}, which ends the
 run at once; the end of stdin does so, too. On stdout: {"say"}, {"tick"}, {"ready"}, {"facts"} for who observes it, then
@@ -124,11 +124,10 @@ def main() -> None:
     try:
         with SIGNALS:
             config = RunConfig.model_validate_json(sys.stdin.readline())
-            boards = [
-                Boards(argument, len(config.models), own_process().pids, partial(tell, "facts"))
-                for argument in sys.argv[1:]
-            ]
-            with Maker(_Telling(tell), signals=SIGNALS, followers=boards[0] if boards else None) as maker:
+            boards = None
+            if found_by := "".join(sys.argv[1:]):
+                boards = Boards(found_by, len(config.models), own_process().pids, partial(tell, "facts"))
+            with Maker(_Telling(tell), signals=SIGNALS, followers=boards) as maker:
                 worker = Worker(maker, tell)
                 Thread(target=listen, daemon=True).start()
                 worker.prepare(config)
