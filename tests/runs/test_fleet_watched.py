@@ -143,6 +143,8 @@ def test_a_worker_that_is_lost_before_it_has_its_engine_is_counted() -> None:
     watch.hear(0, 5, {"pids": [1], "facts": [replace(FACTS, uuid="GPU-5", bus="b", lanes=2).to_json()]})
     watch.over(2, 6, "it ended with code 3 before it measured")
     watch.over(1, 5, "it ended with code 3 before it measured")
+    assert watch.watch.observer is not None
+    watch.watch.observer.telemetry(0, 1, 1)  # an answer: it has read all before it, too
     found = talks.scrape()
     assert values(found, "loadtrt_workers_lost") == {(): 2}
     assert values(found, "loadtrt_lanes", "worker", "device") == {("0", "5"): 2, ("1", "5"): 2, ("2", "6"): 2}
