@@ -46,8 +46,7 @@ def test_a_gpu_of_two_workers_is_pushed_once(googlenet: Path, tmp_path: Path) ->
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode in (0, 97), done.stderr
     result = RunResult.model_validate_json((tmp_path / "run.json").read_text())
-    uuid = result.environment["gpu"]["uuid"] if "gpu" in result.environment else None
-    uuid = uuid or result.workers[0].environment["gpu"]["uuid"]
+    uuid = result.workers[0].environment["gpu"]["uuid"]
     ((_, _, body),) = got
     text = body.decode()
     (labels,) = re.findall(r"^loadtrt_gpu_power_watts\{(.*)\} ", text, re.MULTILINE)
