@@ -16,7 +16,7 @@ _OF_ONE_PROCESS = ("precision", "abort_on_fail")
 _OF_RAY = ("workers", "gpus_per_worker", "cpus_per_worker")
 _OF_ONE_WORKER = (
     *("profile", "export_times", "export_profile", "export_layer_info", "export_output", "trt_log"),
-    *("metrics", "push", "nvtx"),
+    "nvtx",
 )
 
 
@@ -78,7 +78,7 @@ class FleetOptions(Strict):
         if self.several_processes:
             if self.worker is not None:
                 raise ValueError("--devices, --processes and --ray start workers of their own: leave --worker out")
-            for name in self.given("devices", "processes") if self.ray is not None else ():
+            for name in self.given("devices", "processes", "metrics", "push") if self.ray is not None else ():
                 raise ValueError(f"{option_name(name)} is of this host: leave it out, or --ray")
             if self.ray is not None and self.workers is None:
                 raise ValueError("--ray starts workers on a cluster: say how many, such as --workers 4")

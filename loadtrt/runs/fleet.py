@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.lanes.model_run import tickers
 from loadtrt.results.run_result import LostWorker, RunResult
+from loadtrt.runs.fleet_watch import FleetWatch
 from loadtrt.signals import STOPPING
 from loadtrt.units import plural
 
@@ -79,7 +80,7 @@ class Places(Protocol):
     @property
     def lead_ns(self) -> int: ...
 
-    def start(self, number: int, config: RunConfig, hear: Callable[[str | None], object]) -> Link: ...
+    def start(self, number: int, config: RunConfig, hear: Callable[[str | None], object], boards: str) -> Link: ...
 
     def close(self) -> None: ...
 
@@ -117,27 +118,41 @@ class _Worker:
 
 
 def run_fleet(
-    config: RunConfig, talks: Talks, signals: Signals, on_tick: OnTick | None = None, start_at: int | None = None
+    config: RunConfig,
+    talks: Talks,
+    signals: Signals,
+    on_tick: OnTick | None = None,
+    start_at: int | None = None,
+    deliver: Callable[[RunResult], None] = lambda _: None,
 ) -> RunResult:
     """Make a run with the workers that `config` asks for.
 
     on_tick: as for `Maker.run`, of all workers together.
     start_at: when to begin to measure, Unix time in ns; None: once all workers are ready.
+    deliver: takes the result while metrics are still served.
 
     Raises UsageError, EngineError and KeyboardInterrupt where no worker has measured anything.
     """
     with signals:
         signals.hold()
         places = _places(config, talks, signals)
-        try:
-            fleet = _Fleet(config, places, talks, signals, on_tick)
+        with ExitStack() as stack:
+            stack.callback(places.close)
+            # What is on other hosts cannot write to the memory of an observer here.
+            watched = config if config.ray is None else config.model_copy(update={"live": False})
+            watch = FleetWatch(watched, places.count, talks)
+            stack.callback(watch.close)
+            fleet = _Fleet(config, places, talks, signals, on_tick, watch)
             try:
                 fleet.wait(start_at)
             finally:
                 fleet.close()
-        finally:
-            places.close()
-        return fleet.result()
+                watch.end()
+            result = fleet.result()
+            deliver(result)
+            watch.finish(push=not signals.hurried())
+            watch.linger(config, result.outcome, signals.sleep)
+            return result
 
 
 def _places(config: RunConfig, talks: Talks, signals: Signals) -> Places:
@@ -155,8 +170,15 @@ class _Fleet:
     """The workers of a run."""
 
     def __init__(
-        self, config: RunConfig, places: Places, talks: Talks, signals: Signals, on_tick: OnTick | None
+        self,
+        config: RunConfig,
+        places: Places,
+        talks: Talks,
+        signals: Signals,
+        on_tick: OnTick | None,
+        watch: FleetWatch,
     ) -> None:
+        self._watch = watch
         self._config, self._talks, self._signals, self._lead_ns = config, talks, signals, places.lead_ns
         self._lines: SimpleQueue[tuple[int, str | None]] = SimpleQueue()
         self._workers: list[_Worker] = []
@@ -171,7 +193,8 @@ class _Fleet:
 
     def _start(self, places: Places, number: int, on_tick: OnTick | None) -> _Worker:
         part = _part_of(self._config, number, places.count)
-        return _Worker(number, places.start(number, part, partial(self._put, number)), on_tick)
+        link = places.start(number, part, partial(self._put, number), self._watch.boards_for(number))
+        return _Worker(number, link, on_tick)
 
     def _put(self, number: int, line: str | None) -> None:
         self._lines.put((number, line))
@@ -215,6 +238,9 @@ class _Fleet:
     def _hear(self, worker: _Worker, line: str | None) -> None:
         if line is None:
             worker.over = True
+            self._watch.over(
+                worker.number, worker.link.where.get("device"), None if worker.result is not None else worker.lost.why
+            )
             return
         content: Any
         try:
@@ -231,6 +257,8 @@ class _Fleet:
                     worker.on_tick(worker.phase, elapsed_ns, submitted, worker.completed)
             case "ready":
                 worker.pids = tuple(content)
+            case "facts":
+                self._watch.hear(worker.number, worker.link.where.get("device"), content)
             case "error":
                 worker.error = str(content)
             case "result":
@@ -273,7 +301,7 @@ class _Fleet:
             self._talks.say(f"worker {item.worker} is lost: {item.why}")
         merged = merge({f"worker {number}": self._placed(result) for number, result in results.items()}, lost)
         outcome = "interrupted" if interrupted else merged.outcome  # which may have ended workers that had not begun
-        return merged.model_copy(update={"config": self._config, "outcome": outcome})
+        return merged.model_copy(update={"run": self._watch.run, "config": self._config, "outcome": outcome})
 
     def _placed(self, result: RunResult) -> RunResult:
         """A worker's result with where it ran, and without blame for the workers beside it. Files have their names of
@@ -314,6 +342,7 @@ def _part_of(config: RunConfig, number: int, workers: int) -> RunConfig:
     left_out = (
         *("devices", "processes", "ray", "workers", "gpus_per_worker", "cpus_per_worker"),
         *("json_file", "junit", "github", "live"),
+        *("metrics", "metrics_linger", "metrics_native", "push"),
     )
     changes: dict[str, Any] = {name: type(config).model_fields[name].default for name in left_out}
     return config.model_copy(update={**changes, "live": False, "quiet": True, "worker": f"{number}/{workers}"})

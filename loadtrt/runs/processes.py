@@ -36,15 +36,19 @@ class WorkerProcess:
 
     host = ""
 
-    def __init__(self, config: str, hear: Hear, seen: Mapping[str, str], where: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, config: str, hear: Hear, seen: Mapping[str, str], where: dict[str, Any] | None = None, boards: str = ""
+    ) -> None:
         """config: its configuration, as JSON.
 
         hear: called from a thread with each line that it says, and with None once it has ended.
         seen: variables of its environment that differ from those of this process.
+        boards: what it finds the memory of an observer by; "" for none.
         """
         self.where = where or {}
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "loadtrt.runs.worker"],
+            [sys.executable, "-P", "-m", "loadtrt.runs.worker", boards],
+            pass_fds=(int(boards.partition(":")[0]),) if boards else (),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             encoding="utf-8",
@@ -115,13 +119,15 @@ class Processes:
         self._devices = [device for device in _devices_of(config) for _ in range(config.processes)]
         self.count = len(self._devices)
 
-    def start(self, number: int, config: RunConfig, hear: Hear) -> WorkerProcess:
-        """Start a worker. Raises UsageError."""
+    def start(self, number: int, config: RunConfig, hear: Hear, boards: str = "") -> WorkerProcess:
+        """Start a worker. boards: see WorkerProcess. Raises UsageError."""
         device = self._devices[number]
         if device is None:
-            return WorkerProcess(config.model_dump_json(by_alias=True), hear, {})
+            return WorkerProcess(config.model_dump_json(by_alias=True), hear, {}, boards=boards)
         seen = _visible(device, os.environ)
-        return WorkerProcess(config.with_device(0).model_dump_json(by_alias=True), hear, seen, {"device": device})
+        return WorkerProcess(
+            config.with_device(0).model_dump_json(by_alias=True), hear, seen, {"device": device}, boards
+        )
 
     def close(self) -> None:
         """There is nothing to give back."""

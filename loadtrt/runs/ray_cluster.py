@@ -105,8 +105,8 @@ class RayCluster:
         except Exception as error:
             raise EngineError(f"worker {number} cannot begin: {_reason(error)}") from None
 
-    def start(self, number: int, config: RunConfig, hear: Hear) -> RayLink:
-        """Start a worker."""
+    def start(self, number: int, config: RunConfig, hear: Hear, boards: str = "") -> RayLink:  # noqa: ARG002
+        """Start a worker, which no observer here sees."""
         host, told = self._places[number]
         placed = self._shipment.configuration(config.with_device(0) if self._sees_one else config)
         return RayLink(self._actors[number], placed, self._files, hear, host, told)

@@ -200,7 +200,7 @@ def test_a_search_is_of_one_process(tmp_path: Path) -> None:
     ("options", "sentence"),
     [
         ({"worker": "0/2"}, "start workers of their own: leave --worker out"),
-        ({"metrics": ":0"}, "--metrics is of one process"),
+        ({"nvtx": True}, "--nvtx is of one process"),
         ({"precision": "3%"}, "would end each worker by numbers of its own"),
     ],
 )
