@@ -202,8 +202,9 @@ def _connect(address: str) -> bool:
         address = os.environ.get("RAY_ADDRESS") or address
     _require_answer(address)
     terminated = signal.getsignal(signal.SIGTERM)
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, configure_logging=False)
+        ray.init(address=address, log_to_driver=False, configure_logging=False)
     except Exception as error:
         with suppress(Exception):
             ray.shutdown()

@@ -179,7 +179,10 @@ def test_workers_on_one_gpu_are_no_strangers(monkeypatch: pytest.MonkeyPatch) ->
         sharing = GpuSharing(clients=tuple(GpuClient(pid, "python", sm_ratio=0.5) for pid in pids))
         result = single.model_copy(update={"sharing": sharing, "valid": False})
         link = type("Link", (), {"host": "", "where": {}})
-        workers = [type("Worker", (), {"link": link, "pids": (number,)}) for number in (11, 12)]
+        workers = [
+            type("Worker", (), {"link": link, "clock": None, "clock_after": None, "pids": (number,)})
+            for number in (11, 12)
+        ]
         this = type("Fleet", (), {"_workers": workers})
         assert fleet._Fleet._placed(this, result).valid is valid  # type: ignore[arg-type]
 
