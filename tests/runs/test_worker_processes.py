@@ -183,7 +183,7 @@ def test_workers_on_one_gpu_are_no_strangers(monkeypatch: pytest.MonkeyPatch) ->
             type("Worker", (), {"link": link, "clock": None, "clock_after": None, "pids": (number,)})
             for number in (11, 12)
         ]
-        this = type("Fleet", (), {"_workers": workers})
+        this = type("Fleet", (), {"_workers": workers, "_config": single.config})
         assert fleet._Fleet._placed(this, result).valid is valid  # type: ignore[arg-type]
 
 
