@@ -12,6 +12,7 @@ from loadtrt.report.formatting import UNKNOWN, between, count_or, joules_text, t
 from loadtrt.report.partition_sections import shares_of_sms
 from loadtrt.report.run_verdict import ended, outcome_badge, shortfalls, state_badge, time_of, why_unrated
 from loadtrt.report.settings import about, arrivals_text, axes_text, axis_value, closing, latency_bounds, noted, title
+from loadtrt.report.worker_sections import fleet_text, on_one_gpu
 from loadtrt.stats.regression import ratio_of
 from loadtrt.units import format_count, plural
 
@@ -51,6 +52,12 @@ def _head(result: SweepResult, file: str) -> Iterator[Block]:
     yield words(" × ".join(f"{name.replace('_', ' ')} {', '.join(values)}" for name, values in axes))
     if arrivals := arrivals_text(result):
         yield words(arrivals)
+    for text in (
+        fleet_text(result.config, result.axes),
+        on_one_gpu([point.run for point in result.points if point.run is not None]),
+    ):
+        if text:
+            yield words(text)
     yield about(result, file)
     yield from noted(point.run.model.engine for point in result.points if point.run)
     skipped = f"{format_count(len(result.skipped))} skipped" if result.skipped else ""

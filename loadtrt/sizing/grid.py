@@ -12,6 +12,7 @@ import re
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from loadtrt.asked.fields import option_name, parse_sms
+from loadtrt.asked.launched import parse_devices
 from loadtrt.errors import UsageError
 from loadtrt.printing import bounded_repr
 from loadtrt.report.run_verdict import why_unrated
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 # The options that a sweep may vary, the slowest to change first. The load comes last: it needs no other engine.
 AXES = {  # option: placeholder of its values in --help
+    "devices": "0-3",
+    "processes": "1,2,4",
     "fp16": "off,on",
     "batch": "1,4,16",
     "threads_per_context": "1,2,4",
@@ -67,7 +70,9 @@ def parse_axis(name: str, written: Axis) -> tuple[Any, ...]:
 
 
 def _values(name: str, text: str) -> Iterator[Any]:
-    if name == "batcher":  # which has commas itself
+    if name in ("batcher", "devices"):  # which have commas themselves
+        if name == "devices":
+            parse_devices(text)
         yield text
         return
     for part in text.split(","):

@@ -51,6 +51,7 @@ OPTIONS: dict[str, Any] = {
 }
 DEMANDS = ("demand", "demand_inferences", "stages", "trace")
 ARRIVALS = ("arrivals", "burstiness", "trace_column")
+_WORKERS = "workers that share a load, and a plan needs runs of one process"
 _MOST_SPARES = 1000
 _MOST_SHARE = 1000.0
 _MOST_PRICE = 1e9
@@ -191,6 +192,8 @@ def read_sources(sources: Sequence[Path | Result]) -> Source:
             case CapacityResult() | SweepResult() if len(sources) > 1:
                 raise UsageError(f"{name} is {kind}: give this file alone, or several runs of loadtrt")
             case CapacityResult() | SweepResult():
+                if _of_workers(result):
+                    raise UsageError(f"{name} is of {_WORKERS}")
                 return result
             case RepeatResult():
                 runs += [run for run in result.runs if run.outcome == "completed"]
@@ -198,12 +201,18 @@ def read_sources(sources: Sequence[Path | Result]) -> Source:
                 made_of = "give the measurements that it was made of, such as the file of loadtrt capacity"
                 raise UsageError(f"{name} is a plan, the result of this command: {made_of}")
             case RunResult() if result.workers or result.worker:
-                raise UsageError(f"{name} is of workers that share a load, and a plan needs runs of one process")
+                raise UsageError(f"{name} is of {_WORKERS}")
             case RunResult():
                 runs.append(one_model(result, name, "a plan needs runs of one model"))
             case _:
                 raise UsageError(f"{name} is {kind}: give {Kind.RUN}")
     return tuple(runs)
+
+
+def _of_workers(result: CapacityResult | SweepResult) -> bool:
+    if isinstance(result, CapacityResult):
+        return result.config.several_processes
+    return any(point.run is not None and point.run.workers for point in result.points)
 
 
 def _source(given: Path | Result) -> tuple[str, Kind, Result | None]:
