@@ -10,6 +10,7 @@ from loadtrt.asked.launched import require_workers
 from loadtrt.asked.reading import load_config, varied
 from loadtrt.environment import environment
 from loadtrt.errors import EngineError, UsageError
+from loadtrt.findings.device_scaling import fewest_devices, scaling
 from loadtrt.printing import command_line
 from loadtrt.report.settings import axes_text
 from loadtrt.results.capacity_result import SkippedPoint, SweepPoint, SweepResult
@@ -129,8 +130,19 @@ class Sweeper:
         words += [] if latency is None else [f"latency p99 {format_duration(latency)}"]
         words += [f"failed: {run.failure}"] if run.failure else [] if run.valid else ["INVALID"]
         words += ["interrupted"] if run.outcome == "interrupted" else []
+        point = self._scaled(SweepPoint(settings=settings, run=run, failure=run.failure))
         self._talks.say(f"{what}: {', '.join(words)}")
-        return SweepPoint(settings=settings, run=run, failure=run.failure)
+        return point
+
+    def _scaled(self, point: SweepPoint) -> SweepPoint:
+        """The point with what its devices lose to each other, where fewer were measured before."""
+        points = [self._points[place] for place in sorted(self._points)]
+        fewest = point.run and fewest_devices(points, point)
+        if not point.run or not fewest:
+            return point
+        found = scaling(fewest, point.run, self.result.environment.get("cores"))
+        findings = (*((found,) if found else ()), *point.run.model.findings)
+        return point.model_copy(update={"run": point.run.with_model(findings=findings)})
 
     def _is_spent(self, place: int) -> bool:
         why = self._skipped.get(place) or spent_axis(self._grid[place], list(self._points.values()), self._gaining)
