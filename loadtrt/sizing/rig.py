@@ -58,12 +58,17 @@ def require_same(before: Iterable[EngineInfo], now: EngineInfo) -> None:
     """Raises UsageError where the runs of an unfinished result were made on another engine than `now`: its plan was
     built anew, or this is another GPU. An engine made of a model is another one for each batch."""
     for then in before:
-        for what in ("name", "device", "flavour", "version", *(("sha256",) if then.batch == now.batch else ())):
-            was, is_ = getattr(then, what), getattr(now, what)
-            if was != is_:
-                raise UsageError(
-                    f"the runs in the file were of an engine whose {what} was {was}, and is {is_}; name another file"
-                )
+        if (other := difference(then, now)) is not None:
+            raise UsageError(f"the runs in the file were of an engine whose {other}; name another file")
+
+
+def difference(then: EngineInfo, now: EngineInfo) -> str | None:
+    """How an engine differs from what it was, in words; None where it does not."""
+    for what in ("name", "device", "flavour", "version", *(("sha256",) if then.batch == now.batch else ())):
+        was, is_ = getattr(then, what), getattr(now, what)
+        if was != is_:
+            return f"{what} was {was}, and is {is_}"
+    return None
 
 
 class NoWorkersError(UsageError):
