@@ -105,12 +105,16 @@ def main() -> None:
     print(f"{machine['cpu']}, {machine['cores']} cores, CPython {machine['python']}, numpy {np.__version__}")
     print(f"p99 of latency, ms; each GPU at a load of {LOAD}; {options.duration} of virtual time, seed {options.seed}")
     print(f"{'':8}{'GPUs':>5}{'theory':>9}{'measured':>10}{'95 %':>17}{'predicted':>11}{'95 %':>17}")
+    holds = np.zeros(3, int)
     for row in rows(options.duration, options.seed):
         told = []
+        within = [(low or 0) <= row.theory <= (high or math.inf) for _, low, high in (row.measured, row.predicted)]
+        holds += (*within, True)
         for value, low, high in (row.measured, row.predicted):
             ends = " .. ".join("–" if end is None else f"{end / 1e6:.2f}" for end in (low, high))
             told.append(f"{value / 1e6:>10.2f}{ends:>17}")
         print(f"{row.queue:8}{row.gpus:>5}{row.theory / 1e6:>9.2f}{told[0]} {told[1]}", flush=True)
+    print(f"theory is within the interval of {holds[0]} measured and {holds[1]} predicted of {holds[2]}")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ requests in flight on each. Its interval is that of a ratio (stats/regression.py
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from loadtrt.results.run_result import Finding
 from loadtrt.stats.measured import Number
@@ -28,6 +28,7 @@ _PARTS = {  # of a request, with what devices share there
     "enqueue": ("enqueuing", "the driver, or the host's cores, are shared by the workers"),
     "compute": ("computing", "the devices share power or cooling, or are not alike"),
 }
+_PLACES = frozenset({"devices", "workers"})  # axes of a sweep that change how many devices there are
 _REMEDIES = {
     "h2d": "'nvidia-smi topo -m' shows which devices share a switch; --no-copies shows what is left without copies",
     "enqueue": "fewer processes on each device, --wait block, or more cores",
@@ -61,16 +62,20 @@ def devices_of(run: RunResult) -> int:
 def fewest_devices(points: Sequence[SweepPoint], point: SweepPoint) -> RunResult | None:
     """The closed loop on the fewest devices among the points of a sweep with the other settings of this one; None where
     none has fewer, and where devices are no axis."""
-    if "devices" not in point.settings or point.run is None or not point.run.config.model.load.closed:
+    if _PLACES.isdisjoint(point.settings) or point.run is None or not point.run.config.model.load.closed:
         return None
-    others = {**point.settings, "devices": None}
+    others = _others(point)
     known = [
         one.run
         for one in (*points, point)
-        if one.run is not None and one.run.valid and not one.failure and {**one.settings, "devices": None} == others
+        if one.run is not None and one.run.valid and not one.failure and _others(one) == others
     ]
     fewest = min(known, key=devices_of, default=None)
     return None if fewest is None or devices_of(fewest) == devices_of(point.run) else fewest
+
+
+def _others(point: SweepPoint) -> dict[str, Any]:
+    return {name: value for name, value in point.settings.items() if name not in _PLACES}
 
 
 def efficiency_of(fewest: RunResult, run: RunResult) -> Efficiency | None:

@@ -96,9 +96,7 @@ def test_the_command_shows_both(file: tuple[Path, ...], tmp_path: Path) -> None:
     assert "measuring 2 GPUs, random, for 5s" in done.stderr
     text = " ".join(done.stdout.split())
     for quantile in ("p50", "p99"):
-        assert re.search(
-            rf"random, {quantile}: GPUs 2, \w+, measured .* ms, 95 % .*, predicted .* ms, 95 % ", text
-        )
+        assert re.search(rf"random, {quantile}: GPUs 2, \w+, measured .* ms, 95 % .*, predicted .* ms, 95 % ", text)
     assert "fleets, predicted against measured: within each other's interval in 2 of 2" in text
     result = loadtrt.read(target)
     assert isinstance(result, FleetResult)
