@@ -90,7 +90,7 @@ def test_what_is_run_is_what_was_planned(runs: tuple[RunResult, ...], asked: lis
 def test_the_command_shows_both(file: tuple[Path, ...], tmp_path: Path) -> None:
     """In the terminal, in the file and on the page."""
     target = tmp_path / "plan.json"
-    options = ["--demand", "280/s", "--measure", "--duration", "5s", "--routing", "random", "--json", target]
+    options = ["--demand", "280/s", "--measure", "--duration", "5s", "--routing", "random", "--json", str(target)]
     done = command("plan-capacity", *file, *options)
     assert done.returncode == 0, done.stderr
     assert "measuring 2 GPUs, random, for 5s" in done.stderr

@@ -134,7 +134,7 @@ def test_a_sweep_shows_both() -> None:
     assert fewest_devices(points, points[0]) is None
     assert fewest_devices((*points, other), other) is None
     result = SweepResult(
-        loadtrt="1", started="", command=(), config=runs["0"].config, environment={}, outcome="completed",
+        loadtrt="1", started="", command=(), config=measured("0").config, environment={}, outcome="completed",
         axes={"devices": ("0", "0-1"), "contexts": (1,)}, points=points,
     )  # fmt: skip
     text = " ".join(terminal_text(result).split())

@@ -109,10 +109,10 @@ def test_errors_of_workers_go_together(load: dict[str, Any], independent: bool) 
     sizes = [run.model.objectives[0].effective or 0.0 for run in runs]
     assert result.objectives[0].effective == pytest.approx(sum(sizes) if independent else min(sizes))
     rates = [run.model.throughput for run in runs]
-    lows = [(rate.requests_per_s or 0.0) - rate.confidence.low for rate in rates if rate.confidence]
+    lows = [(rate.requests_per_s or 0.0) - (rate.confidence.low or 0.0) for rate in rates if rate.confidence]
     width = math.hypot(*lows) if independent else math.fsum(lows)
     assert result.throughput.confidence is not None
-    assert (result.throughput.requests_per_s or 0.0) - result.throughput.confidence.low == pytest.approx(width)
+    assert (result.throughput.requests_per_s or 0.0) - (result.throughput.confidence.low or 0.0) == pytest.approx(width)
 
 
 def test_effective_sample_sizes_add_up() -> None:
