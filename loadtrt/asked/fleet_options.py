@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated
 
-from loadtrt.asked.declaring import Strict, option
+from loadtrt.asked.declaring import FLEETS, Strict, option
 from loadtrt.asked.fields import kept, option_name
 from loadtrt.asked.launched import parse_devices, parse_ray
 from loadtrt.load.dealing import MOST_WORKERS, parse_routing, parse_worker
@@ -33,13 +33,17 @@ class FleetOptions(Strict):
         "random",
         "How the load is dealt out to workers: each request to a random one, to the next one, or to that of its key in "
         "the trace.",
+        commands=FLEETS,
         metavar="random|round-robin|sticky:KEY",
     )
 
     devices: Annotated[str, kept(parse_devices)] | None = _fleet(
-        None, "Start a worker on each of these GPUs of this host, which share the load.", metavar="0-3|all"
+        None,
+        "Start a worker on each of these GPUs of this host, which share the load.",
+        commands=FLEETS,
+        metavar="0-3|all",
     )
-    processes: int = _fleet(1, "Workers on each device, which share the load.", ge=1, le=256)
+    processes: int = _fleet(1, "Workers on each device, which share the load.", commands=FLEETS, ge=1, le=256)
     ray: Annotated[str, kept(parse_ray)] | None = _fleet(
         None,
         "Start --workers on the nodes of a Ray cluster, which share the load; auto is that of this host.",
