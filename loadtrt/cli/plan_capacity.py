@@ -10,7 +10,7 @@ import click
 from loadtrt.cli.github import require_summary, tell_result
 from loadtrt.cli.options import GroupedCommand, choice, extra, flag, options
 from loadtrt.cli.outputs import Output, require_outputs
-from loadtrt.errors import EXIT_INTERRUPTED, EXIT_MISSED, EXIT_UNDECIDED, UsageError
+from loadtrt.errors import EXIT_INTERRUPTED, EXIT_MISSED, EXIT_UNDECIDED, EngineError, UsageError
 from loadtrt.load.arrivals import PROCESSES
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def command(files: tuple[Path, ...], force: bool, **given: Any) -> int:
 
     Exit codes: 0 every routing policy has an answer, 98 one has none within the limits of the simulation, or
     predictions for one GPU differ from its measurements, or a measured fleet missed an objective or was INVALID, 99 no
-    number of GPUs is enough, 2 a planned fleet could not be run.
+    number of GPUs is enough, 2 a planned fleet could not be run, 3 it failed.
     """
     from loadtrt.sizing.planning import plan_of
 
@@ -110,6 +110,8 @@ def command(files: tuple[Path, ...], force: bool, **given: Any) -> int:
     for fleet in result.measured:
         if fleet.why_not:
             raise UsageError(fleet.why_not)
+        if fleet.run is not None and fleet.run.failure:
+            raise EngineError(fleet.run.failure)
     code = say_verdict(result, _exit_code(result), quiet=quiet)
     if given["github"]:
         tell_result(result, code, json_file)

@@ -130,11 +130,9 @@ class Rig:
     @property
     def engines(self) -> dict[str, EngineInfo]:
         """Those that are open, or were of the last workers, by the names of their models."""
-        return (
-            self._of_workers
-            if self.workers
-            else {name: opened.engine.info for name, opened in self._maker.models.items()}
-        )
+        if self.workers:
+            return self._of_workers
+        return {name: opened.engine.info for name, opened in self._maker.models.items()}
 
     def recorder(self, model: str) -> Recorder | None:
         """What the last run recorded of a model; None where it never measured."""
@@ -183,8 +181,8 @@ class Rig:
         require_same(self.before, self.engine)
 
     def require_sense(self) -> None:
-        """Raise the first error of workers where none has measured anything."""
-        if self._wrong is not None and not self._makes_sense:
+        """Raise the first error of workers where none has measured anything, now or before."""
+        if self._wrong is not None and not self._makes_sense and not self.before:
             raise self._wrong
 
     def run(
@@ -228,15 +226,9 @@ class Rig:
     def _run_workers(self, config: RunConfig, tick: OnTick, part: tuple[int, int] | Part | None) -> RunResult:
         """A run of workers, each on the part of its engine."""
         if part is not None:
-            contexts, buffers = part[:2]
-            config = config.model_copy(
-                update={
-                    "models": {
-                        name: model if place else model.model_copy(update={"contexts": contexts, "buffers": buffers})
-                        for place, (name, model) in enumerate(config.models.items())
-                    }
-                }
-            )
+            (name, model), *others = config.models.items()
+            first = model.model_copy(update={"contexts": part[0], "buffers": part[1]})
+            config = config.model_copy(update={"models": {name: first, **dict(others)}})
         try:
             result = run_fleet(config, self._talks, self._maker.signals, tick)
         except LoadtrtError as error:

@@ -9,6 +9,7 @@ import pytest
 
 import fleets
 from command_line import loadtrt as command
+from loadtrt.errors import EngineError
 from loadtrt.report.result_files import read_result
 from loadtrt.results.capacity_result import CapacityResult, SweepResult
 from loadtrt.sizing import rig
@@ -50,8 +51,8 @@ def test_devices_are_an_axis(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("_here")
-def test_a_sweep_of_workers_is_continued(tmp_path: Path) -> None:
-    """With further values, on the same engine alone."""
+def test_a_sweep_of_workers_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With further values, on the same engine alone; a point that fails is one beside others then."""
     file = tmp_path / "s.json"
     first = _swept(file, "--processes", "1")
     again = _swept(file, "--processes", "1,2", "--resume")
@@ -59,6 +60,12 @@ def test_a_sweep_of_workers_is_continued(tmp_path: Path) -> None:
     assert len(again.points) == 2
     other = command("sweep", *COMMON, "--contexts", "1", "--processes", "1,2", "--json", file, "--resume")
     assert (other.returncode, "differs: duration was" in other.stderr) == (2, True)
+
+    def fail(*_: Any) -> Any:
+        raise EngineError("out of memory")
+
+    monkeypatch.setattr(rig, "run_fleet", fail)
+    assert _swept(file, "--processes", "1,2,4", "--resume").points[2].failure == "out of memory"
 
 
 def test_workers_without_an_engine() -> None:

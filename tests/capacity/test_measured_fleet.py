@@ -12,9 +12,11 @@ import fleets
 import loadtrt
 from benchmarks.fleet_laws import ENGINES, RANK, plan, theory_ns
 from command_line import loadtrt as command
+from loadtrt.asked.config import RunConfig
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.results.fleet_result import FleetResult
 from loadtrt.results.run_result import Problem, RunResult
+from loadtrt.signals import Signals
 from loadtrt.sizing import measured_fleet
 
 if TYPE_CHECKING:
@@ -150,6 +152,12 @@ def test_fleets_that_cannot_be_run(
 
     monkeypatch.setattr(measured_fleet, "run_fleet", lost)
     assert "no worker measured anything" in command("plan-capacity", *file, "--demand", "280/s", *options).stderr
+
+    failed = {"outcome": "failed", "failure": "only 1 of 2 workers", "valid": False}
+    one = fleets.run_fleet(RunConfig.of(**QUEUE, requests=100, processes=2), None, Signals())
+    monkeypatch.setattr(measured_fleet, "run_fleet", lambda *_: one.model_copy(update=failed))
+    partly = command("plan-capacity", *file, "--demand", "280/s", *options)
+    assert (partly.returncode, "only 1 of 2 workers" in partly.stderr) == (3, True)
 
     trace = tmp_path / "trace.csv"
     trace.write_text("timestamp\n" + "".join(f"{place / 280:.6f}\n" for place in range(2000)))
