@@ -47,17 +47,21 @@ class FleetOptions(Strict):
     ray: Annotated[str, kept(parse_ray)] | None = _fleet(
         None,
         "Start --workers on the nodes of a Ray cluster, which share the load; auto is that of this host.",
+        commands=FLEETS,
         metavar="auto|HOST:PORT|ray://HOST:PORT",
     )
-    workers: int | None = _fleet(None, "Workers on the Ray cluster.", ge=1, le=MOST_WORKERS)
+    workers: int | None = _fleet(None, "Workers on the Ray cluster.", commands=FLEETS, ge=1, le=MOST_WORKERS)
     gpus_per_worker: float | None = _fleet(
         None,
         "GPUs of each worker on the Ray cluster: below 1 several workers share one.",
+        commands=FLEETS,
         shown_default="1; 0 for simulated engines and --on onnxruntime",
         ge=0,
         le=1,
     )
-    cpus_per_worker: float = _fleet(1.0, "CPUs that each worker on the Ray cluster takes of its node.", gt=0, le=1024)
+    cpus_per_worker: float = _fleet(
+        1.0, "CPUs that each worker on the Ray cluster takes of its node.", commands=FLEETS, gt=0, le=1024
+    )
 
     def given(self, *names: str) -> list[str]:
         """Those of these attributes that differ from their defaults."""
