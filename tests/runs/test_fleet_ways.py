@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from loadtrt.errors import EngineError, UsageError
 from loadtrt.results.run_result import RunResult
 from loadtrt.runs import fleet, ray_cluster
 from loadtrt.runs.fleet import run_fleet
+from loadtrt.runs.shipping import Shipment
 from loadtrt.runs.watched import Silence
 from loadtrt.signals import Signals
 from loadtrt.stats.merging import merge
@@ -241,8 +243,11 @@ def test_files_travel_with_the_run(cluster: Any, tmp_path: Path, monkeypatch: py
     assert result.model.ok == 40
     assert [run.config.model.engine for run in result.workers] == [os.path.relpath(model)] * 2
     assert result.workers[0].model.engine.sha256 == result.workers[1].model.engine.sha256 != ""
-    left = list(Path(os.environ["TMPDIR"]).glob("loadtrt-files-*/*")) if "TMPDIR" in os.environ else []
-    assert left == []
+    kept = Path(tempfile.gettempdir()) / f"loadtrt-files-{os.getuid()}"
+    assert kept.is_dir()
+    groups = Shipment(RunConfig.of(**given)).groups
+    assert len(groups) == 2
+    assert not any((kept / group).exists() for group in groups)  # the last worker has deleted them
 
 
 @needs_ray
