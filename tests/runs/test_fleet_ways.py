@@ -223,7 +223,8 @@ def test_a_worker_that_is_late(way: dict[str, Any], monkeypatch: pytest.MonkeyPa
     if "ray" not in way:
         assert not differ
         return
-    assert f"loadtrt {loadtrt.__version__} (worker " in differ[0]
+    assert differ[0].startswith("workers differ in loadtrt ")
+    assert f"{loadtrt.__version__} (worker " in differ[0]
     assert f"{OTHER_VERSION} (worker " in differ[0]
     for run in result.workers:
         assert abs(run.environment["clock_offset_ns"]) < 10**9
