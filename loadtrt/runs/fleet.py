@@ -80,19 +80,22 @@ def run_fleet(
     on_tick: OnTick | None = None,
     start_at: int | None = None,
     deliver: Callable[[RunResult], None] = lambda _: None,
+    *,
+    draws: bool = False,
 ) -> RunResult:
     """Make a run with a worker for each device and process that `config` asks for.
 
     on_tick: as for `Maker.run`, of all workers together.
     start_at: when to begin to measure, Unix time in ns; None: once all workers are ready.
     deliver: takes the result while metrics are still served.
+    draws: whether a live view is drawn, as `config` says.
 
     Raises UsageError, EngineError and KeyboardInterrupt where no worker has measured anything.
     """
     places = [(device, process) for device in _devices_of(config) for process in range(config.processes)]
     with signals:
         signals.hold()
-        watch = FleetWatch(config, len(places), talks)
+        watch = FleetWatch(config, len(places), talks, draws=draws)
         try:
             fleet = _Fleet(config, places, talks, signals, on_tick, watch)
             try:
