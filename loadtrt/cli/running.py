@@ -104,7 +104,7 @@ def _run_processes(config: RunConfig, start_at: int | None) -> int:
             tell_result(result, exit_code(result), config.json_file)
 
     try:
-        result = run_fleet(config, voice, SIGNALS, voice.progress(config), start_at, deliver)
+        result = run_fleet(config, voice, SIGNALS, voice.progress(config), start_at, deliver, draws=True)
     finally:
         voice.end_line()
     delivery.finish()

@@ -174,7 +174,8 @@ def _state(seen: Observation) -> Iterator[tuple[Family, Points]]:
         yield family, [((), value)]
     yield table.PHASE, [((phase,), float(phase == snapshot.phase)) for phase in PHASES]
     yield table.START, [((), snapshot.started_ns / SECOND_NS if snapshot.started_ns else None)]
-    age_ns = seen.now_ns - snapshot.written_ns if snapshot.written_ns and not seen.lost else None
+    ended = bool(facts.worker) and snapshot.phase == "done"  # of a fleet that may go on: it has not stalled
+    age_ns = seen.now_ns - snapshot.written_ns if snapshot.written_ns and not ended else None
     yield table.SNAPSHOT_AGE, [((), None if age_ns is None else max(age_ns, 0) / SECOND_NS)]
     yield table.MISSED, [((), snapshot.missed)]
 

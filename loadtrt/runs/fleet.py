@@ -124,12 +124,15 @@ def run_fleet(
     on_tick: OnTick | None = None,
     start_at: int | None = None,
     deliver: Callable[[RunResult], None] = lambda _: None,
+    *,
+    draws: bool = False,
 ) -> RunResult:
     """Make a run with the workers that `config` asks for.
 
     on_tick: as for `Maker.run`, of all workers together.
     start_at: when to begin to measure, Unix time in ns; None: once all workers are ready.
     deliver: takes the result while metrics are still served.
+    draws: whether a live view is drawn, as `config` says.
 
     Raises UsageError, EngineError and KeyboardInterrupt where no worker has measured anything.
     """
@@ -139,8 +142,7 @@ def run_fleet(
         with ExitStack() as stack:
             stack.callback(places.close)
             # What is on other hosts cannot write to the memory of an observer here.
-            watched = config if config.ray is None else config.model_copy(update={"live": False})
-            watch = FleetWatch(watched, places.count, talks)
+            watch = FleetWatch(config, places.count, talks, draws=draws and config.ray is None)
             stack.callback(watch.close)
             fleet = _Fleet(config, places, talks, signals, on_tick, watch)
             try:

@@ -28,9 +28,12 @@ class FleetWatch(Shown):
     run: what the fleet's run is called, in metrics and in the result.
     """
 
-    def __init__(self, config: RunConfig, workers: int, talks: Talks) -> None:
-        """Start an observer where one is asked for. Raises UsageError for metrics that cannot be served or pushed."""
-        wishes = wishes_of(config, talks, draws=True)
+    def __init__(self, config: RunConfig, workers: int, talks: Talks, *, draws: bool = False) -> None:
+        """Start an observer where one is asked for. Raises UsageError for metrics that cannot be served or pushed.
+
+        draws: whether a live view is drawn, as `config` says.
+        """
+        wishes = wishes_of(config, talks, draws=draws)
         self.run = run_name(datetime.now(UTC))
         self._models, self._telemetry = len(config.models), config.telemetry
         boards = workers * self._models

@@ -172,6 +172,15 @@ def test_a_lost_worker() -> None:
     assert workers.view().phase == "done"
 
 
+def test_a_worker_that_has_ended_has_not_stalled() -> None:
+    """The age of its numbers grows, and an alert takes the greatest of all workers'."""
+    each = boards(STEADY, 3)
+    (workers,) = models_of_run([Run(board, facts_of(worker), lambda *_: None) for worker, board in enumerate(each)])
+    each[0].enter("done")
+    found = page(together([workers.observation()]))
+    assert list(values(found, "loadtrt_snapshot_age_seconds", "worker")) == [("1",), ("2",)]
+
+
 def test_an_alert_of_several_workers_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
     told = {
         "0": (),
