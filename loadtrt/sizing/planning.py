@@ -52,7 +52,6 @@ OPTIONS: dict[str, Any] = {
 }
 DEMANDS = ("demand", "demand_inferences", "stages", "trace")
 ARRIVALS = ("arrivals", "burstiness", "trace_column")
-_WORKERS = "workers that share a load, and a plan needs runs of one process"
 _MOST_SPARES = 1000
 MEASURED = frozenset({"random", "round-robin"})  # routings that workers can deal out
 DURATION_NS = 30 * SECOND_NS  # of a planned fleet that is measured
@@ -208,16 +207,12 @@ def read_sources(sources: Sequence[Path | Result]) -> Source:
             case CapacityResult() | SweepResult() if len(sources) > 1:
                 raise UsageError(f"{name} is {kind}: give this file alone, or several runs of loadtrt")
             case CapacityResult() | SweepResult():
-                if _of_workers(result):
-                    raise UsageError(f"{name} is of {_WORKERS}")
                 return result
             case RepeatResult():
                 runs += [run for run in result.runs if run.outcome == "completed"]
             case FleetResult():
                 made_of = "give the measurements that it was made of, such as the file of loadtrt capacity"
                 raise UsageError(f"{name} is a plan, the result of this command: {made_of}")
-            case RunResult() if result.workers or result.worker:
-                raise UsageError(f"{name} is of {_WORKERS}")
             case RunResult():
                 runs.append(one_model(result, name, "a plan needs runs of one model"))
             case _:
@@ -225,22 +220,33 @@ def read_sources(sources: Sequence[Path | Result]) -> Source:
     return tuple(runs)
 
 
-def _of_workers(result: CapacityResult | SweepResult) -> bool:
-    if isinstance(result, CapacityResult):
-        return result.config.several_processes
-    return any(point.run is not None and point.run.workers for point in result.points)
+def _of_workers(result: Result | None) -> bool:
+    match result:
+        case RunResult():
+            return bool(result.workers or result.worker)
+        case CapacityResult():
+            return result.config.several_processes
+        case SweepResult():
+            return any(point.run is not None and _of_workers(point.run) for point in result.points)
+    return False
 
 
 def _source(given: Path | Result) -> tuple[str, Kind, Result | None]:
-    """The name of a source, its kind, and the result that it holds; None for a file of something else."""
+    """The name of a source, its kind, and the result that it holds; None for a file of something else. Raises
+    UsageError for what workers have measured together."""
     from loadtrt.results import Result
 
+    result: Result | None
     if isinstance(given, Result):
         kind = next(kind for kind, schema in SCHEMAS.items() if isinstance(given, schema))
-        return f"the {type(given).__name__}", kind, given
-    file: ResultFile = read_file(given)
-    schema = SCHEMAS.get(file.kind)
-    return str(given), file.kind, None if schema is None else read_result(schema, file)
+        name, result = f"the {type(given).__name__}", given
+    else:
+        file: ResultFile = read_file(given)
+        kind, schema = file.kind, SCHEMAS.get(file.kind)
+        name, result = str(given), None if schema is None else read_result(schema, file)
+    if _of_workers(result):
+        raise UsageError(f"{name} is of workers that share a load, and a plan needs runs of one process")
+    return name, kind, result
 
 
 def _texts(given: object) -> Sequence[Any]:
