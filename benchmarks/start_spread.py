@@ -1,6 +1,7 @@
 """How far apart workers of one host begin to measure: python -m benchmarks.start_spread [WORKERS [ROUNDS]]
 
-The goal is 2 ms on a quiet machine with a core for each worker.
+The goal is 2 ms on a quiet machine with a core for each worker. Where Ray is installed, also on a Ray cluster whose
+nodes, as many, are all on this host.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +24,7 @@ from loadtrt.results.run_result import RunResult
 from loadtrt.stats.merging import merge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 _OPTIONS: dict[str, Any] = {"engine": "simulated:service=5ms", "rate": 40, "duration": "1s", "warmup": "500ms"}
 _LEAD_S = 8
@@ -47,11 +51,44 @@ def by_files(workers: int) -> RunResult:
         return merge({str(file): read_result(RunResult, file) for file in files})
 
 
+@contextmanager
+def ray_nodes(count: int) -> Iterator[str]:
+    """The address of a Ray cluster with so many nodes, with a CPU each."""
+    from ray.cluster_utils import Cluster
+
+    node = {"num_cpus": 1, "object_store_memory": 80 << 20}
+    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+    try:
+        for _ in range(count - 1):
+            cluster.add_node(**node)
+        yield cluster.address
+    finally:
+        cluster.shutdown()
+
+
+def by_ray(address: str, workers: int) -> RunResult:
+    """`loadtrt run --ray`."""
+    result = loadtrt.run(**_OPTIONS, ray=address, workers=workers)
+    clocks = [run.environment for run in result.workers]
+    offset, error = (
+        max(abs(clock[f"clock_{name}_ns"]) for clock in clocks) / 1e6 for name in ("offset", "offset_error")
+    )
+    print(f"{'':<18} clocks told {offset:.3f} ms ahead at most, ± {error:.3f} ms; in truth 0")
+    return result
+
+
 def main(workers: int, rounds: int) -> None:
-    """Print the spread of both."""
+    """Print the spread of each."""
     print(machine_line())
     print(f"$ python -m benchmarks.start_spread {workers} {rounds}")
     ways: dict[str, Callable[[int], RunResult]] = {"--processes": by_processes, "--start-at, merge": by_files}
+    with ExitStack() as stack:
+        if find_spec("ray") is not None:
+            ways["--ray"] = partial(by_ray, stack.enter_context(ray_nodes(workers)))
+        _show(ways, workers, rounds)
+
+
+def _show(ways: dict[str, Callable[[int], RunResult]], workers: int, rounds: int) -> None:
     for name, measure in ways.items():
         spreads = [(measure(workers).start_spread_ns or 0) / 1e6 for _ in range(rounds)]
         print(f"{name:<18} {workers} workers, ms: median {statistics.median(spreads):.2f}, greatest {max(spreads):.2f}")

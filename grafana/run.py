@@ -8,6 +8,7 @@ from grafana.dashboard import annotation, instance_variable, link, new_dashboard
 from grafana.gpu import gpu_row
 from grafana.panels import KEPT, chart, heat_map, labels, number, query, states
 from grafana.promql import Run, over
+from grafana.workers import workers_row
 from loadtrt.live.alerts import SILENCE_NS
 from loadtrt.units import SECOND_NS
 
@@ -24,7 +25,7 @@ GENERATOR = {0.5: "p50", 0.99: "p99", 0.999: "p99.9"}
 
 
 def run_dashboard() -> dashboard_builders.Dashboard:
-    """The rows: throughput, latency, its parts, lanes, GPU, validity, objectives."""
+    """The rows: throughput, latency, its parts, lanes, workers, GPU, validity, objectives."""
     built = new_dashboard(
         "loadtrt-run",
         "loadtrt: a run",
@@ -44,7 +45,17 @@ def run_dashboard() -> dashboard_builders.Dashboard:
     built = built.annotation(
         annotation("problems", "red", problem, "{{kind}}", "the run would be INVALID so, or is overloaded")
     )
-    rows = (_glance(), _throughput(), _latency(), _parts(), _lanes(), gpu_row(RUN), _generator(), _objectives())
+    rows = (
+        _glance(),
+        _throughput(),
+        _latency(),
+        _parts(),
+        _lanes(),
+        workers_row(RUN),
+        gpu_row(RUN),
+        _generator(),
+        _objectives(),
+    )
     return with_rows(built, rows)
 
 
@@ -92,7 +103,7 @@ def _glance() -> Row:
             "In flight",
             "Requests sent and not completed.",
             "short",
-            query(f"max({RUN.now('in_flight')})", "in flight"),
+            query(f"sum({RUN.now('in_flight')})", "in flight"),
         ),
         number(
             "Lateness p99",
@@ -116,7 +127,7 @@ def _throughput() -> Row:
             "closed loop has no arrival rate.",
             "reqps",
             query(f"sum by (outcome) ({RUN.rate('requests_total')})", "{{outcome}}"),
-            query(f"max({RUN.now('offered_requests_per_second')})", "offered"),
+            query(f"sum({RUN.now('offered_requests_per_second')})", "offered"),
         ),
         chart(
             "Inferences",
@@ -128,8 +139,8 @@ def _throughput() -> Row:
             "In flight and waiting",
             "Requests sent and not completed; requests that are due and find no free buffer set.",
             "short",
-            query(f"max({RUN.now('in_flight')})", "in flight"),
-            query(f"max({RUN.now('waiting')})", "waiting"),
+            query(f"sum({RUN.now('in_flight')})", "in flight"),
+            query(f"sum({RUN.now('waiting')})", "waiting"),
         ),
         states(
             "Phase",
@@ -211,8 +222,8 @@ def _lanes() -> Row:
             "Lanes that have a request in flight, of all lanes; and how many compute at once on the mean: fewer than "
             "are busy where copies or the host hold them up.",
             "short",
-            query(f"max({RUN.now('busy_lanes')})", "busy"),
-            query(f"max({RUN.now('lanes')})", "lanes"),
+            query(f"sum({RUN.now('busy_lanes')})", "busy"),
+            query(f"sum({RUN.now('lanes')})", "lanes"),
             query(f"sum({computed})", "computing"),
             span=8,
         ),

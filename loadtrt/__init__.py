@@ -1,8 +1,8 @@
 """loadtrt: an async, multi-context load tester for TensorRT.
 
 The functions take the options of the commands by name, as the command line and YAML have them, and return results:
-`run`, `sweep`, `capacity`, `plan_capacity`, `profile`, `compare`, `read`. Those that measure have a twin to await, such
-as `run_async`. docs/python.md shows them at work.
+`run`, `sweep`, `capacity`, `plan_capacity`, `profile`, `merge`, `compare`, `read`. Those that measure have a twin to
+await, such as `run_async`. docs/python.md shows them at work.
 
 Each is imported when it is used first: `import loadtrt` itself imports nothing heavy.
 """
@@ -33,6 +33,7 @@ __all__ = [
     "capacity",
     "capacity_async",
     "compare",
+    "merge",
     "plan_capacity",
     "plan_capacity_async",
     "profile",
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
         capacity,
         capacity_async,
         compare,
+        merge,
         plan_capacity,
         plan_capacity_async,
         profile,

@@ -203,6 +203,21 @@ def compare(
     return compared(a, b, fail_if, layer_info_a, layer_info_b)
 
 
+def merge(*results: RunResult | FileName) -> RunResult:
+    """Make one result of those of the workers of a fleet: `loadtrt merge`.
+
+        loadtrt.merge("0.json", "1.json").model.throughput
+
+    results: of `run` with `worker`, or their files; or some of them merged already.
+
+    Workers without a result are lost: what the others measured is kept, and the outcome is "failed". Raises UsageError
+    for files, for results of no worker, of two fleets, and for two of one worker.
+    """
+    from loadtrt.api.judging import merge as merged
+
+    return merged(results)
+
+
 def read(path: FileName) -> Result:
     """Read a result: of `run`, `sweep`, `capacity`, `plan_capacity`, `profile` or `compare`, as `Result.write` and the
     commands' --json write it. It equals the result that was written.

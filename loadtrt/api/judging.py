@@ -1,4 +1,4 @@
-"""The functions that read and compute: plan_capacity, compare and read. `loadtrt/__init__.py` has what they take."""
+"""The functions that read and compute: plan_capacity, merge, compare, read. See `loadtrt/__init__.py`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from loadtrt.printing import bounded_repr
 from loadtrt.report.comparison_sections import compared
 from loadtrt.report.result_files import SCHEMAS, Kind, read_file, read_result
 from loadtrt.report.sides import profile_in, runs_in, sides_of_files, word_of
+from loadtrt.results.run_result import RunResult
 from loadtrt.runs.watched import Silence
 from loadtrt.sizing.planning import ARRIVALS, DEMANDS, OPTIONS, plan_of
+from loadtrt.stats.merging import merge as merged
 from loadtrt.stats.profiles import LayerComparison, compare_profiles
 from loadtrt.stats.regression import Comparison, parse_threshold
 
@@ -44,6 +46,22 @@ def planning(given_sources: Sequence[Any], given: dict[str, Any]) -> Call[FleetR
         return plan.make(sources, Silence(), signals, names=names, curve=False)
 
     return Call(work)
+
+
+def merge(given: Sequence[Any]) -> RunResult:
+    """See `loadtrt.merge`."""
+    if not given:
+        raise UsageError("there is nothing to merge: give the workers' results, or their files, one by one")
+    named: dict[str, RunResult] = {}
+    for number, source in enumerate(sources_of(given, f"{_EXAMPLE}, one by one"), 1):
+        name = str(source) if isinstance(source, Path) else f"result {number}"
+        run = read_result(RunResult, source) if isinstance(source, Path) else source
+        if not isinstance(run, RunResult):
+            raise UsageError(f"{name} is a {type(run).__name__}: give results of loadtrt.run of workers")
+        if name in named:
+            raise UsageError(f"{name} is given twice: give each worker's result once")
+        named[name] = run
+    return merged(named)
 
 
 def compare(

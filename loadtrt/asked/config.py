@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 from functools import partial
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, model_validator
 
-from loadtrt.asked.declaring import ENGINES, PLANS, SEARCHES, Strict, option
-from loadtrt.asked.fields import Address, Duration, FileName, Precision, PushUrls, kept, option_name
+from loadtrt.asked.declaring import ENGINES, PLANS, SEARCHES, option
+from loadtrt.asked.fields import Address, Duration, FileName, Precision, PushUrls, option_name
+from loadtrt.asked.fleet_options import FleetOptions
 from loadtrt.asked.labels import Labels  # noqa: TC001  # pydantic reads it
-from loadtrt.asked.launched import parse_devices
 from loadtrt.asked.model import Model  # noqa: TC001  # pydantic reads it
 from loadtrt.load.dealing import Deal, parse_routing, parse_worker
 from loadtrt.units import SECOND_NS
@@ -39,16 +39,9 @@ _objectives = partial(option, group="Objectives")
 _results = partial(option, group="Results")
 _export = partial(_results, metavar="FILE", writes="JSON of trtexec")
 _watching = partial(option, group="Watching")
-_fleet = partial(option, group="Fleet")
-# What ends or judges a run by the numbers of one process.
-_OF_ONE_PROCESS = ("precision", "abort_on_fail")
-_OF_ONE_WORKER = (
-    *("profile", "export_times", "export_profile", "export_layer_info", "export_output", "trt_log"),
-    *("metrics", "push", "nvtx"),
-)
 
 
-class RunConfig(Strict):
+class RunConfig(FleetOptions):
     """The configuration of a run: its models by name, its phases, what watches it and what it writes."""
 
     models: dict[str, Model] = Field(min_length=1)
@@ -59,7 +52,7 @@ class RunConfig(Strict):
     duration: Duration | None = _ending(
         None,
         "Measure this long (each point of a sweep, each pass of a profile).",
-        commands="sweep profile interference",
+        commands=f"sweep profile interference {PLANS}",
         metavar="TIME",
         shown_default="10s, or as --requests takes",
     )
@@ -83,24 +76,6 @@ class RunConfig(Strict):
     abort_delay: Duration = _objectives(
         5 * SECOND_NS, "Do not end by --abort-on-fail before this, nor before 5s.", metavar="TIME"
     )
-
-    worker: Annotated[str, kept(parse_worker)] | None = _fleet(
-        None,
-        "Take one worker's part of the load, such as 2/8 for the third of eight; auto takes number and count from "
-        "Slurm, MPI, torchrun or a Kubernetes Job, and auto/8 the number alone.",
-        metavar="NUMBER/WORKERS",
-    )
-    routing: Annotated[str, kept(parse_routing)] = _fleet(
-        "random",
-        "How the load is dealt out to workers: each request to a random one, to the next one, or to that of its key in "
-        "the trace.",
-        metavar="random|round-robin|sticky:KEY",
-    )
-
-    devices: Annotated[str, kept(parse_devices)] | None = _fleet(
-        None, "Start a worker on each of these GPUs of this host, which share the load.", metavar="0-3|all"
-    )
-    processes: int = _fleet(1, "Workers on each device, which share the load.", ge=1, le=256)
 
     profile: bool = _results(False, "After the run, time each layer in a pass of its own.")
     json_file: FileName | None = _results(
@@ -199,14 +174,15 @@ class RunConfig(Strict):
             changes |= {key: type(self).model_fields[key].default for key in ("abort_on_fail", "abort_delay")}
         return self.model_copy(update=changes)
 
-    def given(self, *names: str) -> list[str]:
-        """Those of these attributes that differ from their defaults."""
-        return [name for name in names if getattr(self, name) != type(self).model_fields[name].default]
-
     def with_model(self, **changes: Any) -> RunConfig:
         """The same run with attributes of its one model changed, which are not checked again."""
         ((name, model),) = self.models.items()
         return self.model_copy(update={"models": {name: model.model_copy(update=changes)}})
+
+    def with_device(self, device: int) -> RunConfig:
+        """The same run with all models on this GPU."""
+        moved = {name: model.model_copy(update={"device": device}) for name, model in self.models.items()}
+        return self.model_copy(update={"models": moved})
 
     @model_validator(mode="after")
     def _run_is_whole(self) -> Self:
@@ -214,8 +190,10 @@ class RunConfig(Strict):
             self._require_of_several()
         elif self.duration is not None and (wrong := self.model.load.refuses("duration")) is not None:
             raise ValueError(wrong)
-        if self.worker is not None or self.several_processes:
-            self._require_of_workers()
+        self._require_of_workers()
+        shares = self.worker is not None or self.several_processes
+        if shares and any(model.scenario is not None for model in self.models.values()):
+            raise ValueError("MLPerf's scenarios are for one process: leave --scenario out")
         for model in self.models.values():
             if self.profile and (several := "mix" if model.mix else "batcher" if model.batcher else None):
                 raise ValueError(f"a profile has requests of one size: leave --{several} out")
@@ -240,28 +218,6 @@ class RunConfig(Strict):
         if self.given("abort_delay") and not self.abort_on_fail:
             raise ValueError("--abort-delay needs --abort-on-fail: add that, or leave this out")
         return self
-
-    @property
-    def several_processes(self) -> bool:
-        """Whether the run is made by processes that this one starts."""
-        return self.devices is not None or self.processes > 1
-
-    def _require_of_workers(self) -> None:
-        """Refuse options that are of a run of one process."""
-        for name in self.given(*_OF_ONE_PROCESS):
-            raise ValueError(
-                f"{option_name(name)} would end each worker by its own numbers: leave it out, or make the run in "
-                "one process"
-            )
-        if self.several_processes:
-            if self.worker is not None:
-                raise ValueError("--devices and --processes start workers of their own: leave --worker out")
-            for name in self.given(*_OF_ONE_WORKER):
-                raise ValueError(
-                    f"{option_name(name)} is for one process: leave it out, or start each worker yourself with --worker"
-                )
-        if any(model.scenario is not None for model in self.models.values()):
-            raise ValueError("MLPerf's scenarios are for one process: leave --scenario out")
 
     def _require_of_several(self) -> None:
         """Refuse options that are of a run of one model."""

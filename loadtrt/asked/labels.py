@@ -19,7 +19,7 @@ RESERVED = frozenset({
     "quantile", "job", "instance", "name", "value", "UUID", "Hostname", "point", "engine", "contexts", "revision",
     "flavour", "version", "device", "precision", "sha256", "arrivals", "buffers", "batch", "duration", "requests",
     "graph", "copies", "wait", "submit", "loop", "partitions", "requests_per_launch", "threads_per_context", "sessions",
-    "spinning", "service", "concurrency", "cv", "contention", "seed", "clock",
+    "spinning", "service", "concurrency", "cv", "contention", "seed", "clock", "worker",
 })  # fmt: skip
 
 

@@ -66,6 +66,15 @@ def worker_of(text: str, environment: Mapping[str, str]) -> Launched:
     return Launched(worker, f"worker {worker}, by {names} of {launcher}")
 
 
+def require_workers(routing: object, *, several: bool) -> None:
+    """Raise UsageError for --routing where there are no workers to share a load. routing: as given, None where it is
+    not."""
+    if routing is not None and not several:
+        raise UsageError(
+            "--routing says how workers share a load: add --devices, --processes, --ray or --worker, or leave it out"
+        )
+
+
 def parse_devices(text: str) -> tuple[int, ...]:
     """The numbers of "0-3" or "0,2-3"; empty for "all". Raises UsageError."""
     if text == "all":
@@ -80,6 +89,19 @@ def parse_devices(text: str) -> tuple[int, ...]:
     if len(set(numbers)) < len(numbers):
         raise UsageError(f"'{shortened(text)}' names a device twice: --processes starts several workers on each")
     return tuple(numbers)
+
+
+def parse_ray(text: str) -> str:
+    """The address of a Ray cluster: "auto", HOST:PORT or ray://HOST:PORT. Raises UsageError."""
+    if text != "auto" and not re.fullmatch(r"(ray://)?([\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?", text):
+        raise UsageError(
+            f"'{shortened(text)}' is not the address of a Ray cluster: write auto, HOST:6379 or ray://HOST:10001"
+        )
+    if text != "auto" and not text.startswith("ray://") and not re.search(r":\d+$", text):
+        raise UsageError(
+            f"'{shortened(text)}' has no port: a Ray cluster listens on 6379, as in {shortened(text)}:6379"
+        )
+    return text
 
 
 def parse_start(text: str) -> int:

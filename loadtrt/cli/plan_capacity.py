@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loadtrt.cli.github import require_summary, tell_result
-from loadtrt.cli.options import GroupedCommand, choice, extra, options
+from loadtrt.cli.options import GroupedCommand, choice, extra, flag, options
 from loadtrt.cli.outputs import Output, require_outputs
-from loadtrt.errors import EXIT_INTERRUPTED, EXIT_MISSED, EXIT_UNDECIDED
+from loadtrt.errors import EXIT_INTERRUPTED, EXIT_MISSED, EXIT_UNDECIDED, EngineError, UsageError
 from loadtrt.load.arrivals import PROCESSES
 
 if TYPE_CHECKING:
@@ -59,7 +59,16 @@ _SEVERAL = "{} to plan for, where FILEs have several.  [default: that of the hig
     default=_TIES[0],
 )
 @extra("--gpu-price", "Fleet", "Price of one GPU for an hour, in any currency.", type=float, metavar="2.5")
-@options("plan-capacity", file=False)
+@flag(
+    "--measure",
+    "Fleet",
+    "Run the planned fleets, a worker for each GPU without spares, and show what was measured beside the prediction.",
+)
+@options(
+    "plan-capacity",
+    file=False,
+    helps={"duration": "Measure each planned fleet this long, with --measure.  [default: 30s]"},
+)
 def command(files: tuple[Path, ...], force: bool, **given: Any) -> int:
     """Compute how many GPUs a demand needs, for each policy that routes requests among them.
 
@@ -67,6 +76,7 @@ def command(files: tuple[Path, ...], force: bool, **given: Any) -> int:
     loadtrt plan-capacity capacity.json --demand 5000/s --growth 30% --headroom 20% --spares 1
     loadtrt plan-capacity sweep.json --trace requests.csv --objective 'latency.p99 < 10ms'
     loadtrt plan-capacity contexts1.json contexts2.json contexts4.json --demand 5000/s
+    loadtrt plan-capacity capacity.json --demand 900/s --measure               (on the GPUs of this host)
 
     FILE: a result of `loadtrt capacity` or `loadtrt sweep`, or several of `loadtrt run`: closed loops with --contexts 1
     and more, and runs at an arrival rate, against which predictions are checked. Of `run --repeat` each start counts.
@@ -75,7 +85,8 @@ def command(files: tuple[Path, ...], force: bool, **given: Any) -> int:
     replayed). Without --objective, the objectives of FILEs count.
 
     Exit codes: 0 every routing policy has an answer, 98 one has none within the limits of the simulation, or
-    predictions for one GPU differ from its measurements, 99 no number of GPUs is enough.
+    predictions for one GPU differ from its measurements, or a measured fleet missed an objective or was INVALID, 99 no
+    number of GPUs is enough, 2 a planned fleet could not be run, 3 it failed.
     """
     from loadtrt.sizing.planning import plan_of
 
@@ -96,6 +107,11 @@ def command(files: tuple[Path, ...], force: bool, **given: Any) -> int:
         if not quiet:
             show_beside(json_file, terminal_text(result))
     delivery.finish()
+    for fleet in result.measured:
+        if fleet.why_not:
+            raise UsageError(fleet.why_not)
+        if fleet.run is not None and fleet.run.failure:
+            raise EngineError(fleet.run.failure)
     code = say_verdict(result, _exit_code(result), quiet=quiet)
     if given["github"]:
         tell_result(result, code, json_file)
@@ -108,4 +124,6 @@ def _exit_code(result: FleetResult) -> int:
     if any(choice.infeasible for choice in result.choices):
         return EXIT_MISSED
     found = all(choice.gpus is not None for choice in result.choices)
-    return 0 if found and result.doubt is None else EXIT_UNDECIDED
+    runs = [fleet.run for fleet in result.measured if fleet.run is not None]
+    failed = any(not run.valid or run.verdict == "missed" for run in runs)
+    return 0 if found and result.doubt is None and not failed else EXIT_UNDECIDED

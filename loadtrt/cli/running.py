@@ -91,18 +91,22 @@ def _run_processes(config: RunConfig, start_at: int | None) -> int:
     from loadtrt.runs.fleet import run_fleet
 
     voice, delivery = Voice(quiet=config.quiet), Delivery()
+
+    def deliver(result: RunResult) -> None:
+        voice.end_line()
+        delivery.make(config.json_file, lambda: json_of(result))
+        delivery.make(config.junit, lambda: run_junit(result))
+        if not config.quiet:
+            show_beside(config.json_file, terminal_text(result))
+        if result.failure is not None:
+            say(result.failure)
+        if config.github:
+            tell_result(result, exit_code(result), config.json_file)
+
     try:
-        result = run_fleet(config, voice, SIGNALS, voice.progress(config), start_at)
+        result = run_fleet(config, voice, SIGNALS, voice.progress(config), start_at, deliver, draws=True)
     finally:
         voice.end_line()
-    delivery.make(config.json_file, lambda: json_of(result))
-    delivery.make(config.junit, lambda: run_junit(result))
-    if not config.quiet:
-        show_beside(config.json_file, terminal_text(result))
-    if result.failure is not None:
-        say(result.failure)
-    if config.github:
-        tell_result(result, exit_code(result), config.json_file)
     delivery.finish()
     return say_verdict(result, exit_code(result), quiet=config.quiet)
 

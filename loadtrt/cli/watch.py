@@ -103,7 +103,7 @@ def _is_host(name: str) -> bool:
 
 def read_view(url: str) -> View | None:
     """The live view at an address; None while the run's engine is loaded. Raises UnansweredError."""
-    from loadtrt.live.view import from_json
+    from loadtrt.live.view_json import from_json
 
     body = _fetch(url)
     try:

@@ -59,6 +59,11 @@ def kind_of(engine: str, on: str = "auto") -> str:
     return _BUILT if on == "tensorrt" or (on == "auto" and _has_nvidia_gpu()) else _ONNXRUNTIME
 
 
+def needs_gpu(engine: str, on: str) -> bool:
+    """Whether a host needs a GPU to serve this, as far as the options tell."""
+    return not engine.startswith("simulated:") and on != "onnxruntime"
+
+
 def open_engine(
     options: Model,
     say: Callable[[str], None] | None = None,

@@ -34,7 +34,7 @@ _PLACE = {metric.name: place for place, metric in enumerate(METRICS)}
 class Alert:
     """Something that spoils the run.
 
-    kind: a word for programs: one of LAW_KINDS, "silent", "missed" or "throttled".
+    kind: a word for programs: one of LAW_KINDS, "silent", "missed", "throttled" or "lost".
     evidence, remedy: one sentence each.
     """
 

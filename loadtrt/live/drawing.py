@@ -15,7 +15,7 @@ from loadtrt.units import format_count, format_duration
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from loadtrt.live.view import View
+    from loadtrt.live.view import View, WorkerView
 
 GOOD, BAD, FAINT, STRONG = "#76b900", "bold red", "bright_black", "bold"
 P50, P99 = WINDOW_RANKS.index(0.5), WINDOW_RANKS.index(0.99)
@@ -134,8 +134,10 @@ class Charts:
         return Text.styled("".join(axis), FAINT)
 
     def lanes(self, rows: int) -> list[Text]:
-        """A line a lane, or several lanes in a line, or all of them as one row of columns."""
+        """A line a lane, or several lanes in a line, or all of them as one row of columns, as of a fleet."""
         lanes = self._view.lanes
+        if self._view.workers:
+            return [self._lane_strip()]
         abreast = -(-len(lanes) // rows)
         room = self._width // abreast
         digits = len(str(len(lanes) - 1))
@@ -156,12 +158,54 @@ class Charts:
             lines.append(line)
         return lines
 
+    def workers(self, rows: int) -> list[Text]:
+        """A table of the workers of a fleet, as many columns as fit; where there is no room for all, of those that are
+        lost and of those with the highest p99, and how many more there are."""
+        workers = self._view.workers
+        shown, more = workers, 0
+        if len(workers) > rows - 1:
+            worst = sorted(workers, key=lambda worker: (worker.phase != "lost", -(worker.p99_ns or 0)))
+            shown = tuple(worker for worker in workers if worker in worst[: max(rows - 2, 0)])
+            more = len(workers) - len(shown)
+        cells: list[tuple[str, ...]] = [
+            ("worker", "device", "phase", "requests/s", "p99, last s", "in flight", "served", "SM clock")
+        ]
+        cells += [_cells_of(worker) for worker in shown]
+        columns = [column for column in zip(*cells, strict=True) if any(column[1:])]
+        widths = [max(map(len, column)) for column in columns]
+        while len(widths) > 1 and sum(widths) + 3 * (len(widths) - 1) > self._width:
+            del columns[-1], widths[-1]
+        lines = []
+        for worker, row in zip((None, *shown), zip(*columns, strict=True), strict=True):
+            line = Text()
+            for cell, width, (name, *_) in zip(row, widths, columns, strict=True):
+                over = worker is not None and name.startswith("p99") and (worker.p99_ns or 0) > self._p99_bound_ns
+                style = FAINT if worker is None else BAD if over or cell == "lost" else ""
+                line.append(f"{cell:<{width}}   " if name in ("worker", "phase") else f"{cell:>{width}}   ", style)
+            lines.append(line)
+        return [*lines, Text.styled(f"and {more} more", FAINT)] if more else lines
+
     def _lane_strip(self) -> Text:
         shares = [lane.compute_share for lane in self._view.lanes]
         known = [share for share in shares if share is not None]
         mean = f" computing {100 * sum(known) / len(known):.0f} % of the time" if known else ""
         line = Text.styled("lanes ", FAINT).append(columns(shares, 1, 1.0, unicode=self._unicode)[0], GOOD)
         return line.append(mean)
+
+
+def _cells_of(worker: WorkerView) -> tuple[str, ...]:
+    gpu = worker.gpu
+    clock = "" if gpu is None or gpu.sm_clock_hertz is None else f"{gpu.sm_clock_hertz / 1e6:.0f} MHz"
+    return (
+        worker.worker,
+        worker.device,
+        worker.phase,
+        "–" if worker.requests_per_s is None else format_count(worker.requests_per_s),
+        "–" if worker.p99_ns is None else format_duration(worker.p99_ns),
+        format_count(worker.in_flight),
+        format_count(worker.ok),
+        f"{clock}, slowed" if gpu is not None and gpu.slowdowns else clock,
+    )
 
 
 def _paint(line: Text, glyphs: str, styles: Sequence[str]) -> None:

@@ -21,7 +21,7 @@ from prometheus_client.exposition import ThreadingWSGIServer, choose_encoder
 from loadtrt.errors import UsageError, shortage_of
 from loadtrt.live.metrics import together
 from loadtrt.live.protobuf import to_protobuf
-from loadtrt.live.view import to_json
+from loadtrt.live.view_json import to_json
 from loadtrt.units import parse_address
 
 if TYPE_CHECKING:

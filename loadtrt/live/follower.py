@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _PLACES = [metric.name for metric in METRICS]
 _LATENCY, _SERVICE, _COMPUTE = (_PLACES.index(name) for name in ("latency", "service", "compute"))
+_LAST_SECONDS = 3  # kept, so that those of several workers can be added
 _MORE = 1.1  # times as many rows, after which the backlog is looked at again
 
 
@@ -54,6 +56,7 @@ class Follower(Tally):
         self._ratio_sum = 0.0
         self._window_start_ns = self._window_requests = 0
         self._window_ns = np.zeros(len(WINDOW_RANKS))
+        self._seconds: deque[Second] = deque(maxlen=_LAST_SECONDS)
         self._places = places
         self._overloaded: bool | None = None if places else False
         self._judged = 0  # rows of which that is known
@@ -91,6 +94,7 @@ class Follower(Tally):
                 starved_fraction=self.starved_fraction,
                 overloaded=self._overloaded,
                 served_per_s=self.throughput_per_s(closed=not self._places),
+                seconds=tuple(self._seconds),
             )
 
     def _follow(self) -> RunState:
@@ -139,6 +143,7 @@ class Follower(Tally):
         return np.bincount(ok.lane, weights=spans_ns, minlength=len(self.outcomes)).astype(np.int64)
 
     def _over(self, second: Second) -> None:
+        self._seconds.append(second)
         self._window_start_ns, self._window_requests = second.start_ns, second.requests
         if second.requests:
             self._window_ns[:] = second.latency.quantiles(WINDOW_RANKS)

@@ -153,6 +153,7 @@ class _Artist:
         short = [Text.styled("! ", WARNING).append(one_line(alert.evidence), "yellow") for alert in view.alerts]
         objectives = len(view.objectives)
         begun = int(view.phase in _MEASURED)
+        workers = len(view.workers) + 1 if view.workers else 0
         return [
             _Part(5, self._title),
             _Part(0, self._progress),
@@ -160,7 +161,8 @@ class _Artist:
             _Part(4, self._counts, least=begun),
             _Part(3, self._charts.latency, least=3 * begun, most=3, gap=True),
             _Part(9, self._charts.histogram, least=3 if view.histogram else 0, most=7),
-            _Part(10, self._charts.lanes, least=begun, most=len(view.lanes), gap=True),
+            _Part(3, self._charts.workers, least=min(workers, max(height // 3, 3)), most=workers, gap=True),
+            _Part(10, self._charts.lanes, least=begun, most=1 if workers else len(view.lanes), gap=True),
             _Part(7, self._gpu, least=int(view.gpu is not None), gap=True),
             _Part(6, self._objectives, least=begun * objectives, most=objectives, gap=view.gpu is None),
             _Part(
@@ -180,6 +182,7 @@ class _Artist:
             load = labels.get("arrivals", "offered")
             load += f" {format_count(facts.rate)}/s" if facts.rate is not None else ""
         words = [load, labels.get("precision", ""), plural(facts.lanes, "context"), f"batch {facts.batch}"]
+        words += [plural(len(self.view.workers), "worker")] if self.view.workers else []
         words += [f"{labels.get('flavour', '')} {labels.get('version', '')}".strip(), labels.get("device", "")]
         words = [one_line(word) for word in words if word]
         model = Text.styled(one_line(facts.model), STRONG)

@@ -8,7 +8,7 @@ off on narrow latencies.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -44,6 +44,7 @@ ZERO_THRESHOLD_S = 2.0**-128  # as Prometheus chooses it; only values of 0 ns ar
 WINDOW_LIFE_NS = 5 * SECOND_NS  # a second is shown at most 3 s after its start; older quantiles mislead
 _INF = "+Inf"
 _BOUNDS = [*(repr(bound / SECOND_NS) for bound in table.BOUNDS_NS), _INF]
+_ORDER = {family.stem: place for place, family in enumerate(table.FAMILIES)}
 _RATIO_BOUNDS = [*map(repr, RATIOS), _INF]
 
 
@@ -57,6 +58,8 @@ class Observation:
     now_ns: time.time_ns().
     observer_cpu_s: processor time that the observer has used; None where it is not known.
     others: of the other models of the run.
+    workers: those of a fleet, whose sum the snapshot is.
+    lost: whether this is of a worker whose process has ended without a result.
     """
 
     snapshot: Snapshot
@@ -65,38 +68,42 @@ class Observation:
     now_ns: int
     observer_cpu_s: float | None = None
     others: tuple[Observation, ...] = ()
+    workers: tuple[Observation, ...] = ()
+    lost: bool = False
 
 
 def together(observations: Iterable[Observation], native: bool = False) -> list[Metric]:
-    """The families of several runs, of all their models, each family once."""
+    """The families of several runs, of all their models and workers, each family once, in the order of FAMILIES.
+    native: the histograms of METRICS have native buckets besides the classic ones."""
     whole: dict[str, Metric] = {}
     for seen in (of_model for run in observations for of_model in (run, *run.others)):
-        for metric in families(seen, native):
+        for metric in _parts(seen, native):
             if metric.name in whole:
                 whole[metric.name].samples += metric.samples
             else:
                 whole[metric.name] = metric
-    return list(whole.values())
+    return sorted(whole.values(), key=lambda metric: _ORDER[metric.name])
 
 
-def families(seen: Observation, native: bool = False) -> Iterator[Metric]:
-    """The families of FAMILIES, in that order, without those that have no value now, of one model. native: the
-    histograms of METRICS have native buckets besides the classic ones."""
-    facts = seen.facts
-    run = {"model": facts.model, "run": facts.run}
-    snapshot = seen.snapshot
-    for family, counts, total_ns in zip(table.HISTOGRAMS, snapshot.counts, snapshot.sums_ns, strict=True):
-        metric = _histogram(family, run, _BOUNDS, table.cumulated(counts), int(total_ns) / SECOND_NS)
-        if native:
-            exact = native_histogram(counts, int(total_ns) / SECOND_NS)
-            metric.samples.append(Sample(family.name, run, 0.0, native_histogram=exact))
-        yield metric
-    yield from _window(seen, run)
-    ratios = snapshot.ratios.cumsum().tolist()
-    yield _histogram(table.LOAD_RATIO, run, _RATIO_BOUNDS, ratios, snapshot.ratio_sum)
-    for family, points in (*_requests(seen), *_state(seen), *_laws(seen), *_objectives(seen)):
+def families(seen: Observation, native: bool = False) -> list[Metric]:
+    """The families of FAMILIES, without those that have no value now, of one model."""
+    return together([replace(seen, others=())], native)
+
+
+def _parts(seen: Observation, native: bool) -> Iterator[Metric]:
+    """The families of one model; of a fleet some come several times.
+
+    What a fleet's workers do has the labels of each. Objectives and the last second are of all together, as neither
+    shares of objectives nor percentiles add up; a GPU's numbers come once, however many workers it has.
+    """
+    run = {"model": seen.facts.model, "run": seen.facts.run}
+    workers = seen.workers or (seen,)
+    for worker in workers:
+        yield from _of_worker(worker, {**run, **table.worker_labels(worker.facts.worker, worker.facts.device)}, native)
+    yield from _window(table.WINDOW, seen, run)
+    for family, points in (*_objectives(seen), *_whole(seen)):
         yield from _plain(family, run, points)
-    gpu = table.gpu_labels(facts.uuid, facts.host)
+    facts = seen.facts
     labels = {table.label_name(name): value for name, value in {**facts.labels, **facts.information}.items()}
     duration = exact_duration(facts.duration_ns) if facts.duration_ns else ""
     size = {
@@ -105,11 +112,32 @@ def families(seen: Observation, native: bool = False) -> Iterator[Metric]:
         "requests": "" if facts.requests is None else str(facts.requests),
         **({"point": facts.point.text} if facts.point else {}),
     }
-    yield _info(table.RUN_INFO, {**labels, **size, **run, **gpu})
+    by_gpu = {worker.facts.bus: worker for worker in reversed(workers) if worker.facts.bus or not worker.lost}
+    for worker in (by_gpu or {"": workers[0]}).values():
+        gpu = table.gpu_labels(worker.facts.uuid, worker.facts.host)
+        yield _info(table.RUN_INFO, {**labels, **size, **run, **gpu})
+        if worker.gpu is not None:
+            device = table.worker_labels("", worker.facts.device)
+            for family, points in _gpu(worker.gpu):
+                yield from _plain(family, {**run, **device, **gpu}, points)
     yield _info(table.BUILD_INFO, {**run, "version": loadtrt.__version__})
-    if seen.gpu is not None:
-        for family, points in _gpu(seen.gpu):
-            yield from _plain(family, {**run, **gpu}, points)
+
+
+def _of_worker(seen: Observation, run: dict[str, str], native: bool) -> Iterator[Metric]:
+    """What one process measures."""
+    snapshot = seen.snapshot
+    for family, counts, total_ns in zip(table.HISTOGRAMS, snapshot.counts, snapshot.sums_ns, strict=True):
+        metric = _histogram(family, run, _BOUNDS, table.cumulated(counts), int(total_ns) / SECOND_NS)
+        if native:
+            exact = native_histogram(counts, int(total_ns) / SECOND_NS)
+            metric.samples.append(Sample(family.name, run, 0.0, native_histogram=exact))
+        yield metric
+    if seen.facts.worker:
+        yield from _window(table.WORKER_WINDOW, seen, run)
+    ratios = snapshot.ratios.cumsum().tolist()
+    yield _histogram(table.LOAD_RATIO, run, _RATIO_BOUNDS, ratios, snapshot.ratio_sum)
+    for family, points in (*_requests(seen), *_state(seen), *_laws(seen)):
+        yield from _plain(family, run, points)
 
 
 def _requests(seen: Observation) -> Iterator[tuple[Family, Points]]:
@@ -145,20 +173,26 @@ def _state(seen: Observation) -> Iterator[tuple[Family, Points]]:
     ):
         yield family, [((), value)]
     yield table.PHASE, [((phase,), float(phase == snapshot.phase)) for phase in PHASES]
-    if facts.point is not None:
-        states = {"done": facts.point.done, "now": 1, "left": facts.point.left}
-        yield table.POINTS, [((state,), count) for state, count in states.items()]
     yield table.START, [((), snapshot.started_ns / SECOND_NS if snapshot.started_ns else None)]
-    age_ns = seen.now_ns - snapshot.written_ns if snapshot.written_ns else None
+    ended = bool(facts.worker) and snapshot.phase == "done"  # of a fleet that may go on: it has not stalled
+    age_ns = seen.now_ns - snapshot.written_ns if snapshot.written_ns and not ended else None
     yield table.SNAPSHOT_AGE, [((), None if age_ns is None else max(age_ns, 0) / SECOND_NS)]
-    yield table.OBSERVER_CPU, [((), seen.observer_cpu_s)]
     yield table.MISSED, [((), snapshot.missed)]
+
+
+def _whole(seen: Observation) -> Iterator[tuple[Family, Points]]:
+    """What is of the run, however many workers it has."""
+    if seen.facts.point is not None:
+        states = {"done": seen.facts.point.done, "now": 1, "left": seen.facts.point.left}
+        yield table.POINTS, [((state,), count) for state, count in states.items()]
+    yield table.OBSERVER_CPU, [((), seen.observer_cpu_s)]
+    yield table.LOST, [((), sum(worker.lost for worker in seen.workers) if seen.workers else None)]
 
 
 def _laws(seen: Observation) -> Iterator[tuple[Family, Points]]:
     limit_ns = limit_of(counts_now(seen.snapshot), terms_of(seen.facts))
     yield table.LATENESS_LIMIT, [((), limit_ns / SECOND_NS if math.isfinite(limit_ns) else None)]
-    active = {alert.kind for alert in law_alerts(seen.snapshot, seen.facts, seen.gpu)}
+    active = set() if seen.lost else {alert.kind for alert in law_alerts(seen.snapshot, seen.facts, seen.gpu)}
     yield table.PROBLEM, [((kind,), float(kind in active)) for kind in LAW_KINDS]
 
 
@@ -196,14 +230,14 @@ def _gpu(gpu: GpuReading) -> Iterator[tuple[Family, Points]]:
     yield table.GPU_PCIE, [(("rx",), gpu.pcie_rx_bytes), (("tx",), gpu.pcie_tx_bytes)]
 
 
-def _window(seen: Observation, run: dict[str, str]) -> Iterator[Metric]:
+def _window(family: Family, seen: Observation, run: dict[str, str]) -> Iterator[Metric]:
     """The last second's quantiles; nothing where no request was served in it, or it is long over."""
     snapshot = seen.snapshot
     age_ns = seen.now_ns - snapshot.started_ns - snapshot.window_start_ns
     if snapshot.window_requests and age_ns < WINDOW_LIFE_NS:
-        metric = _metric(table.WINDOW)
+        metric = _metric(family)
         for rank, ns in zip(WINDOW_RANKS, snapshot.window_ns, strict=True):
-            metric.samples.append(Sample(table.WINDOW.name, {**run, "quantile": repr(rank)}, float(ns) / SECOND_NS))
+            metric.samples.append(Sample(family.name, {**run, "quantile": repr(rank)}, float(ns) / SECOND_NS))
         yield metric
 
 

@@ -71,6 +71,8 @@ class RunFacts:
     labels: those that the user gave.
     uuid, host: of the GPU, "" without one, and of this machine, as dcgm-exporter has them.
     point: None in a run by itself.
+    bus: PCI bus id of the GPU, "" without one.
+    worker, device: the worker's number in a fleet, and that of its device as --devices has it; "" outside a fleet.
     """
 
     run: str
@@ -91,6 +93,9 @@ class RunFacts:
     uuid: str = ""
     host: str = ""
     point: Point | None = None
+    bus: str = ""
+    worker: str = ""
+    device: str = ""
 
     def to_json(self) -> str:
         """One line."""
@@ -132,26 +137,28 @@ class Observer:
     """An observer process.
 
     boards: where the run writes its rows, one for each model.
+    descriptor: of the file that is their memory, for processes that write there, too.
     url: where metrics are served; "" before `ready`, and without metrics.
     alive: whether the process still runs. A process that failed raises nothing.
     """
 
     def __init__(self, wishes: Wishes, models: int = 1) -> None:
         """Start the process; `ready` waits for it. models: of a run."""
-        with _shared_file(models * board_bytes()) as file:
-            self._memory = mmap.mmap(file.fileno(), models * board_bytes())
-            # -P, and this process' path: a file in the user's folder must not be imported as a module.
-            command = [sys.executable, "-P", "-m", "loadtrt.live.observing", str(file.fileno())]
-            with blocked():  # signals are for the run, which ends the observer later
-                self._process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    pass_fds=(file.fileno(),),
-                    env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-                    start_new_session=True,  # the terminal's Ctrl-Z, too
-                    text=True,
-                )
+        self._file = _shared_file(models * board_bytes())
+        self.descriptor = self._file.fileno()
+        self._memory = mmap.mmap(self.descriptor, models * board_bytes())
+        # -P, and this process' path: a file in the user's folder must not be imported as a module.
+        command = [sys.executable, "-P", "-m", "loadtrt.live.observing", str(self.descriptor)]
+        with blocked():  # signals are for the run, which ends the observer later
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                pass_fds=(self.descriptor,),
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                start_new_session=True,  # the terminal's Ctrl-Z, too
+                text=True,
+            )
         self._kill = self._process.kill
         SIGNALS.last_acts.append(self._kill)
         self.boards = boards_in(self._memory, models)
@@ -182,9 +189,9 @@ class Observer:
         self.url = str(answer["url"])
         self._is_ready = True
 
-    def describe(self, *facts: RunFacts) -> None:
-        """What the run is, model by model; the terminal starts to draw."""
-        self.send(facts=[of_model.to_json() for of_model in facts])
+    def describe(self, *facts: RunFacts | None) -> None:
+        """What the run is, model by model, board by board; the terminal starts to draw. None: nobody writes there."""
+        self.send(facts=["" if of_board is None else of_board.to_json() for of_board in facts])
 
     def finish(self, *, push: bool = True) -> list[str]:
         """The run is over, with all its rows on the board: keep its last numbers, and push them. push: whether there is
@@ -218,6 +225,7 @@ class Observer:
         """End the process, or leave it behind where it hangs in the driver. Safe to call twice."""
         with suppress(ValueError):
             SIGNALS.last_acts.remove(self._kill)
+        self._file.close()
         with suppress(OSError):
             assert self._process.stdin is not None  # noqa: S101  # a pipe was asked for
             self._process.stdin.close()

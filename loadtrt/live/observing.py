@@ -1,7 +1,7 @@
 """The observer process: `python -m loadtrt.live.observing FD`, started by `loadtrt.live.observer`.
 
-It reads one message a line from stdin and ends with it. Messages: wishes (once, first), facts, gpu, say, telemetry,
-finish, end_drawing. The first, telemetry, finish and end_drawing are answered with one line on stdout each.
+It reads one message a line from stdin and ends with it. Messages: wishes (once, first), facts, gpu, lost, say,
+telemetry, finish, end_drawing. The first, telemetry, finish and end_drawing are answered with one line on stdout each.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import sys
 import time
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
+from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from loadtrt.errors import LoadtrtError
-from loadtrt.live.follower import follower_of
+from loadtrt.live.observed import Run, models_of_run
 from loadtrt.live.observer import RunFacts
-from loadtrt.live.view import Viewer
 from loadtrt.records.board import Board, board_bytes, boards_in
 from loadtrt.signals import is_stopped
 
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
     from loadtrt.live.clients import Clients
     from loadtrt.live.metrics import Observation
+    from loadtrt.live.observed import Workers
     from loadtrt.live.pusher import Pusher
     from loadtrt.live.sampler import Sampler
     from loadtrt.live.view import View
-    from loadtrt.records.board import Snapshot
     from loadtrt.results.gpu_telemetry import GpuReading
 
 _Seen = TypeVar("_Seen", "View", "Observation")
@@ -78,51 +78,16 @@ class Drawing:
                 self._terminal.say(self._sentences.get_nowait())
 
 
-class Run:
-    """A model of the run that is observed: its rows counted, its views, its metrics. Safe to use from any thread.
-
-    latest: gives the GPU's newest reading, with who else has used it between two instants of Unix time.
-    """
-
-    def __init__(self, board: Board, facts: RunFacts, latest: Callable[[int, int], GpuReading | None]) -> None:
-        self._follower = follower_of(board, facts)
-        self._viewer = Viewer()
-        self._in_order = Lock()  # the viewer must get snapshots in the order in which they are taken
-        self._facts = facts
-        self._latest = latest
-
-    def follow(self) -> None:
-        """Count the new rows, often enough that none is overwritten, and that views have a whole history."""
-        with self._in_order:
-            self._viewer.follow(self._follower.snapshot(), time.time_ns())
-
-    def view(self) -> View:
-        """What is drawn, or sent to `loadtrt watch`."""
-        with self._in_order:
-            snapshot = self._follower.snapshot()
-            return self._viewer.take(snapshot, self._facts, self._gpu(snapshot), time.time_ns())
-
-    def observation(self) -> Observation:
-        """What metrics are made of."""
-        from loadtrt.live.metrics import Observation
-
-        now_ns, cpu_s, snapshot = time.time_ns(), time.process_time(), self._follower.snapshot()
-        return Observation(snapshot, self._facts, self._gpu(snapshot), now_ns, cpu_s)
-
-    def _gpu(self, snapshot: Snapshot) -> GpuReading | None:
-        return self._latest(snapshot.started_ns, snapshot.written_ns)
-
-
 class Observing:
     """The state of the process. `handle` takes a message and returns the answer, None for none."""
 
     def __init__(self, boards: Sequence[Board]) -> None:
         self._boards = boards
-        self._runs: list[Run] = []
+        self._runs: list[Run | Workers] = []
+        self._workers: dict[int, Run] = {}  # by the place of the board
         self._ended = Event()
         self._owned = ExitStack()
-        self._sampler: Sampler | None = None
-        self._clients: Clients | None = None
+        self._gpus: dict[str, tuple[Sampler, Clients, frozenset[int]]] = {}  # by bus id, with own processes
         self._no_gpu = ""
         self._drawing: Drawing | None = None
         self._draws = False
@@ -146,26 +111,31 @@ class Observing:
                     others = tuple(replace(other, gpu=None) for other in self._final.others)
                     self._ended_runs.append(replace(self._final, gpu=None, others=others))
                     self._final = None
-                self._runs = runs = [
-                    Run(board, RunFacts.from_json(text), self._latest)
-                    for board, text in zip(self._boards, texts, strict=True)
-                ]
+                told = {place: RunFacts.from_json(text) for place, text in enumerate(texts) if text}
+                self._workers = {
+                    place: Run(self._boards[place], facts, partial(self._latest, facts.bus))
+                    for place, facts in told.items()
+                }
+                self._runs = runs = models_of_run(list(self._workers.values()))
                 Thread(target=self._follow, args=(runs,), daemon=True).start()
                 if self._draws:
                     self._drawing = Drawing(lambda: _of_all([run.view() for run in runs]))
             case {"gpu": str(bus_id), "own": dict(own)}:
                 self._watch_gpu(bus_id, own)
+            case {"lost": [place, why]} if place in self._workers:
+                self._workers[place].lost = str(why)
             case {"finish": bool(push)}:
                 return {"finish": self._finish(push)}
             case {"say": str(sentence)}:
                 if self._drawing is not None:
                     self._drawing.say(sentence)
             case {"telemetry": [start_ns, end_ns, inferences, each_ns]}:
-                if self._sampler is None or self._clients is None:
+                if not self._gpus:
                     return {"telemetry": None, "why": self._no_gpu, "sharing": None}
-                telemetry = self._sampler.telemetry(start_ns, end_ns, inferences, each_ns)
+                ((sampler, clients, _),) = self._gpus.values()
+                telemetry = sampler.telemetry(start_ns, end_ns, inferences, each_ns)
                 unix_ns = time.time_ns() - time.perf_counter_ns()
-                sharing = asdict(self._clients.between(start_ns + unix_ns, end_ns + unix_ns))
+                sharing = asdict(clients.between(start_ns + unix_ns, end_ns + unix_ns))
                 return {"telemetry": telemetry.model_dump(mode="json"), "why": "", "sharing": sharing}
             case {"end_drawing": _}:
                 self._end_drawing()
@@ -178,7 +148,7 @@ class Observing:
         self._end_drawing()
         self._owned.close()
 
-    def _follow(self, runs: Sequence[Run]) -> None:
+    def _follow(self, runs: Sequence[Run | Workers]) -> None:
         while not self._ended.wait(_FOLLOW_S) and runs is self._runs:
             for run in runs:
                 run.follow()
@@ -214,11 +184,16 @@ class Observing:
                 if self._runs and self._final is None:
                     pusher.push(self._observation())
 
-    def _latest(self, start_ns: int, end_ns: int) -> GpuReading | None:
-        reading = None if self._sampler is None else self._sampler.latest
-        if reading is None or self._clients is None or not start_ns:
+    def _latest(self, bus_id: str, start_ns: int, end_ns: int) -> GpuReading | None:
+        if bus_id not in self._gpus:
+            return None
+        sampler, clients, own = self._gpus[bus_id]
+        reading = sampler.latest
+        if reading is None or not start_ns:
             return reading
-        return replace(reading, sharing=self._clients.between(start_ns, end_ns))
+        sharing = clients.between(start_ns, end_ns)
+        others = tuple(client for client in sharing.clients if client.pid not in own)  # than the workers of a fleet
+        return replace(reading, sharing=replace(sharing, clients=others))
 
     def _end_drawing(self) -> None:
         if self._drawing is not None:
@@ -243,10 +218,11 @@ class Observing:
         from loadtrt.live.sampler import Sampler
 
         gpu, self._no_gpu = open_gpu(bus_id)
-        if gpu is not None and self._sampler is None:
+        if gpu is not None and bus_id not in self._gpus:
             self._owned.enter_context(gpu)
-            self._clients = Clients(gpu, Own.from_json(own))
-            self._sampler = self._owned.enter_context(Sampler(gpu, clients=self._clients))
+            clients = Clients(gpu, Own.from_json(own))
+            sampler = self._owned.enter_context(Sampler(gpu, clients=clients))
+            self._gpus[bus_id] = sampler, clients, frozenset(own["pids"])
 
 
 def _of_all(models: Sequence[_Seen]) -> _Seen:

@@ -5,20 +5,15 @@ A snapshot is the state at one instant; a Viewer remembers earlier ones, so that
 
 from __future__ import annotations
 
-import json
 from collections import deque
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-import loadtrt
-from loadtrt.asked.faults import fault_words
 from loadtrt.asked.objective import Objective  # noqa: TC001
-from loadtrt.errors import UsageError
 from loadtrt.live.alerts import Alert, alerts_of, quantiles_of
 from loadtrt.live.observer import RunFacts  # noqa: TC001  # pydantic reads the types of a View
-from loadtrt.reading_files import parse_json
 from loadtrt.records.board import WINDOW_RANKS
 from loadtrt.records.records import METRICS, OK
 from loadtrt.results.gpu_telemetry import GpuReading  # noqa: TC001
@@ -30,7 +25,6 @@ if TYPE_CHECKING:
 
     from loadtrt.records.board import Snapshot
 
-SCHEMA_VERSION = 4  # of a View as JSON; raised whenever a field changes
 HISTORY_S = 120
 _NOW_NS = SECOND_NS * 9 // 10  # what "now" spans at least
 _QUIET_NS = SECOND_NS * 3 // 2  # where the board is written for so long and no request finishes, the rate is 0
@@ -61,6 +55,29 @@ class ObjectiveView:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerView:
+    """One worker of a fleet now.
+
+    worker, device: its number, and that of its device; "" where --devices was not said.
+    phase: of PHASES, or "lost".
+    requests_per_s: served requests a second; None: not known.
+    p99_ns: of the latencies in its last whole second.
+    ok: served requests.
+    in_flight: requests sent and not completed.
+    gpu: the newest reading of its GPU.
+    """
+
+    worker: str
+    device: str
+    phase: str
+    requests_per_s: float | None
+    p99_ns: float | None
+    ok: int
+    in_flight: int
+    gpu: GpuReading | None
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """All that is drawn. Instants and durations in ns, rates in 1/s; None: not known, or not yet.
 
@@ -82,6 +99,7 @@ class View:
     objectives: the objectives so far.
     alerts: what spoils the run, the worst first.
     others: those of the other models of the run.
+    workers: those of a fleet, whose sums the view has.
     """
 
     now_ns: int
@@ -110,6 +128,7 @@ class View:
     objectives: tuple[ObjectiveView, ...]
     alerts: tuple[Alert, ...]
     others: tuple[View, ...] = ()
+    workers: tuple[WorkerView, ...] = ()
 
     @property
     def inferences_per_s(self) -> float | None:
@@ -303,37 +322,3 @@ def _progress(
     if not shares:
         return None, None
     return min(1.0, *shares), None if -1 in left else max(left)
-
-
-def to_json(view: View | None) -> bytes:
-    """A View for another machine; None while nothing is known of the run."""
-    content = {
-        "loadtrt": loadtrt.__version__,
-        "schema_version": SCHEMA_VERSION,
-        "view": None if view is None else asdict(view),
-    }
-    return json.dumps(content).encode()
-
-
-def from_json(text: bytes) -> View | None:
-    """The inverse of `to_json`. Raises UsageError for the view of another version, and for anything else."""
-    from pydantic import TypeAdapter, ValidationError
-
-    try:
-        content = parse_json(text)
-    except (ValueError, RecursionError):
-        content = None
-    if not isinstance(content, dict) or not {"loadtrt", "schema_version", "view"} <= content.keys():
-        raise UsageError("this is not the live view of a run")
-    if content["schema_version"] != SCHEMA_VERSION:
-        raise UsageError(
-            f"the run has loadtrt {content['loadtrt']} (view {content['schema_version']}), and this is loadtrt "
-            f"{loadtrt.__version__} (view {SCHEMA_VERSION}): use the same version on both machines"
-        )
-    try:
-        view: View | None = TypeAdapter(View | None).validate_python(content["view"])
-    except ValidationError as error:
-        fault = error.errors()[0]
-        where = ".".join(map(str, fault["loc"]))
-        raise UsageError(f"the live view is broken: {where}: {fault_words(fault)}") from None
-    return view

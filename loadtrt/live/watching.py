@@ -108,7 +108,8 @@ class Watch:
         if self.observer is None:
             return None
         if not self.observer.alive:
-            self._drop("the observer process has died: there are no metrics and no GPU telemetry from then on")
+            telemetry = " and no GPU telemetry" if self._samples else ""
+            self._drop(f"the observer process has died: there are no metrics{telemetry} from then on")
             return None
         if not self._samples:
             return None

@@ -28,6 +28,7 @@ Kind: TypeAlias = Literal["counter", "gauge", "histogram", "summary", "info"]
 
 RUN_LABELS = ("model", "run")
 GPU_LABELS = ("UUID", "Hostname")  # spelled as dcgm-exporter does, so that series join
+WORKER_LABELS = ("worker", "device")  # of a fleet's workers, and of its GPUs the latter
 BASE_UNITS = ("seconds", "ratio", "hertz", "watts", "joules", "celsius", "bytes")
 # Ten a decade from 1 µs to 10 s, one set for all: a median queueing delay is often below 2 µs, a small plan's latency
 # 30 µs.
@@ -42,8 +43,8 @@ class Family:
     name: as queries write it, without what histograms append (_bucket, _count, _sum).
     kind: Prometheus' type.
     help: one line.
-    labels: besides RUN_LABELS, GPU_LABELS of a GPU's, and `le` and `quantile` of histograms and summaries. These are
-        floats: "1.0", as in OpenMetrics and Prometheus 3, never "1".
+    labels: besides RUN_LABELS, WORKER_LABELS of a fleet's, GPU_LABELS of a GPU's, and `le` and `quantile` of histograms
+        and summaries. These are floats: "1.0", as in OpenMetrics and Prometheus 3, never "1".
     """
 
     name: str
@@ -69,6 +70,11 @@ WINDOW = Family(
     "loadtrt_latency_window_seconds",
     "summary",
     "quantiles of the latencies of the last whole second, within 0.4 %; 1.0 is the maximum",
+)
+WORKER_WINDOW = Family(
+    "loadtrt_worker_latency_window_seconds",
+    "summary",
+    "as loadtrt_latency_window_seconds, of each worker of a fleet",
 )
 LOAD_RATIO = Family(
     "loadtrt_load_ratio", "histogram", "latency over compute of served requests; 1 without queueing delay"
@@ -109,6 +115,7 @@ MISSED = Family(
     "counter",
     "finished requests that no metric counts, because the observer process was stopped for too long",
 )
+LOST = Family("loadtrt_workers_lost", "gauge", "workers of a fleet whose processes have ended without a result")
 
 # The verdict's laws.
 LATENESS_LIMIT = Family(
@@ -169,6 +176,7 @@ GPU_PCIE = Family(
     ("direction",),
 )
 
+OF_FLEETS = (WORKER_WINDOW, LOST)  # which runs of one process have not
 FAMILIES = (*HISTOGRAMS, *(family for family in list(globals().values()) if isinstance(family, Family)))
 
 
@@ -217,6 +225,11 @@ def information(engine: EngineInfo, arrivals: str, buffers: int) -> dict[str, st
 def gpu_labels(uuid: str | None, host: str) -> dict[str, str]:
     """GPU_LABELS, as far as they are known."""
     return {label: value for label, value in zip(GPU_LABELS, (uuid, host), strict=True) if value}
+
+
+def worker_labels(worker: str, device: str) -> dict[str, str]:
+    """WORKER_LABELS, as far as there are any."""
+    return {label: value for label, value in zip(WORKER_LABELS, (worker, device), strict=True) if value}
 
 
 def label_name(text: str) -> str:

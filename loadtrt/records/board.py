@@ -24,6 +24,8 @@ from loadtrt.records.records import COLUMNS
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from loadtrt.records.tally import Second
+
     Rows = npt.NDArray[np.int64]
 
 PHASES = ("load", "verify", "warm-up", "measure", "drain", "done")
@@ -64,6 +66,7 @@ class Snapshot:
     starved_fraction: part of the lanes' time in which the host was late with requests.
     overloaded: whether the backlog grows (stats/steady.py); None where too few requests have finished to decide.
     served_per_s: throughput so far, requests a second; None where it is not known yet.
+    seconds: the last whole ones, the newest last.
     """
 
     phase: str
@@ -89,6 +92,7 @@ class Snapshot:
     starved_fraction: float = 0.0
     overloaded: bool | None = None
     served_per_s: float | None = None
+    seconds: tuple[Second, ...] = ()
 
 
 class RunState(NamedTuple):

@@ -93,6 +93,12 @@ def _lines(result: results.Result, settings: Sequence[Mapping[str, Any]] = ()) -
     return {name: values for name, values in table.items() if name != "file"}
 
 
+def _workers(run: RunResult) -> Table:
+    """A row for each worker of a fleet, of each of its models."""
+    rows = [{"worker": int(one.worker)} | dict(line) for one in run.workers for line in lines_of(Loaded("", one))]
+    return {name: values for name, values in _rows(rows, ("worker", *COLUMNS)).items() if name != "file"}
+
+
 def _seconds(run: RunResult) -> Table:
     columns = [name for name in Interval.model_fields if name != "latency_counts"]
     first = ["model"] if len(run.models) > 1 else []
@@ -108,10 +114,10 @@ def _seconds(run: RunResult) -> Table:
 def _records(run: RunResult) -> Table:
     records = run.records
     if records is None:
-        raise UsageError(
-            "this result has no records: it was read from a file, or there were more than are kept; its table "
-            "'slowest' has those around the slowest request"
+        why = (
+            "it is of several processes" if run.workers else "it was read from a file, or there were more than are kept"
         )
+        raise UsageError(f"this result has no records: {why}; its table 'slowest' has those around the slowest request")
     return _of_records(records)
 
 
@@ -220,7 +226,7 @@ def _layer_rows(comparison: LayerComparison) -> Table:
 
 # The tables of each kind of result by name, the usual one first.
 _TABLES: dict[type, dict[str, Callable[[Any], Table]]] = {
-    RunResult: {"seconds": _seconds, "records": _records, "slowest": _slowest, "summary": _lines},
+    RunResult: {"seconds": _seconds, "records": _records, "slowest": _slowest, "summary": _lines, "workers": _workers},
     RepeatResult: {"summary": _lines},
     SweepResult: {"points": lambda sweep: _lines(sweep, [point.settings for point in sweep.points])},
     CapacityResult: {"trials": _lines},

@@ -1,58 +1,104 @@
-"""A run of several worker processes on this host: each takes its part of one load, all begin at one instant, and one
-result is made of theirs."""
+"""A run of several workers: each takes its part of one load, all begin at one instant, and their results make one.
+
+What starts workers, and where, is of no matter here: see `Places`.
+"""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
-from contextlib import suppress
-from dataclasses import dataclass, field
-from pathlib import Path
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from functools import partial
 from queue import Empty, SimpleQueue
-from threading import Thread
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from loadtrt.asked.launched import parse_devices
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.lanes.model_run import tickers
 from loadtrt.results.run_result import LostWorker, RunResult
-from loadtrt.signals import STOPPING, pass_on, signal_name
-from loadtrt.units import MILLISECOND_NS, plural
+from loadtrt.runs.fleet_watch import FleetWatch
+from loadtrt.signals import STOPPING
+from loadtrt.units import plural
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable
 
     from loadtrt.asked.config import RunConfig
     from loadtrt.lanes.model_run import OnTick, Phase
     from loadtrt.runs.watched import Talks
     from loadtrt.signals import Signals
 
-_LEAD_NS = 50 * MILLISECOND_NS  # from the instant that is told to all workers until it comes
+_FILES = ("engine", "plugins", "lean_library", "verify_against", "inputs", "load")  # of a model, load for its trace
 _LOOK_S = 0.05
 _PATIENCE_S = 10.0  # of a worker, to end after the second signal
-_DEVICES = Path("/dev")
-_VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+class Clock(NamedTuple):
+    """The wall clock of a worker's host, by round trips: it is `offset_ns` ahead of this host's, ± `error_ns`."""
+
+    offset_ns: int
+    error_ns: int
+
+    @property
+    def ahead_ns(self) -> int:
+        """What is corrected: an offset within the error may be none, as of hosts that NTP or PTP synchronizes."""
+        return self.offset_ns if abs(self.offset_ns) > self.error_ns else 0
+
+
+class Link(Protocol):
+    """A worker that was started (runs/worker.py), and the way to it: see `WorkerProcess`."""
+
+    @property
+    def where(self) -> dict[str, Any]: ...
+
+    @property
+    def host(self) -> str: ...
+
+    @property
+    def code(self) -> int | None: ...
+
+    @property
+    def end(self) -> str: ...
+
+    def send(self, line: str) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+    def clock(self) -> Clock | None: ...
+
+    def close(self) -> None: ...
+
+
+class Places(Protocol):
+    """Where the workers of a fleet run: see `Processes`."""
+
+    @property
+    def count(self) -> int: ...
+
+    @property
+    def lead_ns(self) -> int: ...
+
+    def start(self, number: int, config: RunConfig, hear: Callable[[str | None], object], boards: str) -> Link: ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(slots=True)
-class WorkerProcess:
-    """A worker process, and what it has said.
+class _Worker:
+    """A worker, and what it has said.
 
     number: of the worker.
-    device: number of its GPU as --devices has it; None where that was not said.
     on_tick: as for `Maker.run`.
     pids: its ids in all namespaces, once it is ready.
     phase, completed: where it is, and requests completed in that phase.
     error: what ended it, in a sentence; None for nothing, or for a signal.
+    clock, clock_after: of its host, before it was given the instant to begin and after the run.
     """
 
     number: int
-    device: int | None
-    process: subprocess.Popen[str]
-    stdin: IO[str]
+    link: Link
     on_tick: OnTick | None
     pids: tuple[int, ...] | None = None
     phase: Phase | None = None
@@ -60,116 +106,143 @@ class WorkerProcess:
     result: RunResult | None = None
     error: str | None = None
     over: bool = False
-    listener: Thread = field(default_factory=Thread)
+    clock: Clock | None = None
+    clock_after: Clock | None = None
 
     @property
     def lost(self) -> LostWorker:
         """What is known of it without a result."""
-        code = self.process.poll() or 0
-        why = self.error or (f"it was ended by {signal_name(-code)}" if code < 0 else f"it ended with code {code}")
         where = {"measure": "while it measured"}.get(self.phase or "", "before it measured")
         counted = self.completed if self.phase == "measure" else 0
-        return LostWorker(worker=self.number, why=f"{why} {where}", completed=counted)
+        return LostWorker(worker=self.number, why=f"{self.error or self.link.end} {where}", completed=counted)
 
 
 def run_fleet(
-    config: RunConfig, talks: Talks, signals: Signals, on_tick: OnTick | None = None, start_at: int | None = None
+    config: RunConfig,
+    talks: Talks,
+    signals: Signals,
+    on_tick: OnTick | None = None,
+    start_at: int | None = None,
+    deliver: Callable[[RunResult], None] = lambda _: None,
+    *,
+    draws: bool = False,
 ) -> RunResult:
-    """Make a run with a worker for each device and process that `config` asks for.
+    """Make a run with the workers that `config` asks for.
 
     on_tick: as for `Maker.run`, of all workers together.
     start_at: when to begin to measure, Unix time in ns; None: once all workers are ready.
+    deliver: takes the result while metrics are still served.
+    draws: whether a live view is drawn, as `config` says.
 
     Raises UsageError, EngineError and KeyboardInterrupt where no worker has measured anything.
     """
-    places = [(device, process) for device in _devices_of(config) for process in range(config.processes)]
     with signals:
         signals.hold()
-        fleet = _Fleet(config, places, talks, signals, on_tick)
-        try:
-            fleet.wait(start_at)
-        finally:
-            fleet.close()
-        return fleet.result()
+        places = _places(config, talks, signals)
+        with ExitStack() as stack:
+            stack.callback(places.close)
+            # What is on other hosts cannot write to the memory of an observer here.
+            watch = FleetWatch(config, places.count, talks, draws=draws and config.ray is None)
+            stack.callback(watch.close)
+            fleet = _Fleet(config, places, talks, signals, on_tick, watch)
+            try:
+                fleet.wait(start_at)
+            finally:
+                fleet.close()
+                watch.end()
+            result = fleet.result()
+            deliver(result)
+            watch.finish(push=not signals.hurried())
+            watch.linger(config, result.outcome, signals.sleep)
+            return result
+
+
+def _places(config: RunConfig, talks: Talks, signals: Signals) -> Places:
+    """Where the workers run. Raises LoadtrtError, and KeyboardInterrupt."""
+    if config.ray is not None:
+        from loadtrt.runs.ray_cluster import RayCluster
+
+        return RayCluster(config, talks, signals)
+    from loadtrt.runs.processes import Processes
+
+    return Processes(config)
 
 
 class _Fleet:
-    """The processes of a run."""
+    """The workers of a run."""
 
     def __init__(
         self,
         config: RunConfig,
-        places: list[tuple[int | None, int]],
+        places: Places,
         talks: Talks,
         signals: Signals,
         on_tick: OnTick | None,
+        watch: FleetWatch,
     ) -> None:
-        self._config, self._talks, self._signals = config, talks, signals
-        self._lines: SimpleQueue[tuple[WorkerProcess, str | None]] = SimpleQueue()
-        self._workers: list[WorkerProcess] = []
+        self._watch = watch
+        self._config, self._talks, self._signals, self._lead_ns = config, talks, signals, places.lead_ns
+        self._lines: SimpleQueue[tuple[int, str | None]] = SimpleQueue()
+        self._workers: list[_Worker] = []
         self._said: set[str] = set()
         signals.last_acts.append(self.kill)
         try:
-            for number, ((device, _), ticker) in enumerate(zip(places, tickers(on_tick, len(places)), strict=True)):
-                part = _part_of(config, number, len(places), device)
-                self._workers.append(self._start(part, number, device, ticker))
+            for number, ticker in enumerate(tickers(on_tick, places.count)):
+                self._workers.append(self._start(places, number, ticker))
         except BaseException:
             self.close()
             raise
 
-    def _start(self, config: RunConfig, number: int, device: int | None, on_tick: OnTick | None) -> WorkerProcess:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "loadtrt.runs.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            encoding="utf-8",
-            errors="replace",
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **_visible(device, os.environ)},
-            start_new_session=True,  # a Ctrl-C comes once, from here
-        )
-        assert process.stdin is not None  # noqa: S101  # both are pipes
-        assert process.stdout is not None  # noqa: S101
-        worker = WorkerProcess(number, device, process, process.stdin, on_tick)
-        worker.listener = Thread(target=self._listen, args=(worker, process.stdout), daemon=True)
-        worker.listener.start()
-        _send(worker, config.model_dump_json(by_alias=True))
-        return worker
+    def _start(self, places: Places, number: int, on_tick: OnTick | None) -> _Worker:
+        part = _part_of(self._config, number, places.count)
+        link = places.start(number, part, partial(self._put, number), self._watch.boards_for(number))
+        return _Worker(number, link, on_tick)
 
-    def _listen(self, worker: WorkerProcess, stdout: IO[str]) -> None:
-        with stdout:
-            for line in stdout:
-                self._lines.put((worker, line))
-        worker.process.wait()
-        self._lines.put((worker, None))
+    def _put(self, number: int, line: str | None) -> None:
+        self._lines.put((number, line))
 
     def wait(self, start_at: int | None) -> None:
         """Until all workers have ended. They are given the instant to begin once all are ready that have not ended."""
         started, passed_on, hurried_s = False, 0, 0.0
         while not all(worker.over for worker in self._workers):
             with suppress(Empty):
-                self._hear(*self._lines.get(timeout=_LOOK_S))
+                number, line = self._lines.get(timeout=_LOOK_S)
+                self._hear(self._workers[number], line)
             running = [worker for worker in self._workers if not worker.over]
             if not started and running and all(worker.pids is not None for worker in running):
                 started = True
-                instant = time.time_ns() + _LEAD_NS if start_at is None else start_at
-                for worker in running:
-                    _send(worker, json.dumps({"start": instant}))
+                self._begin(running, start_at)
             asked = self._signals.requested() + self._signals.hurried()
             if asked > passed_on:
                 if not passed_on:
                     self._say(STOPPING)
                     for worker in running:
-                        pass_on(worker.process)
+                        worker.link.stop()
                 if asked > 1:  # by a message, as two signals at once can arrive as one
                     for worker in running:
-                        _send(worker, json.dumps({"hurry": True}))
+                        worker.link.send(json.dumps({"hurry": True}))
                 passed_on, hurried_s = asked, time.monotonic()
             if passed_on > 1 and time.monotonic() > hurried_s + _PATIENCE_S:
                 self.kill()
+        for worker in self._workers:
+            if worker.result is not None:
+                worker.clock_after = worker.link.clock()
 
-    def _hear(self, worker: WorkerProcess, line: str | None) -> None:
+    def _begin(self, running: list[_Worker], start_at: int | None) -> None:
+        """Give all workers the instant to begin, each as its host's clock will have it."""
+        for worker in running:
+            worker.clock = worker.link.clock()
+        instant = time.time_ns() + self._lead_ns if start_at is None else start_at
+        for worker in running:
+            ahead_ns = 0 if worker.clock is None else worker.clock.ahead_ns
+            worker.link.send(json.dumps({"start": instant + ahead_ns}))
+
+    def _hear(self, worker: _Worker, line: str | None) -> None:
         if line is None:
             worker.over = True
+            self._watch.over(
+                worker.number, worker.link.where.get("device"), None if worker.result is not None else worker.lost.why
+            )
             return
         content: Any
         try:
@@ -186,6 +259,8 @@ class _Fleet:
                     worker.on_tick(worker.phase, elapsed_ns, submitted, worker.completed)
             case "ready":
                 worker.pids = tuple(content)
+            case "facts":
+                self._watch.hear(worker.number, worker.link.where.get("device"), content)
             case "error":
                 worker.error = str(content)
             case "result":
@@ -199,7 +274,7 @@ class _Fleet:
     def kill(self) -> None:
         """End all workers that have not ended."""
         for worker in self._workers:
-            worker.process.kill()
+            worker.link.kill()
 
     def close(self) -> None:
         """End all workers, and forget them."""
@@ -207,9 +282,7 @@ class _Fleet:
         if self.kill in self._signals.last_acts:
             self._signals.last_acts.remove(self.kill)
         for worker in self._workers:
-            worker.listener.join()
-            with suppress(OSError):  # what it never read
-                worker.stdin.close()
+            worker.link.close()
 
     def result(self) -> RunResult:
         """What all have measured. Raises the error of the first worker, where none measured anything."""
@@ -223,21 +296,28 @@ class _Fleet:
             raise KeyboardInterrupt
         if not results:
             first = self._workers[0]
-            error = UsageError if first.process.returncode == UsageError.exit_code else EngineError
+            error = UsageError if first.link.code == UsageError.exit_code else EngineError
             more = f" (and so did {plural(len(lost) - 1, 'other worker')})" if len(lost) > 1 else ""
             raise error(first.error or f"no worker measured anything: worker {first.number}: {first.lost.why}{more}")
         for item in lost:
             self._talks.say(f"worker {item.worker} is lost: {item.why}")
         merged = merge({f"worker {number}": self._placed(result) for number, result in results.items()}, lost)
         outcome = "interrupted" if interrupted else merged.outcome  # which may have ended workers that had not begun
-        return merged.model_copy(update={"config": self._config, "outcome": outcome})
+        return merged.model_copy(update={"run": self._watch.run, "config": self._config, "outcome": outcome})
 
     def _placed(self, result: RunResult) -> RunResult:
-        """A worker's result with where it ran, and without blame for the workers beside it."""
+        """A worker's result with where it ran, and without blame for the workers beside it. Files have their names of
+        here."""
         worker = self._workers[int(result.worker)]
-        device = {} if worker.device is None else {"device": worker.device}
-        result = result.model_copy(update={"environment": {**result.environment, **device}})
-        own = {pid for other in self._workers for pid in other.pids or ()}
+        environment = {**result.environment, **worker.link.where, **_clocks(worker)}
+        here = {
+            name: model.model_copy(update={key: getattr(self._config.models[name], key) for key in _FILES})
+            for name, model in result.config.models.items()
+        }
+        config = result.config.model_copy(update={"models": here})
+        result = result.model_copy(update={"environment": environment, "config": config})
+        beside = [other for other in self._workers if other.link.host == worker.link.host]
+        own = {pid for other in beside for pid in other.pids or ()}
         computing = result.sharing.computing if result.sharing is not None else ()
         if not computing or not own.issuperset(client.pid for client in computing):
             return result
@@ -249,47 +329,22 @@ class _Fleet:
         return result.model_copy(update={"models": models, "valid": valid})
 
 
-def _send(worker: WorkerProcess, line: str) -> None:
-    with suppress(OSError, ValueError):  # it has ended
-        worker.stdin.write(line + "\n")
-        worker.stdin.flush()
-
-
-def _devices_of(config: RunConfig) -> list[int | None]:
-    """The numbers of the GPUs that --devices means; one of no number without it. Raises UsageError."""
-    if config.devices is None:
-        return [None]
-    named = parse_devices(config.devices)
-    visible = os.environ.get(_VISIBLE)
-    there = len(list(_DEVICES.glob("nvidia[0-9]*"))) if visible is None else len(_entries(visible))
-    if not named and not there:
-        raise UsageError("--devices all: there is no NVIDIA GPU here: name devices, or use --processes alone")
-    return list(named or range(there))
-
-
-def _entries(visible: str) -> list[str]:
-    return [entry.strip() for entry in visible.split(",") if entry.strip()]
-
-
-def _visible(device: int | None, environment: Mapping[str, str]) -> dict[str, str]:
-    """What makes a GPU the only one that a process sees: of those that this process sees. Raises UsageError."""
-    if device is None:
+def _clocks(worker: _Worker) -> dict[str, int]:
+    """What the environment of its result says of the clock of its host."""
+    before, after = worker.clock, worker.clock_after
+    if before is None:
         return {}
-    if _VISIBLE not in environment:
-        return {_VISIBLE: str(device)}
-    entries = _entries(environment[_VISIBLE])
-    if device >= len(entries):
-        raise UsageError(
-            f"--devices {device}: {_VISIBLE} is '{environment[_VISIBLE]}', which leaves {plural(len(entries), 'GPU')}: "
-            "devices are numbered from 0 among those"
-        )
-    return {_VISIBLE: entries[device]}
+    told = {"offset_ns": before.offset_ns, "offset_error_ns": before.error_ns, "ahead_ns": before.ahead_ns}
+    drift = {} if after is None else {"drift_ns": after.offset_ns - before.offset_ns}
+    return {f"clock_{name}": value for name, value in {**told, **drift}.items()}
 
 
-def _part_of(config: RunConfig, number: int, workers: int, device: int | None) -> RunConfig:
+def _part_of(config: RunConfig, number: int, workers: int) -> RunConfig:
     """The configuration of a worker, which writes and shows nothing."""
-    left_out = ("devices", "processes", "json_file", "junit", "github", "live")
+    left_out = (
+        *("devices", "processes", "ray", "workers", "gpus_per_worker", "cpus_per_worker"),
+        *("json_file", "junit", "github", "live"),
+        *("metrics", "metrics_linger", "metrics_native", "push"),
+    )
     changes: dict[str, Any] = {name: type(config).model_fields[name].default for name in left_out}
-    if device is not None:  # it sees no other
-        changes["models"] = {name: model.model_copy(update={"device": 0}) for name, model in config.models.items()}
     return config.model_copy(update={**changes, "live": False, "quiet": True, "worker": f"{number}/{workers}"})

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from loadtrt.live.observer import Point
     from loadtrt.results.capacity_result import CapacityResult, SweepResult
     from loadtrt.results.run_result import RunResult
+    from loadtrt.runs.shown import Followers
     from loadtrt.runs.watched import Talks
 
 # The seed is not among them: it draws the inputs once, and then arrivals.
@@ -49,6 +50,11 @@ _OF_ENGINE = keys_of("Engine", "Lanes", "Requests") - {"seed", "verify"}
 _WARM_NS = 200 * MILLISECOND_NS  # warm-up of an engine that ran a moment ago, whose GPU has not lowered its clocks
 _numbers = count(1)  # of this process' runs: a program may make several in the same second, or at once
 _EMPTY_PATIENCE_NS, _CLOSE_PATIENCE_S = 10 * SECOND_NS, 10.0
+
+
+def run_name(started: datetime) -> str:
+    """What to call a run that is started now."""
+    return f"{started:%Y%m%d-%H%M%S}-{os.getpid()}-{next(_numbers)}"
 
 
 def open_model(model: Model, options: dict[str, Any], talks: Talks, also: Collection[str]) -> Opened:
@@ -80,6 +86,7 @@ class Maker:
         signals: Signals | None = None,
         many: bool = False,
         leave: Callable[[], None] = lambda: None,
+        followers: Followers | None = None,
     ) -> None:
         """talks: None to say nothing.
 
@@ -87,13 +94,14 @@ class Maker:
         many: several runs follow one another on an engine. It is allocated when it is opened and emptied after each
             run, and there is no live view.
         leave: called where an engine that hangs is not closed after 10 s; the engine is left behind.
+        followers: as for `Watched`.
         """
         self.talks = talks or Silence()
         self.signals = signals or Signals()
         self.models: dict[str, Opened] = {}
         self.sessions: dict[str, Session] = {"": Session()}
         self.stop = Stop()
-        self._many, self._leave = many, leave
+        self._many, self._leave, self._followers = many, leave, followers
         self._watched: Watched | None = None
 
     def __enter__(self) -> Self:
@@ -137,14 +145,15 @@ class Maker:
             return
         if config.several_processes:
             raise UsageError(
-                "--devices and --processes are of 'loadtrt run': leave them out; --device takes the number of one GPU"
+                "--devices and --processes are of 'loadtrt run', 'sweep' and 'capacity': leave them out; --device "
+                "takes the number of one GPU"
             )
         self._close_engines()
         require_files()
         try:
             with self.signals.interruptible():
                 if self._watched is None:
-                    self._watched = Watched(config, self.talks, draws=not self._many)
+                    self._watched = Watched(config, self.talks, draws=not self._many, followers=self._followers)
                 self._watched.loading()
                 also = config.given("profile", "export_layer_info", "trt_log")
                 for name, model in config.models.items():
@@ -211,7 +220,7 @@ class Maker:
         self.sessions = {name: run.session for name, run in runs.items()}
         self.signals.hold()
         started = datetime.now(UTC)
-        name = f"{started:%Y%m%d-%H%M%S}-{os.getpid()}-{next(_numbers)}"
+        name = run_name(started)
         for run, ticker in zip(runs.values(), tickers(watched.ticking(on_tick), len(runs)), strict=True):
             run.engine, run.on_tick = watched.marked(run.engine, run.inputs), ticker
         watched.begin(name, config, runs, point)

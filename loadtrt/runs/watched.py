@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Protocol
 from loadtrt.engines.engine import Submits
 from loadtrt.lanes.model_run import items_of
 from loadtrt.live.clients import own_process
-from loadtrt.live.observer import RunFacts, Wishes
+from loadtrt.live.observer import RunFacts
 from loadtrt.live.watching import Watch
 from loadtrt.printing import say
 from loadtrt.prometheus.families import information, model_name
 from loadtrt.results.engine_info import GPU_KINDS
 from loadtrt.runs.marked import Marked, Marks
-from loadtrt.units import SECOND_NS, format_duration
+from loadtrt.runs.shown import Shown, wishes_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from loadtrt.asked.config import RunConfig
     from loadtrt.engines.engine import Engine
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from loadtrt.live.observer import Observer, Point
     from loadtrt.load.tensors import Arrays
     from loadtrt.results.gpu_telemetry import GpuTelemetry
+    from loadtrt.runs.shown import Followers
 
 _DEVICES = Path("/dev")
 
@@ -87,30 +88,31 @@ class Silence:
             say(sentence)
 
 
-class Watched:
+class Watched(Shown):
     """The observer of the runs of one maker, and who writes on the terminal: `talks`, or the observer.
 
     watch: the owner of the observer and of the GPU's clocks.
     """
 
-    def __init__(self, config: RunConfig, talks: Talks, *, draws: bool) -> None:
+    def __init__(self, config: RunConfig, talks: Talks, *, draws: bool, followers: Followers | None = None) -> None:
         """Say what was decided about the load, and start an observer if one may be needed; it starts while the engine
-        loads. draws: whether a live view is drawn, as `config` says. Raises UsageError for metrics that cannot be
-        served or pushed, before minutes of loading."""
+        loads. Raises UsageError for metrics that cannot be served or pushed, before minutes of loading.
+
+        draws: whether a live view is drawn, as `config` says.
+        followers: who reads what is written, too.
+        """
+        self._followers = followers
         self._marks = Marks() if config.nvtx else None
         for remark in dict.fromkeys(remark for model in config.models.values() for remark in model.load.remarks):
             talks.say(remark)
-        self._talks = talks
-        self._draws = draws and config.live and talks.on_terminal
-        self._is_open = self._has_begun = False
-        self._told: set[str] = set()
-        wishes = Wishes(config.metrics, config.metrics_native, self._draws, config.push, config.metrics_linger)
+        self._is_open = False
+        self._bus_id: str | None = None
+        wishes = wishes_of(config, talks, draws=draws)
         simulated = all(model.engine.startswith("simulated:") for model in config.models.values())
         may_use_gpu = not simulated and any(_DEVICES.glob("nvidia[0-9]*"))
         observes = wishes.follows or (config.telemetry and may_use_gpu)
-        self.watch = Watch(
-            wishes if observes else None, talks.say, own_process() if may_use_gpu else None, len(config.models)
-        )
+        own = own_process() if may_use_gpu else None
+        super().__init__(Watch(wishes if observes else None, talks.say, own, len(config.models)), talks, wishes)
 
     def loading(self) -> None:
         """An engine is loaded from now on."""
@@ -130,20 +132,13 @@ class Watched:
         if not self._is_open:
             self._is_open = True
             buses = (bus_id_of(one.engine.info.kind, one.model.device) for one in runs.values())
-            self.watch.open(next(filter(None, buses), None), telemetry=config.telemetry)
-        observer = self.watch.observer
-        if observer is not None and self.watch.boards:
-            if self._has_begun:
-                for board in self.watch.boards:
-                    board.reset()
-            elif observer.url:
-                self._talks.say(f"metrics at {observer.url}")
-            self._has_begun = True
-            if self._draws:
-                self._talks.hand_over(observer)
-            for one, board in zip(runs.values(), self.watch.boards, strict=True):
+            self._bus_id = next(filter(None, buses), None)
+            self.watch.open(self._bus_id, telemetry=config.telemetry)
+        followers = self._followers or (self if self.boards else None)
+        if followers is not None:
+            for one, board in zip(runs.values(), followers.boards, strict=True):
                 one.board = board
-            self.watch.describe(*self._facts(run, config, runs, point))
+            followers.describe(*self._facts(run, config, runs, point))
         self.watch.begin()
 
     def _facts(
@@ -153,7 +148,8 @@ class Watched:
         for one in runs.values():
             facts = facts_of(run, config.alone(one.name), one.engine, len(one.inputs))
             name = one.name if len(runs) > 1 else facts.model
-            yield replace(facts, model=name, uuid=self.watch.uuid, host=platform.node(), point=point)
+            bus = self._bus_id or ""
+            yield replace(facts, model=name, uuid=self.watch.uuid, host=platform.node(), point=point, bus=bus)
 
     def end(self, sessions: Mapping[str, Session]) -> GpuTelemetry | None:
         """Measuring is over: remove the drawing. Returns the GPU's telemetry while the run measured."""
@@ -170,37 +166,8 @@ class Watched:
                 sum(recorder.inferences for recorder in measured),
                 max(recorder.spans.interval_ns for recorder in measured),
             )
-        if self._draws and self.watch.observer is not None:
-            self.watch.observer.end_drawing()
-            gone = not self.watch.observer.alive
-            self._talks.take_back()
-            if gone:
-                self._talks.say("the observer process did not answer and was ended: there are no metrics from then on")
+        self.end_drawing()
         return telemetry
-
-    def finish(self, *, push: bool) -> None:
-        """The run is over: its metrics say so, and are pushed. push: whether there is time for that."""
-        observer = self.watch.observer
-        if observer is not None and self.watch.boards:
-            for board in observer.boards:
-                board.enter("done")
-            for sentence in observer.finish(push=push):
-                if sentence not in self._told:  # of many runs, once
-                    self._told.add(sentence)
-                    self._talks.insist(sentence)
-
-    def linger(self, config: RunConfig, outcome: str, sleep: Callable[[float], None]) -> None:
-        """Serve metrics for `--metrics-linger` after the last run. sleep: takes seconds."""
-        observer = self.watch.observer
-        if config.metrics and observer is not None and observer.alive and outcome == "completed":
-            if config.metrics_linger:
-                self._talks.say(f"metrics stay for {format_duration(config.metrics_linger)} (--metrics-linger)")
-            sleep(config.metrics_linger / SECOND_NS)
-
-    def close(self) -> None:
-        """End the observer. Safe to call twice."""
-        self._talks.take_back()
-        self.watch.close()
 
 
 def bus_id_of(kind: str, device: int) -> str | None:

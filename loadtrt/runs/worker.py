@@ -1,9 +1,9 @@
 """A worker: a process that measures its part of a fleet's load. `Worker` is what drives it, whatever starts it; this
-module is also the process that `runs/fleet.py` starts: `python -m loadtrt.runs.worker`.
+module is also the process that `runs/fleet.py` starts: `python -m loadtrt.runs.worker BOARDS`, "" for none.
 
 Messages are lines of JSON. On stdin: the configuration, {"start": Unix time in ns}, and {"hurry": true}, which ends the
-run at once; the end of stdin does so, too. On stdout: {"say"}, {"tick"}, {"ready"}, then {"result"} or {"error",
-"code"}. SIGTERM ends the run as in the command.
+run at once; the end of stdin does so, too. On stdout: {"say"}, {"tick"}, {"ready"}, {"facts"} for who observes it, then
+{"result"} or {"error", "code"}. SIGTERM ends the run as in the command.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from loadtrt.environment import count_as_own, read_words
 from loadtrt.errors import EXIT_INTERRUPTED, LoadtrtError, shortage_of
 from loadtrt.live.clients import own_process
 from loadtrt.printing import printable_json
+from loadtrt.runs.fleet_watch import Boards
 from loadtrt.runs.maker import Maker
 from loadtrt.runs.watched import Silence, bus_id_of
 from loadtrt.signals import SIGNALS
@@ -120,12 +122,16 @@ def main() -> None:
     code = 0
     count_as_own(os.getppid())
     try:
-        with SIGNALS, Maker(_Telling(tell), signals=SIGNALS) as maker:
+        with SIGNALS:
             config = RunConfig.model_validate_json(sys.stdin.readline())
-            worker = Worker(maker, tell)
-            Thread(target=listen, daemon=True).start()
-            worker.prepare(config)
-            result = worker.run(lambda: started[0] if started else None)
+            boards = None
+            if found_by := "".join(sys.argv[1:]):
+                boards = Boards(found_by, len(config.models), own_process().pids, partial(tell, "facts"))
+            with Maker(_Telling(tell), signals=SIGNALS, followers=boards) as maker:
+                worker = Worker(maker, tell)
+                Thread(target=listen, daemon=True).start()
+                worker.prepare(config)
+                result = worker.run(lambda: started[0] if started else None)
             answers.write(f'{{"result": {printable_json(result.model_dump_json())}}}\n')
             answers.flush()
     except LoadtrtError as error:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from loadtrt.asked.reading import OUTPUT_KEYS
 from loadtrt.errors import UsageError
@@ -77,13 +77,14 @@ def _require_one_fleet(named: Mapping[str, RunResult]) -> None:
 
 def _shared(run: RunResult) -> dict[str, str]:
     """What all workers of a fleet have in common, as text."""
-    options = {"workers": run.config.worker and run.config.worker.partition("/")[2]}
+    options: dict[str, Any] = {}
     for name, model in run.config.models.items():
         whose = f"{name}: " if len(run.config.models) > 1 else ""
         asked = run.config.alone(name).options()
         options |= {f"{whose}{key}": value for key, value in asked.items() if key not in _OF_A_WORKER}
         if run.models[name].engine.kind == "simulated":  # others are known by their content, wherever they lie
             options[f"{whose}engine"] = model.engine
+    options["workers"] = run.config.worker and run.config.worker.partition("/")[2]
     return {key: str(value) for key, value in options.items()}
 
 
@@ -178,11 +179,13 @@ def _last_counts(lost: Sequence[LostWorker]) -> str:
 
 
 def began_ns(run: RunResult) -> int | None:
-    """When measuring began, Unix time in ns; None where it never did."""
+    """When measuring began, Unix time in ns, by the clock of the host that started the workers where that of a worker
+    is known to be ahead of it; None where it never did."""
     if not run.began:
         return None
     second, _, ns = run.began.removesuffix("+00:00").partition(".")
-    return int(datetime.fromisoformat(f"{second}+00:00").timestamp()) * SECOND_NS + int(ns)
+    by_host_ns = int(datetime.fromisoformat(f"{second}+00:00").timestamp()) * SECOND_NS + int(ns)
+    return by_host_ns - int(run.environment.get("clock_ahead_ns", 0))
 
 
 def _gpu(run: RunResult) -> str:
@@ -193,7 +196,7 @@ def _gpu(run: RunResult) -> str:
 def _problems(runs: Sequence[RunResult], spread: int | None) -> Iterator[Problem]:
     """What is wrong with the fleet as such."""
     if spread is not None and spread > SPREAD_NS:
-        last = max(runs, key=lambda run: run.began)
+        last = max(runs, key=lambda run: began_ns(run) or 0)
         yield Problem(
             kind="late-start",
             evidence=f"worker {last.worker} began to measure {format_duration(spread)} after the first one (limit "
@@ -220,7 +223,7 @@ def _problems(runs: Sequence[RunResult], spread: int | None) -> Iterator[Problem
 
 def _findings(runs: Sequence[RunResult]) -> Iterator[Finding]:
     """What the reader of the fleet's result should know."""
-    hosts = {str(run.environment.get("host")): run.environment.get("clock_error_ns") for run in runs}
+    hosts = {str(run.environment.get("host")): _clock_error_ns(run) for run in runs}
     loose = [host for host, error in hosts.items() if error is None or error > SPREAD_NS]
     if len(hosts) > 1 and loose:
         yield Finding(
@@ -229,6 +232,14 @@ def _findings(runs: Sequence[RunResult]) -> Iterator[Finding]:
             cause="the start spread is by the clocks of several hosts, and is as wrong as these are",
             remedy="synchronize the hosts by NTP or PTP: chronyc tracking says how far a clock is off",
         )
+
+
+def _clock_error_ns(run: RunResult) -> int | None:
+    """How far the clock may be off by which a worker began: as round trips told, with its drift, or as the kernel."""
+    told = run.environment
+    if "clock_offset_error_ns" in told:
+        return int(told["clock_offset_error_ns"]) + abs(int(told.get("clock_drift_ns", 0)))
+    return told.get("clock_error_ns")
 
 
 def gathered(found: Sequence[Sequence[_Told]], noun: str, names: Sequence[str]) -> tuple[_Told, ...]:

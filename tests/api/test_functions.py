@@ -185,6 +185,9 @@ FAULTS: dict[str, tuple[Callable[[], object], str]] = {
     "capacity, rate": (lambda: loadtrt.capacity(**SEARCH, rate=5), "unknown option 'rate'"),
     "profile, name": (lambda: loadtrt.profile(engine="zoo:googlenet", bach=1), "did you mean 'batch'?"),
     "profile, simulated": (lambda: loadtrt.profile(engine="simulated:null"), "has no layers to time"),
+    "merge, none": (loadtrt.merge, "there is nothing to merge"),
+    "merge, a list": (lambda: loadtrt.merge(["0.json"]), "give a result, or a file such as 'run.json', one by one"),  # type: ignore[arg-type]
+    "merge, no file": (lambda: loadtrt.merge("0.json"), "cannot read 0.json"),
     "plan, none": (lambda: loadtrt.plan_capacity(demand=5), "a plan needs measurements"),
     "plan, source": (lambda: loadtrt.plan_capacity(3, demand=5), "3 is neither a result nor"),  # type: ignore[arg-type]
     "plan, no demand": (lambda: loadtrt.plan_capacity("capacity.json"), "a plan needs a demand"),
@@ -235,6 +238,28 @@ def test_an_engine_that_fails_is_an_engine_error(tmp_path: Path, monkeypatch: py
         with pytest.raises(loadtrt.EngineError, match="the device is gone"):
             measure()
     assert issubclass(loadtrt.CudaError, loadtrt.EngineError)
+
+
+def test_what_is_merged_must_be_of_one_fleet(made: dict[str, Any], tmp_path: Path) -> None:
+    """Each with its sentence; files count as results."""
+    worker = loadtrt.run(**VIRTUAL, requests=500, worker="0/2")
+    worker.write(tmp_path / "a.json")
+    file = str(tmp_path / "a.json")
+    for given, sentence in (
+        ([made["run"]], "result 1 is not of a worker"),
+        ([worker, made["sweep"]], "result 2 is a SweepResult"),
+        ([worker, worker], "result 1 and result 2 are both of worker 0"),
+        ([file, worker], "are both of worker 0"),
+        ([file, file], "is given twice"),
+    ):
+        with pytest.raises(loadtrt.UsageError, match=sentence):
+            loadtrt.merge(*given)
+    other = loadtrt.run(**VIRTUAL, requests=500, worker="1/2")
+    whole = loadtrt.merge(other, file)
+    assert whole == loadtrt.merge(worker, other).model_copy(update={"command": whole.command})
+    assert whole.model.ok == worker.model.ok + other.model.ok == 500
+    with pytest.raises(loadtrt.UsageError, match="no records: it is of several processes"):
+        whole.to_pandas("records")
 
 
 def test_what_is_compared_must_be_comparable(made: dict[str, Any], tmp_path: Path) -> None:

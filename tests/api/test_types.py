@@ -16,6 +16,7 @@ async def _seen(run: loadtrt.RunResult, profile: loadtrt.ProfileResult, file: Pa
     assert_type(await loadtrt.run_async(engine="g.plan"), loadtrt.RunResult)
     assert_type(loadtrt.sweep(engine="g.plan", contexts=[1, 2]), loadtrt.SweepResult)
     assert_type(loadtrt.capacity(engine="g.plan", objective="latency.p99 < 5ms"), loadtrt.CapacityResult)
+    assert_type(loadtrt.merge(run, "1.json"), loadtrt.RunResult)
     assert_type(loadtrt.plan_capacity("c.json", demand="5/s"), loadtrt.FleetResult)
     assert_type(loadtrt.profile(engine="g.plan"), loadtrt.ProfileResult)
     assert_type(loadtrt.compare(run, [run, run]), loadtrt.Comparison)

@@ -13,7 +13,7 @@ from loadtrt.asked.config import RunConfig
 from loadtrt.asked.labels import MOST_LABELS, RESERVED
 from loadtrt.asked.reading import load_config
 from loadtrt.errors import UsageError
-from loadtrt.prometheus.families import FAMILIES, GPU_LABELS, RUN_LABELS
+from loadtrt.prometheus.families import FAMILIES, GPU_LABELS, RUN_LABELS, WORKER_LABELS
 from loadtrt.results.capacity_result import SweepResult
 from loadtrt.results.run_result import RunResult
 
@@ -134,5 +134,5 @@ def test_a_sweep_has_labels(tmp_path: Path) -> None:
 
 def test_names_of_all_metrics_are_reserved(tmp_path: Path) -> None:
     """Of each family, and what engines say of their mode."""
-    own = {*RUN_LABELS, *GPU_LABELS, *(label for family in FAMILIES for label in family.labels)}
+    own = {*RUN_LABELS, *GPU_LABELS, *WORKER_LABELS, *(label for family in FAMILIES for label in family.labels)}
     assert own <= RESERVED

@@ -24,6 +24,7 @@ EXAMPLES = [str(file.relative_to(ROOT / "configs"))[:-5] for file in sorted((ROO
 COMMAND_LINES = {
     "plan": "loadtrt run --config {} --engine my.plan",  # the plan that the file names is no one's
     "fleet/job": "sed \"s/START_AT/$(date -u -d '+5 minutes' +%FT%TZ)/\" {} | kubectl apply -f -",
+    "fleet/rayjob": "kubectl apply -f {}",
     "kubernetes/job": "kubectl apply -f {}",
     "kubernetes/podmonitor": "kubectl apply -f {}",
 }

@@ -36,6 +36,33 @@ def test_pushed_series_have_the_uuid_of_the_gpu(googlenet: Path, tmp_path: Path)
         assert f'Hostname="{result.environment["host"]}"' in labels, name
 
 
+def test_a_gpu_of_two_workers_is_pushed_once(googlenet: Path, tmp_path: Path) -> None:
+    """With the number that --devices has, and neither worker is another process on it."""
+    with listening() as (url, got):
+        command = [
+            sys.executable, "-m", "loadtrt", "run", "--engine", str(googlenet), "--batch", "16", "--allow-host-code",
+            "--duration", "3s", "--devices", "0", "--processes", "2", "--quiet", "--json", "run.json", "--push", url,
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode in (0, 97), done.stderr
+    result = RunResult.model_validate_json((tmp_path / "run.json").read_text())
+    uuid = result.workers[0].environment["gpu"]["uuid"]
+    ((_, _, body),) = got
+    text = body.decode()
+    (labels,) = re.findall(r"^loadtrt_gpu_power_watts\{(.*)\} ", text, re.MULTILINE)
+    assert f'UUID="{uuid}"' in labels
+    assert 'device="0"' in labels
+    assert "worker=" not in labels
+    assert len(re.findall(r"^loadtrt_run_info\{", text, re.MULTILINE)) == 1
+    served = re.findall(r'^loadtrt_latency_seconds_count\{.*device="0".*worker="(\d)".*\} (\S+)$', text, re.MULTILINE)
+    assert {(number, float(count)) for number, count in served} == {
+        (worker.worker, float(worker.model.ok)) for worker in result.workers
+    }
+    assert set(re.findall(r'^loadtrt_problem_active\{kind="gpu-shared".*\} (\S+)$', text, re.MULTILINE)) == {"0.0"}
+    (others,) = re.findall(r"^loadtrt_gpu_other_processes\{.*\} (\S+)$", text, re.MULTILINE)
+    assert float(others) == 0
+
+
 def test_a_marked_run_drives_the_same_loop(googlenet: Path, tmp_path: Path) -> None:
     """--nvtx leaves the loop as it is, and the run is valid or late as any other."""
     loops = []

@@ -15,7 +15,7 @@ from downloads import UnavailableError, node_modules
 from grafana.build import dashboards
 from grafana.panels import SUFFIXES, query
 from loadtrt.live.alerts import LAW_KINDS, SILENCE_NS
-from loadtrt.prometheus.families import FAMILIES, HISTOGRAMS, RUN_LABELS
+from loadtrt.prometheus.families import FAMILIES, HISTOGRAMS, RUN_LABELS, WORKER_LABELS
 from loadtrt.results.gpu_telemetry import SLOWDOWNS
 from prometheus import promtool
 
@@ -30,7 +30,7 @@ PANELS = {
 }
 SELECTOR = re.compile(r"\b(loadtrt_\w+)(?:\{([^}]*)\})?")
 MATCHER = re.compile(r'(\w+)(?:=~|!~|!=|=)"([^"]*)"')
-SCRAPED = (*RUN_LABELS, "instance")  # Prometheus adds the last
+SCRAPED = (*RUN_LABELS, *WORKER_LABELS, "instance")  # Prometheus adds the last
 LABELS = {
     family.name + suffix: {*family.labels, *SCRAPED, *({"le"} if suffix == "_bucket" else ())}
     | ({"quantile"} if family.kind == "summary" else set())
@@ -183,6 +183,7 @@ def test_thresholds_are_the_laws() -> None:
         "Problems": one,
         "Objectives missed": one,
         "Not served": one,
+        "Lost": one,
         "Burn rate": one,
         "Age of these numbers": [("green", None), ("red", SILENCE_NS / 1e9)],
         "Rates and power against their bounds": [("red", None), ("green", 1)],

@@ -46,7 +46,8 @@ def scraped(request: pytest.FixtureRequest) -> Iterator[Scraped]:
     require("prometheus")
     start = time.time()
     with ExitStack() as stack:
-        runs = [MovingRun(run, report=f"https://reports.example/{run}.html") for run in RUNS]
+        runs = [MovingRun(run, report=f"https://reports.example/{run}.html") for run in RUNS[:2]]
+        runs.append(MovingRun(RUNS[2], worker="3", report=f"https://reports.example/{RUNS[2]}.html"))  # of a fleet
         exporters = [stack.enter_context(Exporter(":0", run.take, native=native)) for run in runs]
         addresses = [exporter.url.split("/")[2] for exporter in exporters]
         prometheus = stack.enter_context(scraping(addresses, native=native))

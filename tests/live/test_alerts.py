@@ -244,4 +244,4 @@ def test_the_docs_name_every_kind() -> None:
     table = text.partition("| kind |")[2].partition("\n\n")[0]
     kinds = [name.strip() for line in table.splitlines()[2:] for name in line.split("|")[1].split(",")]
     assert kinds[: len(LAW_KINDS)] == list(LAW_KINDS)
-    assert kinds[len(LAW_KINDS) :] == ["throttled", "silent", "missed"]
+    assert kinds[len(LAW_KINDS) :] == ["throttled", "silent", "missed", "lost"]

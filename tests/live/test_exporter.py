@@ -15,7 +15,7 @@ import pytest
 from exported import BOUND_NS, FACTS, recorded, some_requests, view
 from loadtrt.errors import UsageError
 from loadtrt.live.exporter import Exporter
-from loadtrt.prometheus.families import FAMILIES
+from loadtrt.prometheus.families import FAMILIES, OF_FLEETS
 from loadtrt.records.records import FAILED, METRICS, UNSERVED
 from loadtrt.units import SECOND_NS, parse_address
 from prometheus import free_port, running_prometheus
@@ -134,10 +134,10 @@ def test_formats_are_negotiated() -> None:
     with Exporter(":0", _view) as exporter:
         _, kind, body = _get(exporter)
         assert kind == "text/plain; version=0.0.4; charset=utf-8"
-        assert body.count(b"# TYPE ") == len(FAMILIES)
+        assert body.count(b"# TYPE ") == len(FAMILIES) - len(OF_FLEETS)
         _, kind, body = _get(exporter, Accept=f"{PROTOBUF},application/openmetrics-text;version=1.0.0,text/plain;q=0.5")
         assert kind.startswith("application/openmetrics-text; version=1.0.0; charset=utf-8")
-        assert body.count(b"# TYPE ") == len(FAMILIES)
+        assert body.count(b"# TYPE ") == len(FAMILIES) - len(OF_FLEETS)
         assert body.endswith(b"# EOF\n")
         small = _get(exporter, Accept_Encoding="gzip")[2]
         assert len(small) < len(body) / 5
@@ -206,7 +206,7 @@ def test_prometheus_ends_with_the_runs_counts(tmp_path: Path) -> None:
         wanted = {"model": FACTS.model, "run": FACTS.run, "precision": "FP16", "cuda_graph": "yes"}
         assert labels.items() >= wanted.items()
         names = set(prometheus.ask("label/__name__/values"))
-        for family in FAMILIES:
+        for family in set(FAMILIES) - set(OF_FLEETS):
             own = f"{family.name}_bucket" if family.kind == "histogram" else family.name
             assert own in names
         assert exporter.scrapes

@@ -15,7 +15,8 @@ from live_snapshots import snapshot
 from loadtrt.live.exporter import Collected
 from loadtrt.live.frame import render, status_line
 from loadtrt.live.metrics import families, together
-from loadtrt.live.view import Viewer, from_json, to_json
+from loadtrt.live.view import Viewer
+from loadtrt.live.view_json import from_json, to_json
 from loadtrt.records.board import board_bytes, boards_in
 
 SEEN = replace(

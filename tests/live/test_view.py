@@ -15,7 +15,8 @@ import loadtrt
 from live_snapshots import FACTS, GPU, NAMES, START_NS, snapshot
 from loadtrt.asked.objective import parse_objective
 from loadtrt.errors import UsageError
-from loadtrt.live.view import HISTORY_S, SCHEMA_VERSION, View, Viewer, from_json, to_json
+from loadtrt.live.view import HISTORY_S, View, Viewer
+from loadtrt.live.view_json import SCHEMA_VERSION, from_json, to_json
 from loadtrt.records.board import OUTCOMES, WINDOW_RANKS, Snapshot
 from loadtrt.records.histogram import BUCKETS
 from loadtrt.units import SECOND_NS

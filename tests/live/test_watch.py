@@ -239,7 +239,7 @@ def test_a_real_exporter_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         (b"\xff\xfe\x00{", 200, "not the live view of a run"),
         (b'{"status": "success"}', 200, "not the live view of a run"),
         (b'{"loadtrt": "9", "schema_version": 0, "view": null}', 200, "use the same version on both machines"),
-        (b'{"loadtrt": "9", "schema_version": 4, "view": {"phase": 1}}', 200, "the live view is broken"),
+        (b'{"loadtrt": "9", "schema_version": 5, "view": {"phase": 1}}', 200, "the live view is broken"),
     ],
 )
 def test_an_answer_that_is_no_run_is_one_sentence(body: bytes, code: int, sentence: str) -> None:

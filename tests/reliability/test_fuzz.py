@@ -24,7 +24,7 @@ from loadtrt.engines.plan import looks_like_onnx, looks_like_plan, read_header
 from loadtrt.engines.shapes import FixedSizes
 from loadtrt.engines.simulation import parse_simulation
 from loadtrt.errors import LoadtrtError, UsageError
-from loadtrt.live.view import from_json
+from loadtrt.live.view_json import from_json
 from loadtrt.load.arrivals import parse_bursts, parse_stages
 from loadtrt.load.inputs import make_inputs
 from loadtrt.load.request_sizes import parse_batching, parse_mix

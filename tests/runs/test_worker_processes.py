@@ -1,4 +1,4 @@
-"""Workers on one host: started together, merged as by files; what ends one of them leaves the others' results."""
+"""Workers on one host: what is of processes and devices alone (test_fleet_ways.py has what is of all fleets)."""
 
 from __future__ import annotations
 
@@ -18,20 +18,18 @@ import loadtrt
 from command_line import loadtrt as command
 from loadtrt.asked.config import RunConfig
 from loadtrt.asked.launched import parse_devices
-from loadtrt.errors import EngineError, UsageError
+from loadtrt.errors import UsageError
 from loadtrt.results.gpu_telemetry import GpuClient, GpuSharing
 from loadtrt.results.run_result import Problem, RunResult
-from loadtrt.runs import fleet
+from loadtrt.runs import fleet, processes
 from loadtrt.runs.fleet import run_fleet
 from loadtrt.runs.watched import Silence
 from loadtrt.runs.worker import cores_of, pin
 from loadtrt.signals import Signals
-from loadtrt.stats.merging import merge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    from loadtrt.lanes.model_run import OnTick
 
 VIRTUAL: dict[str, Any] = {
     "engine": "simulated:service=1ms,distribution=exponential,clock=virtual",
@@ -42,152 +40,31 @@ VIRTUAL: dict[str, Any] = {
 REAL: dict[str, Any] = {"engine": "simulated:service=5ms", "warmup": "1s", "rate": 60, "duration": "4s"}
 
 
-class Ticks:
-    """What workers say, in place of what draws it: calls `act` once, with the fleet's processes, when worker 1 has come
-    to a phase; where that is "measure", when all three have begun it and have completed `least` requests."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, phase: str, act: Callable[[list[Any]], None], least: int = 0):
-        self.processes: list[Any] = []
-        self.counts: list[int] = []
-        self._latest: dict[int, int] = {}
-        self._phase, self._act, self._least, self._done = phase, act, least, False
-        started = fleet._Fleet._start
-
-        def start(this: Any, *args: Any) -> Any:
-            worker = started(this, *args)
-            self.processes.append(worker.process)
-            if phase == "load" and len(self.processes) == 3:
-                act(self.processes)
-            return worker
-
-        monkeypatch.setattr(fleet._Fleet, "_start", start)
-        monkeypatch.setattr(fleet, "tickers", lambda _, models: [self._ticker(number) for number in range(models)])
-
-    def _ticker(self, number: int) -> OnTick:
-        def tick(phase: str, elapsed_ns: int, _submitted: int, completed: int) -> None:
-            measures = phase == "measure"
-            if phase == self._phase and completed >= self._least and (elapsed_ns or not measures):
-                self._latest[number] = completed
-            if not self._done and self._latest.keys() >= ({0, 1, 2} if measures else {1}):
-                self._done = True
-                self.counts.append(self._latest[1])
-                self._act(self.processes)
-
-        return tick
-
-
-def measured(options: dict[str, Any], signals: Signals | None = None, **more: Any) -> RunResult:
-    return run_fleet(RunConfig.of(**{"processes": 3, **options, **more}), Silence(), signals or Signals())
-
-
-def test_processes_measure_what_files_do() -> None:
-    """Of virtual time exactly the same; the order of workers, their part of the load, and the fleet's configuration."""
-    result = loadtrt.run(**VIRTUAL, processes=3, routing="round-robin", seed=3)
-    apart = [loadtrt.run(**VIRTUAL, worker=f"{number}/3", routing="round-robin", seed=3) for number in range(3)]
-    by_files = merge({f"{number}.json": run for number, run in enumerate(apart)})
-    assert result.model.histograms == by_files.model.histograms
-    assert [run.config.worker for run in result.workers] == ["0/3", "1/3", "2/3"]
-    assert (result.config.processes, result.config.worker) == (3, None)
-    assert result.start_spread_ns is not None
-    assert result.outcome == "completed"
-    again = loadtrt.run(result.config)
-    assert again.model.histograms == result.model.histograms
+def measured(options: dict[str, Any], **more: Any) -> RunResult:
+    return run_fleet(RunConfig.of(**options, **more), Silence(), Signals())
 
 
 def test_workers_of_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each sees its device alone, and its result says which that is."""
-    seen: list[int | None] = []
-    visible = fleet._visible
+    seen: list[int] = []
+    visible = processes._visible
 
-    def look(device: int | None, environment: Any) -> dict[str, str]:
+    def look(device: int, environment: Any) -> dict[str, str]:
         seen.append(device)
         return visible(device, environment)
 
-    monkeypatch.setattr(fleet, "_visible", look)
+    monkeypatch.setattr(processes, "_visible", look)
     result = measured(VIRTUAL, devices="2,5", processes=2)
     assert seen == [2, 2, 5, 5]
     assert [run.environment["device"] for run in result.workers] == [2, 2, 5, 5]
     assert "2: simulated" in " ".join(str(result).split())
 
 
-@pytest.mark.parametrize("phase", ["load", "warm-up", "measure"])
-def test_a_worker_that_is_killed(phase: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In any phase: its last count, the others' results, no slower rate, and no verdict."""
-    ticks = Ticks(monkeypatch, phase, lambda processes: processes[1].kill(), least=5 if phase == "measure" else 0)
-    result = measured(REAL, objective="latency.p99 < 1s")
-    assert result.outcome == "failed"
-    (lost,) = result.lost
-    assert (lost.worker, len(result.workers)) == (1, 2)
-    assert "it was ended by SIGKILL" in lost.why
-    assert (result.failure or "").startswith("only 2 of 3 workers")
-    assert lost.completed == (ticks.counts[0] if phase == "measure" else 0)
-    assert all(run.model.ok for run in result.workers)
-    assert result.verdict == "undecided"
-
-
-def test_all_workers_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is no result, and a sentence."""
-
-    def kill(processes: list[Any]) -> None:
-        for process in processes:
-            process.kill()
-
-    Ticks(monkeypatch, "measure", kill)
-    with pytest.raises(EngineError, match=r"worker 0: it was ended by SIGKILL .*and so did 2 other workers"):
-        measured(REAL)
-
-
-def test_an_interrupted_fleet_keeps_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One signal ends all workers, with what is in flight."""
-    signals = Signals()
-    Ticks(monkeypatch, "measure", lambda _: signals.ask(), least=5)
-    result = measured(REAL, signals, duration="300s")
-    assert result.outcome == "interrupted"
-    assert len(result.workers) == 3
-    assert result.model.ok
-    assert not result.model.unserved
-
-
-def test_a_second_signal_ends_a_fleet_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is in flight is given up."""
-    signals = Signals()
-
-    def twice(_: list[Any]) -> None:
-        signals.ask()
-        signals.ask()
-
-    Ticks(monkeypatch, "measure", twice)
-    began = time.monotonic()
-    result = measured({**REAL, "engine": "simulated:service=3000s", "warmup": "0s"}, signals, duration="3000s")
-    assert time.monotonic() - began < 600
-    assert result.outcome == "interrupted"
-    assert not result.model.ok
-
-
-def test_an_interrupt_before_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is nothing to keep."""
-    signals = Signals()
-    Ticks(monkeypatch, "load", lambda _: signals.ask())
-    with pytest.raises(KeyboardInterrupt):
-        measured({**REAL, "engine": "simulated:service=3000s"}, signals)
-
-
-@pytest.mark.parametrize(
-    ("options", "error", "sentence"),
-    [
-        ({"engine": "none.plan"}, UsageError, "none.plan"),
-        ({"engine": "simulated:bogus=1"}, UsageError, "unknown key 'bogus'"),
-        ({"devices": "all", "processes": 1}, UsageError, "there is no NVIDIA GPU here"),
-    ],
-)
-def test_workers_that_cannot_begin(
-    options: dict[str, Any], error: type[Exception], sentence: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """The sentence is the one of a single run."""
-    monkeypatch.setattr(fleet, "_DEVICES", tmp_path)
+def test_all_devices_where_there_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(processes, "_DEVICES", tmp_path)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    with pytest.raises(error, match=sentence):
-        measured(REAL, **options)
+    with pytest.raises(UsageError, match="there is no NVIDIA GPU here"):
+        measured(REAL, devices="all")
 
 
 @contextmanager
@@ -269,11 +146,10 @@ def test_what_is_no_list_of_devices(text: str) -> None:
 
 def test_devices_are_those_that_this_process_sees() -> None:
     """As with CUDA, numbers count what CUDA_VISIBLE_DEVICES leaves, which may be names."""
-    assert fleet._visible(1, {}) == {"CUDA_VISIBLE_DEVICES": "1"}
-    assert fleet._visible(1, {"CUDA_VISIBLE_DEVICES": "4, GPU-abc"}) == {"CUDA_VISIBLE_DEVICES": "GPU-abc"}
-    assert fleet._visible(None, {}) == {}
+    assert processes._visible(1, {}) == {"CUDA_VISIBLE_DEVICES": "1"}
+    assert processes._visible(1, {"CUDA_VISIBLE_DEVICES": "4, GPU-abc"}) == {"CUDA_VISIBLE_DEVICES": "GPU-abc"}
     with pytest.raises(UsageError, match="leaves 1 GPU"):
-        fleet._visible(1, {"CUDA_VISIBLE_DEVICES": "4"})
+        processes._visible(1, {"CUDA_VISIBLE_DEVICES": "4"})
 
 
 def test_a_worker_stays_near_its_gpu(tmp_path: Path) -> None:
@@ -302,17 +178,24 @@ def test_workers_on_one_gpu_are_no_strangers(monkeypatch: pytest.MonkeyPatch) ->
     for pids, valid in (((11,), True), ((11, 12), True), ((11, 99), False)):
         sharing = GpuSharing(clients=tuple(GpuClient(pid, "python", sm_ratio=0.5) for pid in pids))
         result = single.model_copy(update={"sharing": sharing, "valid": False})
-        workers = [type("Worker", (), {"device": None, "pids": (number,)}) for number in (11, 12)]
-        this = type("Fleet", (), {"_workers": workers})
+        link = type("Link", (), {"host": "", "where": {}})
+        workers = [
+            type("Worker", (), {"link": link, "clock": None, "clock_after": None, "pids": (number,)})
+            for number in (11, 12)
+        ]
+        this = type("Fleet", (), {"_workers": workers, "_config": single.config})
         assert fleet._Fleet._placed(this, result).valid is valid  # type: ignore[arg-type]
 
 
-def test_a_search_is_of_one_process(tmp_path: Path) -> None:
+def test_what_is_of_one_process(tmp_path: Path) -> None:
     """Devices of a file are not ignored, and what a fleet measured is no evidence on one GPU."""
     file = tmp_path / "run.yaml"
     file.write_text("engine: simulated:service=1ms,clock=virtual\nprocesses: 2\nwarmup: 0s\nduration: 1s\n")
-    swept = command("sweep", "--config", file, "--contexts", "1,2")
-    assert (swept.returncode, "--devices and --processes are of 'loadtrt run'" in swept.stderr) == (2, True)
+    pair = tmp_path / "pair.yaml"
+    pair.write_text("processes: 2\nwarmup: 0s\n")
+    engine = "simulated:service=1ms,clock=virtual"
+    other = command("interference", "--config", pair, engine, f"{engine},cv=1")
+    assert (other.returncode, "--devices and --processes are of 'loadtrt run'" in other.stderr) == (2, True)
     result = tmp_path / "fleet.json"
     assert command("run", "--config", file, "--json", result).returncode == 0
     planned = command("plan-capacity", result, "--demand", "100/s", "--objective", "latency.p99 < 1s")
@@ -323,7 +206,7 @@ def test_a_search_is_of_one_process(tmp_path: Path) -> None:
     ("options", "sentence"),
     [
         ({"worker": "0/2"}, "start workers of their own: leave --worker out"),
-        ({"metrics": ":0"}, "--metrics is for one process"),
+        ({"nvtx": True}, "--nvtx is for one process"),
         ({"precision": "3%"}, "would end each worker by its own numbers"),
     ],
 )

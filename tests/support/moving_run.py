@@ -39,11 +39,11 @@ GPU = GpuReading(
 class MovingRun:
     """Two lanes, 100 requests a second of batch 4, of which some fail and some are given up; a GPU at its power limit.
 
-    information: more labels of its run_info. begin: the run starts; before it there is nothing to scrape. take: for an
-    Exporter.
+    information: more labels of its run_info. worker: its number, where it is the one worker of a fleet. begin: the run
+    starts; before it there is nothing to scrape. take: for an Exporter.
     """
 
-    def __init__(self, run: str, model: str = "googlenet.plan", **information: str) -> None:
+    def __init__(self, run: str, model: str = "googlenet.plan", worker: str = "", **information: str) -> None:
         self.facts = RunFacts(
             run=run,
             model=model,
@@ -54,6 +54,8 @@ class MovingRun:
             requests=None,
             objectives=(parse_objective("latency.p99 < 8ms"), parse_objective("throughput > 90/s")),
             information=information,
+            worker=worker,
+            device=worker,
         )
         self._board = Board(keep=0)
         self._recorder = Recorder(2, 0, board=self._board)
@@ -82,7 +84,8 @@ class MovingRun:
             pcie_rx_bytes=int(240e6 * seconds),
             pcie_tx_bytes=int(2e6 * seconds),
         )
-        return Observation(self._follower.snapshot(), self.facts, gpu, time.time_ns(), 0.01 * seconds)
+        seen = Observation(self._follower.snapshot(), self.facts, gpu, time.time_ns(), 0.01 * seconds)
+        return replace(seen, workers=(seen,)) if self.facts.worker else seen
 
     def _finish(self, number: int, due: int) -> None:
         status = FAILED if number % 50 == 49 else UNSERVED if number % 50 == 25 else OK

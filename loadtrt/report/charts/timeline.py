@@ -149,6 +149,38 @@ def percentiles(intervals: Sequence[Interval], timeline: Timeline, bounds: Seque
     return plot.svg("Latency over time", f"{drawn_times}; {told}.")
 
 
+def side_by_side(
+    workers: Sequence[tuple[Sequence[Interval], int]], end_ns: int, bounds: Sequence[Objective]
+) -> list[tuple[str, str, str]]:
+    """Throughput and a percentile over time of each of several workers, on the same axes: (chart of throughput, chart
+    of the percentile, its name): p99, or the highest that some second of each has.
+
+    workers: (intervals, ns of one) of each.
+    """
+    timelines = [Timeline(end_ns, end_ns, tuple(slow_phases(part, each)), each) for part, each in workers]
+    each = [_seconds(part, timeline) for (part, _), timeline in zip(workers, timelines, strict=True)]
+    known = (name for name in reversed(_RANKS) if all(any(one.times[name] for one in part) for part in each))
+    rank = next(known, "largest")
+    times = [time for part in each for one in part if (time := one.times[rank]) is not None]
+    drawn = near(bounds, min(times, default=0), max(times, default=0))
+    axes = (
+        counts("requests/s", max((one.per_s or 0.0 for part in each for one in part), default=0.0), most=4),
+        durations(rank, [*times, *(bound.bound_ns for bound in drawn)], most=4),
+    )
+    charts = []
+    for seconds, timeline in zip(each, timelines, strict=True):
+        rates, latencies = (timeline.plot(y, (), height=150) for y in axes)
+        rates.line([(one.middle, one.per_s) for one in seconds], "s1")
+        latencies.line([(one.middle, one.times[rank]) for one in seconds], "s2")
+        for bound in drawn:
+            latencies.level(bound.bound_ns, "bad")
+        for plot, shown in ((rates, False), (latencies, True)):
+            _hints(plot, seconds, times=shown)
+        told = f"on the axes of all {len(workers)} workers"
+        charts.append((rates.svg("Throughput over time", told), latencies.svg(f"{rank} over time", told), rank))
+    return charts
+
+
 def _hints(plot: Plot, seconds: Sequence[_Second], *, times: bool) -> None:
     """What a second was like, for a pointer that rests on it. times: its latencies, too."""
     if len(seconds) > _MOST_HINTS:

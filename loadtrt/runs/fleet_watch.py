@@ -1,0 +1,122 @@
+"""The one observer of a fleet on this host. It reads the boards of all workers, whose processes write to its memory."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from loadtrt.live.observer import RunFacts
+from loadtrt.live.watching import Watch
+from loadtrt.records.board import boards_in
+from loadtrt.runs.maker import run_name
+from loadtrt.runs.shown import Shown, wishes_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from loadtrt.asked.config import RunConfig
+    from loadtrt.records.board import Board
+    from loadtrt.runs.watched import Talks
+
+
+class FleetWatch(Shown):
+    """The live view and the metrics of a fleet. It shows nothing until all workers have loaded their engines.
+
+    run: what the fleet's run is called, in metrics and in the result.
+    """
+
+    def __init__(self, config: RunConfig, workers: int, talks: Talks, *, draws: bool = False) -> None:
+        """Start an observer where one is asked for. Raises UsageError for metrics that cannot be served or pushed.
+
+        draws: whether a live view is drawn, as `config` says.
+        """
+        wishes = wishes_of(config, talks, draws=draws)
+        self.run = run_name(datetime.now(UTC))
+        self._models, self._telemetry = len(config.models), config.telemetry
+        boards = workers * self._models
+        super().__init__(Watch(wishes if wishes.follows else None, talks.say, None, boards), talks, wishes)
+        self._facts: list[RunFacts | None] = [None] * boards
+        self._pids: set[int] = set()
+        self._awaited = set(range(workers)) if self.boards else set()
+        self._lost: dict[int, str] = {}
+        self._unheard: dict[int, str] = {}  # devices of workers that were lost before they told anything
+        self._alone = workers == 1
+
+    def boards_for(self, number: int) -> str:
+        """What the process of a worker finds its boards by: the descriptor that it inherits, and the place of the first
+        one. "" where nobody reads them."""
+        observer = self.watch.observer
+        return f"{observer.descriptor}:{number * self._models}" if observer is not None else ""
+
+    def hear(self, number: int, device: int | None, told: dict[str, Any]) -> None:
+        """A worker has loaded its engines. told: see `Boards`."""
+        self._pids.update(told["pids"])
+        worker, where = ("", "") if self._alone else (str(number), "" if device is None else str(device))
+        for place, text in enumerate(told["facts"]):
+            facts = replace(RunFacts.from_json(text), run=self.run, worker=worker, device=where)
+            self._facts[number * self._models + place] = facts
+        self._await(number)
+
+    def over(self, number: int, device: int | None, why: str | None) -> None:
+        """The process of a worker has ended. why: None where it left a result."""
+        if not self.boards:
+            return
+        if number in self._awaited:  # before it had its engines
+            self._unheard[number] = "" if device is None else str(device)
+        for place in range(number * self._models, (number + 1) * self._models):
+            if why is None:
+                self.boards[place].enter("done")
+            else:
+                self._lost[place] = why
+                self._tell_lost(place)
+        self._await(number)
+
+    def _await(self, number: int) -> None:
+        if number not in self._awaited:
+            return
+        self._awaited.remove(number)
+        told = [facts for facts in self._facts if facts is not None]
+        if self._awaited or not told:
+            return
+        for unheard, device in self._unheard.items():  # it would have measured what the others do
+            for place, facts in enumerate(told[: self._models], unheard * self._models):
+                self._facts[place] = replace(facts, worker=str(unheard), device=device, bus="", uuid="")
+        self.watch.open(None, telemetry=False)
+        self.describe(*self._facts)
+        for place in self._lost:
+            self._tell_lost(place)
+        observer = self.watch.observer
+        if observer is not None and self._telemetry:
+            for bus_id in dict.fromkeys(facts.bus for facts in self._facts if facts is not None and facts.bus):
+                observer.send(gpu=bus_id, own={"pids": sorted(self._pids), "before": []})
+
+    def _tell_lost(self, place: int) -> None:
+        if self.watch.observer is not None and self._has_begun:
+            self.watch.observer.send(lost=[place, self._lost[place]])
+
+    def end(self) -> None:
+        """All workers have ended."""
+        self.watch.end(0, 0, 0)
+        self.end_drawing()
+
+
+class Boards:
+    """The boards of a worker, in the memory of another process' observer.
+
+    found_by: what `FleetWatch.boards_for` gives.
+    tell: takes what that process is to know: "facts" of each model as JSON, and the "pids" of this one.
+    """
+
+    def __init__(self, found_by: str, models: int, pids: Sequence[int], tell: Callable[[dict[str, Any]], None]) -> None:
+        descriptor, first = map(int, found_by.split(":"))
+        memory = mmap.mmap(descriptor, os.fstat(descriptor).st_size)
+        os.close(descriptor)
+        self.boards: Sequence[Board] = boards_in(memory, first + models)[first:]
+        self._pids, self._tell = pids, tell
+
+    def describe(self, *facts: RunFacts) -> None:
+        """What is measured, model by model."""
+        self._tell({"facts": [of_model.to_json() for of_model in facts], "pids": list(self._pids)})

@@ -1,0 +1,162 @@
+"""Workers as processes of this host: one for each device and process that is asked for."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+from loadtrt.asked.launched import parse_devices
+from loadtrt.errors import UsageError
+from loadtrt.signals import pass_on, signal_name
+from loadtrt.units import MILLISECOND_NS, plural
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from loadtrt.asked.config import RunConfig
+    from loadtrt.runs.fleet import Clock
+
+    Hear = Callable[[str | None], object]
+
+_DEVICES = Path("/dev")
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+class WorkerProcess:
+    """A process of `runs/worker.py`.
+
+    where: what is known of its place, for the environment of its result.
+    host: which host it is on, of a fleet's.
+    """
+
+    host = ""
+
+    def __init__(
+        self, config: str, hear: Hear, seen: Mapping[str, str], where: dict[str, Any] | None = None, boards: str = ""
+    ) -> None:
+        """config: its configuration, as JSON.
+
+        hear: called from a thread with each line that it says, and with None once it has ended.
+        seen: variables of its environment that differ from those of this process.
+        boards: what it finds the memory of an observer by; "" for none.
+        """
+        self.where = where or {}
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "loadtrt.runs.worker", boards],
+            pass_fds=(int(boards.partition(":")[0]),) if boards else (),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
+            errors="replace",
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **seen},
+            start_new_session=True,  # a Ctrl-C comes once, from here
+        )
+        self._listener = Thread(target=self._listen, args=(hear,), daemon=True)
+        self._listener.start()
+        self.send(config)
+
+    def _listen(self, hear: Hear) -> None:
+        assert self._process.stdout is not None  # noqa: S101  # it is a pipe
+        with self._process.stdout as stdout:
+            for line in stdout:
+                hear(line)
+        self._process.wait()
+        hear(None)
+
+    @property
+    def code(self) -> int | None:
+        """Its exit code; None while it runs."""
+        return self._process.poll()
+
+    @property
+    def end(self) -> str:
+        """How it ended, in words."""
+        code = self.code or 0
+        return f"it was ended by {signal_name(-code)}" if code < 0 else f"it ended with code {code}"
+
+    def send(self, line: str) -> None:
+        """Send it a message."""
+        assert self._process.stdin is not None  # noqa: S101  # it is a pipe
+        with suppress(OSError, ValueError):  # it has ended
+            self._process.stdin.write(line + "\n")
+            self._process.stdin.flush()
+
+    def stop(self) -> None:
+        """Have it end as the command does at a first signal."""
+        pass_on(self._process)
+
+    def kill(self) -> None:
+        """End it at once, without a result."""
+        self._process.kill()
+
+    def clock(self) -> Clock | None:
+        """It has this host's clock."""
+        return None
+
+    def close(self) -> None:
+        """Forget it, which has ended or was killed."""
+        self._listener.join()
+        with suppress(OSError):  # what it never read
+            assert self._process.stdin is not None  # noqa: S101  # it is a pipe
+            self._process.stdin.close()
+
+
+class Processes:
+    """The workers of --devices and --processes.
+
+    lead_ns: from the instant that is told to all workers until it comes.
+    """
+
+    lead_ns = 50 * MILLISECOND_NS
+
+    def __init__(self, config: RunConfig) -> None:
+        """Raises UsageError where there is no such device."""
+        self._devices = [device for device in _devices_of(config) for _ in range(config.processes)]
+        self.count = len(self._devices)
+
+    def start(self, number: int, config: RunConfig, hear: Hear, boards: str = "") -> WorkerProcess:
+        """Start a worker. boards: see WorkerProcess. Raises UsageError."""
+        device = self._devices[number]
+        if device is None:
+            return WorkerProcess(config.model_dump_json(by_alias=True), hear, {}, boards=boards)
+        seen = _visible(device, os.environ)
+        return WorkerProcess(
+            config.with_device(0).model_dump_json(by_alias=True), hear, seen, {"device": device}, boards
+        )
+
+    def close(self) -> None:
+        """There is nothing to give back."""
+
+
+def _devices_of(config: RunConfig) -> list[int | None]:
+    """The numbers of the GPUs that --devices means; one of no number without it. Raises UsageError."""
+    if config.devices is None:
+        return [None]
+    named = parse_devices(config.devices)
+    visible = os.environ.get(_VISIBLE)
+    there = len(list(_DEVICES.glob("nvidia[0-9]*"))) if visible is None else len(_entries(visible))
+    if not named and not there:
+        raise UsageError("--devices all: there is no NVIDIA GPU here: name devices, or use --processes alone")
+    return list(named or range(there))
+
+
+def _entries(visible: str) -> list[str]:
+    return [entry.strip() for entry in visible.split(",") if entry.strip()]
+
+
+def _visible(device: int, environment: Mapping[str, str]) -> dict[str, str]:
+    """What makes a GPU the only one that a process sees: of those that this process sees. Raises UsageError."""
+    if _VISIBLE not in environment:
+        return {_VISIBLE: str(device)}
+    entries = _entries(environment[_VISIBLE])
+    if device >= len(entries):
+        raise UsageError(
+            f"--devices {device}: {_VISIBLE} is '{environment[_VISIBLE]}', which leaves {plural(len(entries), 'GPU')}: "
+            "devices are numbered from 0 among those"
+        )
+    return {_VISIBLE: entries[device]}

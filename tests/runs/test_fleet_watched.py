@@ -1,0 +1,191 @@
+"""Fleets of real processes that one observer watches: their metrics, their view on a terminal, and a worker's death."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from exported import FACTS, page, values
+from listening import listening
+from loadtrt.asked.config import RunConfig
+from loadtrt.errors import UsageError
+from loadtrt.results.run_result import RunResult
+from loadtrt.runs.fleet import run_fleet
+from loadtrt.runs.fleet_watch import FleetWatch
+from loadtrt.runs.watched import Silence
+from loadtrt.signals import Signals
+from prometheus import PATIENCE_S
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from exported import Page
+
+REAL: dict[str, Any] = {
+    "engine": "simulated:service=5ms",
+    "warmup": "0s",
+    "rate": 60,
+    "duration": "1s",
+    "objective": "latency.p50 < 60s",
+    "max_lateness": "60s",
+}
+
+
+class Listens(Silence):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, sentence: str) -> None:
+        self.said.append(sentence)
+
+    def insist(self, sentence: str) -> None:
+        self.said.append(sentence)
+
+    def scrape(self) -> Page:
+        """The metrics, where they are said to be."""
+        (url,) = (line.removeprefix("metrics at ") for line in self.said if line.startswith("metrics at "))
+        with urllib.request.urlopen(url, timeout=PATIENCE_S) as answer:  # noqa: S310  # http, as the exporter says
+            return page(text_string_to_metric_families(answer.read().decode()))
+
+
+def watched(
+    act: Callable[[str, int], None] = lambda *_: None, **options: Any
+) -> tuple[RunResult, list[tuple[RunResult, Page]], list[str]]:
+    """A run of two processes with metrics: its result, what was delivered and scraped then, and what was said.
+
+    act: called with the phase and the requests that have completed in it.
+    """
+    talks, seen = Listens(), list[tuple[RunResult, "Page"]]()
+    config = RunConfig.of(**{**REAL, "processes": 2, "metrics": "127.0.0.1:0", "metrics_linger": "0s", **options})
+    result = run_fleet(
+        config,
+        talks,
+        Signals(),
+        lambda phase, _, __, completed: act(phase, completed),
+        deliver=lambda result: seen.append((result, talks.scrape())),
+    )
+    return result, seen, talks.said
+
+
+def test_the_last_scrape_has_what_the_result_has() -> None:
+    """Of each worker and of all, under the result's name; and one push has all of it."""
+    with listening(202) as (url, pushed):
+        result, ((delivered, found),), said = watched(push=[url], label={"team": "a"})
+    assert delivered is result
+    each = {str(number): worker.model for number, worker in enumerate(result.workers)}
+    assert values(found, "loadtrt_latency_seconds_count", "worker") == {(n,): it.ok for n, it in each.items()}
+    assert values(found, "loadtrt_phase", "phase", "worker")["done", "1"] == 1
+    (objective,) = result.model.objectives
+    assert values(found, "loadtrt_objective_requests_total") == {(): objective.requests} == {(): result.model.ok}
+    assert {dict(labels)["run"] for _, labels in found} == {result.run}
+    assert result.run.startswith(f"{result.started[:10].replace('-', '')}-")
+    assert [method for method, _, _ in pushed] == ["PUT /metrics/job/loadtrt/team/a"]
+    assert all(f'worker="{number}"'.encode() in pushed[0][2] for number in each)
+    assert [line.partition(" http")[0] for line in said] == ["metrics at"]
+
+
+def test_a_worker_that_is_killed_is_told_by_metrics() -> None:
+    """What it has counted stays, and the others go on."""
+
+    def act(phase: str, completed: int) -> None:
+        if phase == "measure" and completed:
+            for child in workers_of(os.getpid()):
+                if command_of(child).endswith(":1\0"):
+                    os.kill(child, signal.SIGKILL)
+
+    result, ((_, found),), _ = watched(act, duration="2s")
+    assert [lost.worker for lost in result.lost] == [1]
+    assert values(found, "loadtrt_workers_lost") == {(): 1}
+    counts = values(found, "loadtrt_latency_seconds_count", "worker")
+    assert counts["0",] == result.workers[0].model.ok
+    assert counts.keys() == {("0",), ("1",)}
+
+
+def test_a_port_in_use_is_told_before_workers_are_started() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(UsageError, match="the port is in use"):
+            watched(metrics=address)
+    assert workers_of(os.getpid()) == []
+
+
+@pytest.mark.parametrize(("workers", "told"), [(1, ("", "")), (2, ("1", "7"))])
+def test_workers_have_labels_where_there_are_several(workers: int, told: tuple[str, str]) -> None:
+    """And what all are called is the fleet's name, whatever each calls its own run."""
+    config = RunConfig.of(**REAL, metrics="127.0.0.1:0")
+    watch, described = FleetWatch(config, workers, Silence()), list[Any]()
+    watch.describe = lambda *facts: described.extend(facts)  # type: ignore[method-assign]
+    for number in range(workers):
+        watch.hear(number, 6 + number, {"pids": [number], "facts": [replace(FACTS, run="another").to_json()]})
+    assert [facts.run for facts in described] == [watch.run] * workers
+    assert (described[-1].worker, described[-1].device) == told
+    watch.close()
+
+
+def test_a_worker_that_is_lost_before_it_has_its_engine_is_counted() -> None:
+    """As one that would have measured what the others do."""
+    config, talks = RunConfig.of(**REAL, metrics="127.0.0.1:0"), Listens()
+    watch = FleetWatch(config, 3, talks)
+    watch.hear(0, 5, {"pids": [1], "facts": [replace(FACTS, uuid="GPU-5", bus="b", lanes=2).to_json()]})
+    watch.over(2, 6, "it ended with code 3 before it measured")
+    watch.over(1, 5, "it ended with code 3 before it measured")
+    assert watch.watch.observer is not None
+    watch.watch.observer.telemetry(0, 1, 1)  # an answer: it has read all before it, too
+    found = talks.scrape()
+    assert values(found, "loadtrt_workers_lost") == {(): 2}
+    assert values(found, "loadtrt_lanes", "worker", "device") == {("0", "5"): 2, ("1", "5"): 2, ("2", "6"): 2}
+    assert list(values(found, "loadtrt_run_info", "UUID")) == [("GPU-5",)]
+    assert not any(value for (name, _), value in found.items() if name == "loadtrt_problem_active")
+    watch.close()
+
+
+def test_a_fleet_is_drawn_on_a_terminal(tmp_path: Path) -> None:
+    """A row for each worker; Ctrl-C removes it, and the result is kept."""
+    leader, follower = pty.openpty()
+    options = ("--engine", "simulated:service=5ms", "--rate", "60/s", "--warmup", "0", "--processes", "2")
+    command = [sys.executable, "-m", "loadtrt", "run", *options, "--duration", "10h", "--json", "run.json"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=follower)
+    os.close(follower)
+    drawn, asked = b"", False
+    while select.select([leader], [], [], PATIENCE_S)[0]:
+        try:
+            drawn += os.read(leader, 1 << 16)
+        except OSError:  # it is closed
+            break
+        if not asked and b"p99, last s" in drawn:
+            asked = True
+            process.send_signal(signal.SIGINT)
+    os.close(leader)
+    assert process.wait(PATIENCE_S) == 130
+    assert b"2 workers" in drawn
+    assert drawn.rindex(b"\x1b[?25h") > drawn.rindex(b"\x1b[?25l")
+    assert RunResult.model_validate_json((tmp_path / "run.json").read_text()).outcome == "interrupted"
+
+
+def workers_of(pid: int) -> list[int]:
+    """The processes of workers that this one has started."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return [
+        int(child) for task in tasks for child in task.read_text().split() if "runs.worker" in command_of(int(child))
+    ]
+
+
+def command_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:  # it has just ended
+        return ""

@@ -1,0 +1,373 @@
+"""Workers started as processes, on a Ray cluster, or one by one: they begin together, and one result is made of theirs;
+what ends one of them leaves the others' results."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+import loadtrt
+from loadtrt.asked.config import RunConfig
+from loadtrt.errors import EngineError, UsageError
+from loadtrt.results.run_result import RunResult
+from loadtrt.runs import fleet, ray_cluster
+from loadtrt.runs.fleet import run_fleet
+from loadtrt.runs.shipping import Shipment
+from loadtrt.runs.watched import Silence
+from loadtrt.signals import Signals
+from loadtrt.stats.merging import merge
+from onnx_files import doubling
+from ray_nodes import OTHER_VERSION
+from ray_nodes import ray_cluster as started_cluster
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from loadtrt.lanes.model_run import OnTick
+
+HAS_RAY = importlib.util.find_spec("ray") is not None
+WORKERS = 4
+VIRTUAL: dict[str, Any] = {
+    "engine": "simulated:service=1ms,distribution=exponential,clock=virtual",
+    "warmup": "0s",
+    "rate": 1200,
+    "duration": "3s",
+}
+REAL: dict[str, Any] = {"engine": "simulated:service=5ms", "warmup": "500ms", "rate": 60, "duration": "2s"}
+needs_ray = pytest.mark.skipif(not HAS_RAY, reason="Ray is not installed: pip install 'loadtrt[ray]'")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    with started_cluster() as nodes:
+        yield nodes
+
+
+@pytest.fixture(params=["processes", pytest.param("ray", marks=needs_ray)])
+def way(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """The options that start four workers."""
+    if request.param == "processes":
+        return {"processes": WORKERS}
+    return {"ray": request.getfixturevalue("cluster").address, "workers": WORKERS}
+
+
+class Acts:
+    """Calls each function of `acts` once: "load", when all workers were started; "begun", when all measure; (phase,
+    worker), when this worker has come to that phase, and has completed requests where that is "measure". The functions
+    get the links of the workers.
+
+    counts: what each worker was last heard to have completed while it measured.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, acts: dict[Any, Callable[[list[Any]], object]]) -> None:
+        self.links: list[Any] = []
+        self.counts: dict[int, int] = {}
+        self._acts = dict(acts)
+        self._begun: set[int] = set()
+        started = fleet._Fleet._start
+
+        def start(this: Any, *args: Any) -> Any:
+            worker = started(this, *args)
+            self.links.append(worker.link)
+            if len(self.links) == WORKERS:
+                self._act("load")
+            return worker
+
+        monkeypatch.setattr(fleet._Fleet, "_start", start)
+        monkeypatch.setattr(fleet, "tickers", lambda _, models: [self._ticker(number) for number in range(models)])
+
+    def _ticker(self, number: int) -> OnTick:
+        def tick(phase: str, elapsed_ns: int, _submitted: int, completed: int) -> None:
+            if phase == "measure":
+                self.counts[number] = completed
+                self._begun |= {number} if elapsed_ns else set()
+                if len(self._begun) == WORKERS:
+                    self._act("begun")
+            if phase != "measure" or (elapsed_ns and completed):
+                self._act((phase, number))
+
+        return tick
+
+    def _act(self, when: Any) -> None:
+        if when in self._acts:
+            self._acts.pop(when)(self.links)
+
+
+def measured(options: dict[str, Any], signals: Signals | None = None, **more: Any) -> RunResult:
+    return run_fleet(RunConfig.of(**{**options, **more}), Silence(), signals or Signals())
+
+
+def test_fleets_measure_what_files_do(way: dict[str, Any]) -> None:
+    """Of virtual time exactly the same, and what all rows say; the order of workers, their part of the load, and the
+    fleet's configuration, which makes the same run again."""
+    result = measured(VIRTUAL, **way, routing="round-robin", seed=3)
+    apart = [loadtrt.run(**VIRTUAL, worker=f"{number}/4", routing="round-robin", seed=3) for number in range(WORKERS)]
+    by_files = merge({f"{number}.json": run for number, run in enumerate(apart)})
+    assert result.model.histograms == by_files.model.histograms
+    records = [run.records for run in apart]
+    latencies = np.concatenate([rows.completed - rows.due for rows in records if rows is not None])
+    assert len(latencies) == result.model.ok == sum(run.model.ok for run in result.workers)
+    for name, quantile in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99)):
+        value = result.model.metrics["latency"].percentiles_ns[name]
+        assert value == pytest.approx(np.quantile(latencies, quantile, method="inverted_cdf"), rel=0.004)
+    rates = [run.model.throughput.requests_per_s or 0 for run in apart]
+    assert result.model.throughput.requests_per_s == pytest.approx(sum(rates), rel=1e-12)
+    assert [run.config.worker for run in result.workers] == [f"{number}/4" for number in range(WORKERS)]
+    assert result.config == RunConfig.of(**VIRTUAL, **way, routing="round-robin", seed=3)
+    assert result.start_spread_ns is not None
+    assert result.outcome == "completed"
+
+
+def kill(number: int, links: list[Any]) -> None:
+    links[number].kill()
+
+
+def test_workers_that_are_killed(way: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """In any phase: its last count, the others' results, no slower rate, and no verdict."""
+    acts: dict[Any, int] = {"load": 1, ("warm-up", 2): 2, ("measure", 3): 3}
+    heard = Acts(monkeypatch, {when: partial(kill, number) for when, number in acts.items()})
+    result = measured(REAL, **way, objective="latency.p99 < 1s")
+    assert result.outcome == "failed"
+    assert [lost.worker for lost in result.lost] == [1, 2, 3]
+    assert [lost.why.endswith("before it measured") for lost in result.lost] == [True, True, False]
+    assert all("it was ended" in lost.why for lost in result.lost)
+    assert "SIGKILL while it measured" in result.lost[2].why
+    assert [lost.completed for lost in result.lost] == [0, 0, heard.counts[3]]
+    assert heard.counts[3] > 0
+    assert (result.failure or "").startswith("only 1 of 4 workers")
+    assert [run.worker for run in result.workers] == ["0"]
+    assert result.workers[0].model.ok
+    assert result.verdict == "undecided"
+
+
+def test_all_workers_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no result, and a sentence."""
+    Acts(monkeypatch, {("warm-up", 1): lambda links: [link.kill() for link in links]})
+    with pytest.raises(EngineError, match=r"worker 0: it was ended by SIGKILL .*and so did 3 other workers"):
+        measured(REAL, processes=WORKERS)
+
+
+def test_an_interrupted_fleet_keeps_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One signal ends all workers, with what is in flight; on Ray see below."""
+    signals = Signals()
+    Acts(monkeypatch, {("measure", 1): lambda _: signals.ask()})
+    result = measured(REAL, signals, processes=WORKERS, duration="300s")
+    assert result.outcome == "interrupted"
+    assert len(result.workers) == WORKERS
+    assert result.model.ok
+    assert not result.model.unserved
+
+
+def test_a_second_signal_ends_a_fleet_at_once(way: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is in flight is given up."""
+    signals = Signals()
+
+    def twice(_: list[Any]) -> None:
+        signals.ask()
+        signals.ask()
+
+    Acts(monkeypatch, {"begun": twice})
+    began = time.monotonic()
+    result = measured({**REAL, "engine": "simulated:service=3000s", "warmup": "0s"}, signals, **way, duration="3000s")
+    assert time.monotonic() - began < 600
+    assert result.outcome == "interrupted"
+    assert not result.model.ok
+
+
+def test_an_interrupt_before_measuring(way: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is nothing to keep."""
+    signals = Signals()
+    Acts(monkeypatch, {"load": lambda _: signals.ask()})
+    with pytest.raises(KeyboardInterrupt):
+        measured({**REAL, "engine": "simulated:service=3000s"}, signals, **way)
+
+
+def test_workers_that_cannot_begin(way: dict[str, Any]) -> None:
+    """The sentence is the one of a single run."""
+    given: dict[str, Any] = {"gpus_per_worker": 0} if "ray" in way else {}
+    with pytest.raises(UsageError, match=r"none\.plan"):
+        measured({**REAL, "engine": "none.plan"}, **way, **given)
+
+
+def test_a_worker_that_is_late(way: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It makes the run INVALID; and so do other versions, of which the result says who has which."""
+
+    def delay(links: list[Any]) -> None:
+        send, kind = type(links[2]).send, type(links[2])
+
+        def send_late(link: Any, line: str) -> None:
+            if link is links[2] and "start" in json.loads(line):
+                time.sleep(2)
+            send(link, line)
+
+        monkeypatch.setattr(kind, "send", send_late)
+
+    Acts(monkeypatch, {"load": delay})
+    result = measured(REAL, **way)
+    told = " ".join(problem.evidence for problem in result.model.problems)
+    assert "s after the first one (limit 10.0 ms)" in told
+    assert not result.valid
+    differ = [problem.evidence for problem in result.model.problems if problem.kind == "versions-differ"]
+    if "ray" not in way:
+        assert not differ
+        return
+    assert differ[0].startswith("workers differ in loadtrt ")
+    assert f"{loadtrt.__version__} (worker " in differ[0]
+    assert f"{OTHER_VERSION} (worker " in differ[0]
+    for run in result.workers:
+        assert abs(run.environment["clock_offset_ns"]) < 10**9
+        assert run.environment["clock_offset_error_ns"] > 0
+        assert "clock_drift_ns" in run.environment
+
+
+@needs_ray
+def test_files_travel_with_the_run(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers read what this host has, wherever they are, and their results name it as it is called here."""
+    monkeypatch.chdir(tmp_path)
+    model = doubling(tmp_path, 2)
+    np.save("in.npy", np.ones((2, 2), np.float32))
+    (tmp_path / "t.csv").write_text("".join(f"{i * 0.01}\n" for i in range(40)))
+    given = {"engine": os.path.relpath(model), "trace": "t.csv", "warmup": "0s", "on": "onnxruntime"}
+    result = measured(given, ray=cluster.address, workers=2)
+    assert result.model.ok == 40
+    assert [run.config.model.engine for run in result.workers] == [os.path.relpath(model)] * 2
+    assert result.workers[0].model.engine.sha256 == result.workers[1].model.engine.sha256 != ""
+    kept = Path(tempfile.gettempdir()) / f"loadtrt-files-{os.getuid()}"
+    assert kept.is_dir()
+    groups = Shipment(RunConfig.of(**given)).groups
+    assert len(groups) == 2
+    assert not any((kept / group).exists() for group in groups)  # the last worker has deleted them
+
+
+@needs_ray
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"workers": 9}, "no place for 9 workers with 1 CPU each within 0 s: the cluster has 4 nodes with 4 CPUs"),
+        ({"workers": 1, "gpus_per_worker": 1}, "1 CPU and 1 GPU each .* 0 GPUs .*--gpus-per-worker 0 for engines on"),
+    ],
+)
+def test_a_cluster_that_is_too_small(
+    options: dict[str, Any], sentence: str, cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is said what it has, within a stated time."""
+    monkeypatch.setattr(ray_cluster, "PLACING_S", 0.0)
+    with pytest.raises(EngineError, match=sentence):
+        measured(VIRTUAL, ray=cluster.address, **options)
+
+
+@needs_ray
+def test_ctrl_c_ends_the_command_and_its_workers(cluster: Any, tmp_path: Path) -> None:
+    """With a result of all that measured; nothing of Ray's is written to the terminal."""
+    written, said = tmp_path / "fleet.json", tmp_path / "said"
+    options = ["--ray", cluster.address, "--workers", "2", "--rate", "50/s", "--duration", "3000s"]
+    command = [sys.executable, "-m", "loadtrt", "run", "simulated:service=5ms", *options, "--json", str(written)]
+    with said.open("w") as file, subprocess.Popen(command, stdout=file, stderr=file) as process:
+        try:
+            while "measure" not in said.read_text():
+                assert process.poll() is None, said.read_text()
+                time.sleep(0.1)
+            time.sleep(0.5)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(300) == 130
+        finally:
+            process.kill()
+    result = loadtrt.read(written)
+    assert isinstance(result, RunResult)
+    assert (result.outcome, len(result.workers)) == ("interrupted", 2)
+    assert not {"raylet", "ray::", "Ray"} & set(said.read_text().split())
+
+
+@needs_ray
+def test_a_node_that_is_lost(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ran on it is lost, and no more; so is a worker whose Ray process is killed. The last test of the cluster."""
+    import ray
+
+    lost: list[int] = []
+
+    def lose(links: list[Any]) -> None:
+        places = {node.node_id: node for node in cluster.worker_nodes}  # not the head
+        on = {number: places.get(link.host.split()[-1]) for number, link in enumerate(links)}
+        of_node, of_process = [number for number, node in on.items() if node is not None][:2]
+        os.kill(ray.get(links[of_process]._actor.__ray_call__.remote(lambda _: os.getpid())), signal.SIGKILL)
+        cluster.remove_node(on[of_node], allow_graceful=False)
+        lost.extend([of_node, of_process])
+
+    Acts(monkeypatch, {("measure", 2): lose})
+    result = measured(REAL, ray=cluster.address, workers=WORKERS, duration="5s")
+    assert [worker.worker for worker in result.lost] == sorted(lost)
+    assert {worker.why for worker in result.lost} == {"Ray lost its process or its node while it measured"}
+    assert (result.failure or "").startswith("only 2 of 4 workers")
+
+
+@pytest.mark.parametrize(
+    ("address", "sentence"),
+    [
+        ("nonsense", "has no port"),
+        ("a b:1", "is not the address of a Ray cluster"),
+        ("http://a:1", "is not the address of a Ray cluster"),
+        ("127.0.0.1:1", "nobody answers there"),
+        ("ray://127.0.0.1:1", "nobody answers there"),
+    ],
+)
+def test_what_is_no_cluster(address: str, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if HAS_RAY:
+        import ray
+
+        monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    elif "nobody" in sentence:
+        sentence = r"not installed here: pip install 'loadtrt\[ray\]'"
+    with pytest.raises(UsageError, match=sentence):
+        measured(VIRTUAL, ray=address, workers=2)
+
+
+def test_ray_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UsageError, match=r"not installed here: pip install 'loadtrt\[ray\]'"):
+        measured(VIRTUAL, ray="auto", workers=2)
+
+
+@needs_ray
+def test_a_node_without_loadtrt() -> None:
+    """As Ray tells it of an actor that cannot be imported."""
+    error = RuntimeError("creation task\nRuntimeError: failed\nModuleNotFoundError: No module named 'loadtrt'\n")
+    assert ray_cluster._reason(error) == (
+        "loadtrt is not on its node, or another version (No module named 'loadtrt'): install the same one on all nodes"
+    )
+
+
+@needs_ray
+def test_other_versions_of_ray() -> None:
+    """One sentence of Ray's own ten lines."""
+    from ray._private.utils import check_version_info
+
+    with pytest.raises(RuntimeError) as caught:
+        check_version_info({"ray_version": "2.9.0", "python_version": "3.8.1"}, "here")
+    assert ray_cluster._why_not(caught.value).startswith("the cluster has Ray 2.9.0 on Python 3.8.1, and here is Ray ")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"ray": "auto"}, "say how many, such as --workers 4"),
+        ({"workers": 2}, "--workers is of workers on a Ray cluster: add --ray"),
+        ({"gpus_per_worker": 0.5}, "--gpus-per-worker is of workers on a Ray cluster"),
+        ({"ray": "auto", "workers": 2, "processes": 2}, "--processes is of this host"),
+        ({"ray": "auto", "workers": 2, "worker": "0/2"}, "leave --worker out"),
+    ],
+)
+def test_what_does_not_go_together(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        RunConfig.of(**VIRTUAL, **options)
