@@ -10,11 +10,14 @@ import click
 from loadtrt.cli.github import require_summary, tell_result
 from loadtrt.cli.options import GroupedCommand, choice, extra, options
 from loadtrt.cli.outputs import Output, require_outputs
-from loadtrt.errors import EXIT_INTERRUPTED, EXIT_MISSED, EXIT_UNDECIDED
+from loadtrt.errors import EXIT_INTERRUPTED, EXIT_MISSED, EXIT_UNDECIDED, UsageError
 from loadtrt.load.arrivals import PROCESSES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from loadtrt.results.fleet_result import FleetResult
+    from loadtrt.results.placement_result import PlacementResult
 
 # As sizing/planning.py has them, which --help does not import.
 _ROUTINGS = "random,round-robin,two-choices,least-outstanding"
@@ -26,7 +29,13 @@ _SEVERAL = "{} to plan for, where FILEs have several.  [default: that of the hig
 @click.argument("files", metavar="FILE…", nargs=-1, required=True, type=click.Path(path_type=Path))
 @extra("--batch", "Engine", _SEVERAL.format("Batch size"), type=int)
 @extra("--contexts", "Lanes", _SEVERAL.format("Number of contexts"), type=int)
-@extra("--demand", "Load", "Arrival rate at the peak, in requests per second.", metavar="5000/s")
+@extra(
+    "--demand",
+    "Load",
+    "Arrival rate at the peak, in requests per second; of several models NAME=RATE (repeatable).",
+    multiple=True,
+    metavar="[NAME=]5000/s",
+)
 @extra(
     "--demand-inferences",
     "Load",
@@ -58,15 +67,26 @@ _SEVERAL = "{} to plan for, where FILEs have several.  [default: that of the hig
     *_TIES,
     default=_TIES[0],
 )
+@extra(
+    "--together",
+    "Fleet",
+    "Of several models: a measurement beside each other, by `interference` or `capacity --of` (repeatable).",
+    multiple=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+)
 @extra("--gpu-price", "Fleet", "Price of one GPU for an hour, in any currency.", type=float, metavar="2.5")
 @options("plan-capacity", file=False)
-def command(files: tuple[Path, ...], force: bool, **given: Any) -> int:
+def command(
+    files: tuple[Path, ...], force: bool, demand: tuple[str, ...], together: tuple[Path, ...], **given: Any
+) -> int:
     """Compute how many GPUs a demand needs, for each policy that routes requests among them.
 
     \b
     loadtrt plan-capacity capacity.json --demand 5000/s --growth 30% --headroom 20% --spares 1
     loadtrt plan-capacity sweep.json --trace requests.csv --objective 'latency.p99 < 10ms'
     loadtrt plan-capacity contexts1.json contexts2.json contexts4.json --demand 5000/s
+    loadtrt plan-capacity a.json b.json --demand a=3000/s --demand b=800/s --together pair.json
 
     FILE: a result of `loadtrt capacity` or `loadtrt sweep`, or several of `loadtrt run`: closed loops with --contexts 1
     and more, and runs at an arrival rate, against which predictions are checked. Of `run --repeat` each start counts.
@@ -74,24 +94,31 @@ def command(files: tuple[Path, ...], force: bool, **given: Any) -> int:
     The demand is --demand, --demand-inferences, --stages (the highest rate is the peak) or --trace (the busiest hour is
     replayed). Without --objective, the objectives of FILEs count.
 
+    Of several models each FILE is the capacity of one alone, named like the file or by NAME=FILE; --together says how
+    they fare beside each other, and the answer is the fewest GPUs with the models apart and together.
+
     Exit codes: 0 every routing policy has an answer, 98 one has none within the limits of the simulation, or
     predictions for one GPU differ from its measurements, 99 no number of GPUs is enough.
     """
-    from loadtrt.sizing.planning import plan_of
-
     json_file, quiet = given["json"], bool(given["quiet"])
-    plan = plan_of(given)
-    require_outputs([Output("--json", json_file, "a plan of a fleet")], [*files, given["trace"]], force=force)
+    if together or any("=" in text for text in demand):
+        work, sources = _of_several(files, demand, together, given)
+        content = "a plan of several models"
+    else:
+        if len(demand) > 1:
+            raise UsageError(f"--demand is given twice ({demand[0]}, {demand[1]}): of several models write NAME=RATE")
+        work, sources = _of_one(files, {**given, "demand": next(iter(demand), None)})
+        content = "a plan of a fleet"
+    require_outputs([Output("--json", json_file, content)], [*sources, given["trace"]], force=force)
     require_summary(given["github"])
 
     from loadtrt.cli.delivery import Delivery, say_verdict, show_beside
-    from loadtrt.cli.voice import Voice
     from loadtrt.report.plain import terminal_text
     from loadtrt.signals import SIGNALS
 
     delivery = Delivery()
     with SIGNALS:
-        result = plan.make(files, Voice(quiet=quiet), SIGNALS, names=list(map(str, files)), curve=json_file is not None)
+        result = work()
         delivery.make(json_file, result.to_json)
         if not quiet:
             show_beside(json_file, terminal_text(result))
@@ -102,7 +129,34 @@ def command(files: tuple[Path, ...], force: bool, **given: Any) -> int:
     return code
 
 
-def _exit_code(result: FleetResult) -> int:
+def _of_one(files: tuple[Path, ...], given: dict[str, Any]) -> tuple[Callable[[], FleetResult], list[Path]]:
+    """What makes the plan of one model, and the files that it reads."""
+    from loadtrt.cli.voice import Voice
+    from loadtrt.signals import SIGNALS
+    from loadtrt.sizing.planning import plan_of
+
+    plan, voice = plan_of(given), Voice(quiet=bool(given["quiet"]))
+    curve = given["json"] is not None
+    return lambda: plan.make(files, voice, SIGNALS, names=list(map(str, files)), curve=curve), list(files)
+
+
+def _of_several(
+    files: tuple[Path, ...], demand: tuple[str, ...], together: tuple[Path, ...], given: dict[str, Any]
+) -> tuple[Callable[[], PlacementResult], list[Path]]:
+    """What makes the plan of several models, and the files that it reads."""
+    from loadtrt.sizing.placing import named_demands, named_files, placement_plan
+
+    rates = named_demands(demand)
+    plan, alone = placement_plan(given, rates), named_files(files, list(rates))
+    sources = [*alone.values(), *together]
+    return lambda: plan.make(alone, together, list(map(str, sources))), sources
+
+
+def _exit_code(result: FleetResult | PlacementResult) -> int:
+    from loadtrt.results.fleet_result import FleetResult
+
+    if not isinstance(result, FleetResult):
+        return 0  # each model is served, at least by GPUs of its own
     if result.outcome == "interrupted":
         return EXIT_INTERRUPTED
     if any(choice.infeasible for choice in result.choices):

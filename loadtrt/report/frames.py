@@ -13,6 +13,7 @@ from loadtrt.report.result_files import Loaded
 from loadtrt.results.capacity_result import CapacityResult, SweepResult
 from loadtrt.results.fleet_result import FleetResult
 from loadtrt.results.interference_result import LATENCIES, InterferenceResult
+from loadtrt.results.placement_result import PlacementResult
 from loadtrt.results.profile_result import ProfileResult
 from loadtrt.results.repeat_result import RepeatResult
 from loadtrt.results.run_result import RunResult
@@ -162,6 +163,22 @@ def _predictions(plan: FleetResult) -> Table:
     return _rows(rows)
 
 
+def _placements(plan: PlacementResult) -> Table:
+    return _rows(
+        {
+            "gpus": group.gpus,
+            "model": name,
+            "rate_per_s": group.rates_per_s[name],
+            "limit_per_s": limit.rate_per_s,
+            "models": " + ".join(group.limits),
+            "shared": group.shared,
+            "basis": limit.basis,
+        }
+        for group in plan.together
+        for name, limit in group.limits.items()
+    )
+
+
 def _cells(result: InterferenceResult) -> Table:
     rows = []
     for cell in result.cells:
@@ -226,6 +243,7 @@ _TABLES: dict[type, dict[str, Callable[[Any], Table]]] = {
     CapacityResult: {"trials": _lines},
     InterferenceResult: {"cells": _cells},
     FleetResult: {"predictions": _predictions},
+    PlacementResult: {"placements": _placements},
     ProfileResult: {"layers": _layers},
     Comparison: {"ratios": _ratios},
     LayerComparison: {"layers": _layer_rows},

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from loadtrt.results.engine_info import EngineInfo
     from loadtrt.results.fleet_result import FleetResult
     from loadtrt.results.interference_result import InterferenceResult
+    from loadtrt.results.placement_result import PlacementResult
     from loadtrt.results.profile_result import ProfileResult
     from loadtrt.results.repeat_result import RepeatResult
     from loadtrt.results.run_result import RunResult
@@ -45,7 +46,14 @@ def title(engine: EngineInfo | None, before: str = "", name: str = "") -> tuple[
 
 
 def about(
-    result: RunResult | RepeatResult | SweepResult | CapacityResult | InterferenceResult | FleetResult | ProfileResult,
+    result: RunResult
+    | RepeatResult
+    | SweepResult
+    | CapacityResult
+    | InterferenceResult
+    | FleetResult
+    | PlacementResult
+    | ProfileResult,
     file: str,
     *more: Cell,
 ) -> Words:
@@ -292,7 +300,7 @@ def facts(result: RunResult, file: str, key: str) -> Iterator[Block]:
 
 
 def closing(
-    result: SweepResult | CapacityResult | InterferenceResult | FleetResult,
+    result: SweepResult | CapacityResult | InterferenceResult | FleetResult | PlacementResult,
     file: str,
     key: str,
     **settings: Mapping[str, Any],

@@ -100,7 +100,7 @@ class Cell(Model):
     jain: Jain's index of what both kept: 1 is equal, 1/2 is nothing for one of them.
     modes: how each of both was placed, as its engine tells.
     verified: outputs under load beside the neighbour compared with those of quiet requests, by model.
-    overloaded: the model's queue grew until the end: its latency is that of the length of the run.
+    overloaded, neighbour_overloaded: the queue grew until the end: latency is that of the length of the run.
     problems: why the numbers cannot be trusted: the cell is INVALID.
     failure: why the cell was not measured, or not to its end.
     enough: the interval of p99 was narrow before the last round.
@@ -122,6 +122,7 @@ class Cell(Model):
     modes: dict[str, dict[str, str]] = Field(default_factory=dict)
     verified: dict[str, Verification] = Field(default_factory=dict)
     overloaded: bool = False
+    neighbour_overloaded: bool = False
     problems: tuple[str, ...] = ()
     failure: str | None = None
     enough: bool = False

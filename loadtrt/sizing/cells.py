@@ -106,7 +106,7 @@ def summed_up(
     for name, checked in verified.items():
         if checked.different:
             problems.append(f"{name}: {checked.different} of {checked.outputs} outputs differ from a quiet run's")
-    steady = models[cell.model].steadiness
+    overloaded = {name for name, model in models.items() if model.steadiness and model.steadiness.overloaded}
     kept, neighbour = _kept(rounds), _neighbour_kept(rounds)
     changes: dict[str, Any] = {
         "rounds": rounds,
@@ -117,7 +117,8 @@ def summed_up(
         "jain": None if neighbour is None else fairness([kept.ratio or 0.0, neighbour.ratio or 0.0]),
         "modes": {name: dict(model.engine.mode) for name, model in models.items()},
         "verified": dict(verified),
-        "overloaded": cell.overloaded or bool(steady is not None and steady.overloaded),
+        "overloaded": cell.overloaded or cell.model in overloaded,
+        "neighbour_overloaded": cell.neighbour_overloaded or cell.neighbour in overloaded,
         "problems": tuple(dict.fromkeys(problems)),
     }
     return cell.model_copy(update=changes)

@@ -73,6 +73,7 @@ class Finder:
             time_ns=wanted.time_ns,
             quick=wanted.quick,
             shared=wanted.shared,
+            of=wanted.of,
             beside=dict(wanted.beside),
             outcome="interrupted",
         )
