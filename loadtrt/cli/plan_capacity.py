@@ -101,6 +101,7 @@ def command(
     predictions for one GPU differ from its measurements, 99 no number of GPUs is enough.
     """
     json_file, quiet = given["json"], bool(given["quiet"])
+    work: Callable[[], FleetResult | PlacementResult]
     if together or any("=" in text for text in demand):
         work, sources = _of_several(files, demand, together, given)
         content = "a plan of several models"

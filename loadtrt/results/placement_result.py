@@ -1,5 +1,5 @@
-"""The plan of several models on GPUs of one kind, apart and together: the schema of `plan-capacity --json` where several
-demands are given.
+"""The plan of several models on GPUs of one kind, apart and together: the schema of `plan-capacity --json` where it has
+the demand of each.
 
 Rates are requests a second (`_per_s`). None means that a number is not known.
 """

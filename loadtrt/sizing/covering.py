@@ -3,8 +3,8 @@
     minimize Σ n_k    with    Σ n_k · c_ki ≥ d_i for each demand i,    n_k = 0, 1, 2, …
 
 Its linear program (n_k ≥ 0) gives a bound, by the simplex method on its dual: prices y ≥ 0 of the demands, with
-y · c_k ≤ 1 for each kind, of which Σ y_i d_i is the greatest. Then numbers of GPUs are tried from that bound up, each by
-a search in depth, which leaves a branch where the GPUs that are left cannot carry what is left at those prices.
+y · c_k ≤ 1 for each kind, of which Σ y_i d_i is the greatest. Then numbers of GPUs are tried from that bound up, each
+by a search in depth, which leaves a branch where the GPUs that are left cannot carry what is left at those prices.
 """
 
 from __future__ import annotations

@@ -191,9 +191,7 @@ def placement_plan(given: Mapping[str, Any], rates: Mapping[str, Any]) -> Plan:
     """What these options ask for, by key, as for `plan_of`. rates: the demand of each model. Raises UsageError."""
     for key in _OF_ONE_MODEL:
         if given.get(key) not in (None, (), OPTIONS.get(key)):
-            raise UsageError(
-                f"{option_name(key)} is for one model: leave it out, or plan for each model by itself"
-            )
+            raise UsageError(f"{option_name(key)} is for one model: leave it out, or plan for each model by itself")
     read = {name: read_option(f"--demand {name}", text, parse_rate) for name, text in rates.items()}
     if len(read) < 2:
         raise UsageError("a plan of several models needs the demand of each: add --demand NAME=RATE for the others")
@@ -229,7 +227,9 @@ def named_files(files: Sequence[Path], names: Sequence[str]) -> dict[str, Path]:
         found[name] = path
     missing = next((name for name in names if name not in found), None)
     if missing is not None:
-        raise UsageError(f"{missing} has a demand and no file: add its capacity alone, {missing}.json or {missing}=FILE")
+        raise UsageError(
+            f"{missing} has a demand and no file: add its capacity alone, {missing}.json or {missing}=FILE"
+        )
     return found
 
 
@@ -241,8 +241,12 @@ def _read(given: Path | Result) -> tuple[str, Any]:
     return name, result
 
 
-def require_rates(rates: object) -> dict[str, Any]:
-    """The demands that Python gives: a mapping. Raises UsageError."""
-    if not isinstance(rates, dict):
-        raise UsageError(f"demand {bounded_repr(rates)} has no names: write demand={{'detector': '3000/s', …}}")
-    return {str(name): rate for name, rate in rates.items()}
+def require_names(demand: object, alone: Mapping[str, object]) -> dict[str, Any]:
+    """The demand of each model, as Python gives it. Raises UsageError unless each has one."""
+    if not isinstance(demand, dict):
+        raise UsageError(f"demand {bounded_repr(demand)} has no names: write demand={{'a': '3000/s', 'b': 800}}")
+    rates = {str(name): rate for name, rate in demand.items()}
+    if rates.keys() != alone.keys():
+        of, have = (", ".join(sorted(names)) or "nothing" for names in (rates, alone))
+        raise UsageError(f"the demands are of {of}, and the measurements of {have}: give both for each model")
+    return rates

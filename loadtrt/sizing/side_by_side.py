@@ -1,10 +1,10 @@
-"""What measurements of models on one GPU say of how they may be placed: at which rates each surely meets its objectives,
-alone and beside others.
+"""What measurements of models on one GPU say of how they may be placed: at which rates each surely meets its
+objectives, alone and beside others.
 
-Of a search (`capacity --of`) that is the confirmed rate of its model, beside neighbours at the rates that they had; of a
-cell of `interference` the rates of both, for each of them whose percentiles are surely within the bounds: latencies of
-the rounds as their geometric mean, with the interval of stats/paired.py. A neighbour in a closed loop stands for one at
-any rate, as more than all of its lanes are never busy.
+Of a search (`capacity --of`) that is the confirmed rate of its model, beside neighbours at the rates that they had; of
+a cell of `interference` the rates of both, for each of them whose percentiles are surely within the bounds: geometric
+means of the rounds, with the interval of stats/paired.py. A neighbour in a closed loop stands for one at any rate, as
+more than all of its lanes are never busy.
 
 **Less load hurts nobody**: a model that meets its objectives at some rates meets them at lower ones, its own and its
 neighbours'. That is all that is assumed; between two measurements nothing is interpolated. So models share a GPU at
@@ -96,9 +96,7 @@ def alone_of(name: str, source: str, result: object, seed: int) -> Alone:
             "several models are planned for: search again without --burstiness, --bursts, --stages and --trace"
         )
     possible = candidate.high_per_s or candidate.estimate_per_s or sure[0]
-    return Alone(
-        source, evidence, candidate, sure[0], max(possible, sure[0]), sure[1], evidence.law.most_per_s(seed)
-    )
+    return Alone(source, evidence, candidate, sure[0], max(possible, sure[0]), sure[1], evidence.law.most_per_s(seed))
 
 
 def _poisson(load: Load) -> bool:
@@ -313,7 +311,9 @@ def _unknown_to_cells(objectives: Sequence[Objective]) -> str:
     """Why measurements of interference do not tell whether these objectives are met; "" where they do."""
     for objective in objectives:
         if objective.kind != "quantile" or objective.name not in {f"latency.{rank}" for rank in _PERCENTILES}:
-            return f"interference has {' and '.join(_PERCENTILES)} of latency, and not '{objective}': search beside the "
+            return (
+                f"interference has {' and '.join(_PERCENTILES)} of latency, and not '{objective}': search beside the "
+            )
             "others, by loadtrt capacity --of"
     return ""
 
@@ -330,8 +330,8 @@ def _shared_words(models: Mapping[str, Model]) -> str:
     for name, model in models.items():
         parts = [plural(model.contexts, "context")]
         parts += [f"priority {model.priority}"] if model.priority is not None else []
-        parts += [f"{str(model.sms).replace('%', ' %')} of the SMs"] if isinstance(model.sms, str) else []
-        parts += [plural(model.sms, "SM")] if isinstance(model.sms, int) else []
+        sms = str(model.sms or "")
+        parts += [f"{sms.removesuffix('%')} % of the SMs" if sms.endswith("%") else f"{sms} SMs"] if sms else []
         plain = plain and len(parts) == 1
         texts.append(f"{name} {', '.join(parts)}")
     return f"{'plain streams: ' if plain else ''}{'; '.join(texts)}"

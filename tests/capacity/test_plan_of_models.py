@@ -50,12 +50,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("placement")
     search = ("capacity", "--warmup", "0", "--quick", "--time", "12s", "--quiet", *OBJECTIVE)
     loadtrt(*search, "--engine", QUEUE, "--json", made / "a.json")
-    shutil.copy(made / "a.json", made / "b.json")
-    for name, other, rate in (("a", "b", 200), ("b", "a", 300)):
-        models = ("--model", f"{name}='{QUEUE}'", "--model", f"{other}='{QUEUE}',rate={rate}/s,seed=77")
-        loadtrt(*search, *models, "--of", name, "--json", made / f"{name}of.json")
+    models = ("--model", f"a='{QUEUE}'", "--model", f"b='{QUEUE}',rate=220/s,seed=5")
+    loadtrt(*search, *models, "--of", "a", "--json", made / "aof.json")
+    shutil.copy(made / "a.json", made / "b.json")  # the models are one, and so is what each does to the other
+    mirrored = (made / "aof.json").read_text().replace('"of": "a"', '"of": "b"').replace('"b": {', '"a": {')
+    (made / "bof.json").write_text(mirrored)
     models = ("--model", f"a='{QUEUE}'", "--model", f"b='{QUEUE}',seed=5")
-    options = ("--load", "20%", "--neighbour", "30%,closed", "--no-verify", "--duration", "5s", "--rounds", "3")
+    options = ("--load", "20%", "--neighbour", "30%", "--no-verify", "--duration", "5s", "--rounds", "3")
     loadtrt("interference", *models, "--warmup", "0", *options, "--quiet", "--json", made / "i.json")
     return made
 
@@ -232,7 +233,7 @@ def test_files_are_named_by_what_they_are_called_or_by_a_name(folder: Path) -> N
         ("a.json b.json --demand a=1 --demand b=1 --trace t.csv", "--trace is for one model"),
         ("a.json b.json --demand a=1 --demand b=1 --routing random", "--routing is for one model"),
         ("a.json b.json --demand a=1 --demand b=1 --spares -1", "spares"),
-        ("a.json b.json --demand a=1e9 --demand b=1", "the demands need more than 2000 GPUs"),
+        ("a.json b.json --demand a=9M --demand b=1", "the demands need more than 2000 GPUs"),
         ("a.json b.json --together i.json", "a plan of several models needs the demand of each"),
         ("a.json b.json --demand 100", "of several models give the demand of each, as --demand NAME=RATE"),
     ],
