@@ -138,28 +138,27 @@ def _throughput(result: InterferenceResult) -> Iterator[Block]:
     cells = [cell for cell in result.matrix if cell.rounds and cell.neighbour_level != IDLE]
     if not cells:
         return
-    lost = ("loses", "95 %")
-    header = ("model", "neighbour", "at", "shared", *lost, f"neighbour {lost[0]}", lost[1])
     rows = tuple(
         (
             Name(cell.model),
             Name(cell.neighbour),
             _level(cell.neighbour_level, None),
             cell.share,
-            *lost_texts(cell.kept),
             *lost_texts(cell.neighbour_kept),
             *number_texts(cell.weighted_speedup),
+            *lost_texts(cell.kept),
             *number_texts(cell.jain),
         )
         for cell in cells
     )
     note = (
-        "loses: throughput, against the same load alone; speed-up: throughput of both over their closed loops alone, "
-        "summed; Jain: index of what both kept"
+        "costs: throughput that the neighbour loses, against the same load alone; speed-up: throughput of both over "
+        "their closed loops alone, summed; loses: as costs, of the model itself; Jain: index of what both kept"
     )
     named = (1,) if len(result.config.models) == 2 else ()  # the neighbour is the other one
-    header = (*header, "speed-up", "95 %", "Jain", "95 %")
-    yield Table(header, rows, words=4, note=note, detail=(*named, 4, 5, 10, 11))
+    numbers = [text for name in ("costs", "speed-up", "loses", "Jain") for text in (name, "95 %")]
+    header = ("model", "neighbour", "at", "shared", *numbers)
+    yield Table(header, rows, words=4, note=note, detail=(*named, 8, 9, 10, 11))
 
 
 def _level(level: str, rate: float | None) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loadtrt.report.document import Name, Section, Table, Tile, Tiles, known_columns, section, words
+from loadtrt.report.charts.shares import Bar, bars
+from loadtrt.report.document import Figure, Name, Section, Table, Tile, Tiles, known_columns, section, words
 from loadtrt.report.formatting import UNKNOWN, between, count_or
 from loadtrt.report.settings import about, closing
 from loadtrt.results.fleet_result import HOURS
@@ -14,19 +15,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from loadtrt.report.document import Block, Cell
-    from loadtrt.results.placement_result import Placement, PlacementResult
+    from loadtrt.results.placement_result import PlacementResult
 
 
 def placement(result: PlacementResult, file: str, key: str) -> Iterator[Section]:
     """A plan, the numbers of GPUs first. file, key: as in `sections_of`."""
-    names = " and ".join(result.models)
     device = next(iter(result.models.values())).engine.device
-    yield Section((f"GPUs for {names} on {device}",), tuple(_head(result, file)), level=1)
-    yield section("How many GPUs", _counts(result), *map(words, _remarks(result)), bare=True)
+    names = [piece for name in result.models for piece in (" and ", Name(name))]
+    yield Section(("GPUs for ", *names[1:], f" on {device}"), tuple(_head(result, file)), level=1)
+    numbers = [("apart", result.apart + result.spares), ("together", result.gpus + result.spares)]
+    drawn = [Bar(name, float(gpus), str(gpus), f"f{place}") for place, (name, gpus) in enumerate(numbers, 1)]
+    chart = Figure("GPUs", bars("GPUs apart and together", "The fewest that hold all objectives.", drawn))
+    yield section("How many GPUs", chart, _counts(result), *_remarks(result), bare=True)
     yield section("Together", _together(result))
     yield section("Apart", _apart(result))
     yield section("Measured beside each other", *_measured(result))
-    yield section("Notes", *(words(f"note: {note}") for note in result.notes), bare=True)
+    yield section("Notes", *(words("note: ", Name(note)) for note in result.notes), bare=True)
     yield closing(result, file, key)
 
 
@@ -79,15 +83,15 @@ def _counts(result: PlacementResult) -> Table:
     return Table(*known_columns(header, rows, ("open", "a month"), (UNKNOWN,)), note=note if shown else "")
 
 
-def _remarks(result: PlacementResult) -> Iterator[str]:
-    yield result.reason
+def _remarks(result: PlacementResult) -> Iterator[Block]:
+    yield words(Name(result.reason))
     if result.proven_least < result.gpus:
-        yield f"the search for fewer was given up: {result.proven_least} to {result.gpus - 1} GPUs may be enough, too"
+        less = f"{result.proven_least} to {result.gpus - 1} GPUs"
+        yield words(f"the search for fewer was given up: {less} may be enough, too")
     for a, b in result.unmeasured:
-        yield (
-            f"{a} and {b} were not both measured beside each other, and are not placed together: measure with "
-            f"'loadtrt interference', or 'loadtrt capacity --of' for each of them, and add it by --together"
-        )
+        why = " were not both measured beside each other, and are not placed together: measure with 'loadtrt "
+        how = "interference', or 'loadtrt capacity --of' for each of them, and add it by --together"
+        yield words(Name(a), " and ", Name(b), why + how)
 
 
 def _together(result: PlacementResult) -> Table:
@@ -104,11 +108,11 @@ def _together(result: PlacementResult) -> Table:
                     f"{format_count(rate)}/s",
                     f"{format_count(limit.rate_per_s)}/s",
                     f"{100 * group.utilisation * rate / limit.rate_per_s:.0f} %" if first else "",
-                    limit.basis,
+                    Name(limit.basis),
                 )
             )
             if first and group.shared:
-                rows[-1] = (*rows[-1][:-1], f"{limit.basis}; {group.shared}")
+                rows[-1] = (*rows[-1][:-1], Name(f"{limit.basis}; {group.shared}"))
     note = (
         "each: requests of the model for each of these GPUs; at most: so many surely meet its objectives there; busy: "
         "of the highest throughputs alone, summed"
@@ -126,7 +130,7 @@ def _apart(result: PlacementResult) -> Table:
             count_or(model.capacity_per_s),
             between(model.low_per_s, model.high_per_s, format_count),
             f"{format_count(model.most_per_s)}/s",
-            model.limit.basis,
+            Name(model.limit.basis),
         )
         for name, model in result.models.items()
     )
@@ -138,11 +142,13 @@ def _apart(result: PlacementResult) -> Table:
 def _measured(result: PlacementResult) -> Iterator[Block]:
     if not result.measured:
         return
-    names = list(result.models)
-    rows = tuple((*(_limit(way, name) for name in names), way.shared) for way in result.measured)
+    rows = tuple(
+        (
+            Name(" + ".join(f"{name} {format_count(limit.rate_per_s)}/s" for name, limit in way.limits.items())),
+            f"{100 * way.utilisation:.0f} %",
+            Name(way.shared),
+        )
+        for way in result.measured
+    )
     note = "rates at which all of them surely meet their objectives on one GPU"
-    yield Table((*names, ""), rows, words=0, last=1, note=note)
-
-
-def _limit(way: Placement, name: str) -> str:
-    return f"{format_count(way.limits[name].rate_per_s)}/s" if name in way.limits else UNKNOWN
+    yield Table(("at most", "busy", ""), rows, last=1, note=note)

@@ -12,7 +12,7 @@ from loadtrt.report.markdown import markdown_text
 from loadtrt.report.result_files import Loaded
 from reported import HOSTILE, OBJECTIVE, altered, every_kind, loaded, measured, whole_run
 
-KINDS = ("run", "repeat", "sweep", "capacity", "interference", "fleet", "profile", "comparison")
+KINDS = ("run", "repeat", "sweep", "capacity", "interference", "fleet", "placement", "profile", "comparison")
 
 
 def _rendered(text: str) -> str:
