@@ -309,13 +309,11 @@ def _within(objective: Objective, seen: Sequence[Measured | None]) -> tuple[bool
 
 def _unknown_to_cells(objectives: Sequence[Objective]) -> str:
     """Why measurements of interference do not tell whether these objectives are met; "" where they do."""
-    for objective in objectives:
-        if objective.kind != "quantile" or objective.name not in {f"latency.{rank}" for rank in _PERCENTILES}:
-            return (
-                f"interference has {' and '.join(_PERCENTILES)} of latency, and not '{objective}': search beside the "
-            )
-            "others, by loadtrt capacity --of"
-    return ""
+    known = [f"latency.{rank}" for rank in _PERCENTILES]
+    other = next((objective for objective in objectives if objective.name not in known), None)
+    if other is None:
+        return ""
+    return f"it has {' and '.join(known)}, and not '{other}': search beside the others, by loadtrt capacity --of"
 
 
 def _lanes(model: Model) -> str:

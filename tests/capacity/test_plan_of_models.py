@@ -174,6 +174,20 @@ def test_a_measurement_that_is_too_short_is_said_to_be(folder: Path, tmp_path: P
     assert "measure for longer" in result.reason
 
 
+def test_interference_tells_nothing_of_other_objectives(folder: Path, tmp_path: Path) -> None:
+    """p99.9 is not in its file; what it tells of the other model stands."""
+    text = (folder / "a.json").read_text().replace("latency.p99 < 20ms", "latency.p99.9 < 40ms")
+    (tmp_path / "a.json").write_text(text)
+    files = (tmp_path / "a.json", folder / "b.json")
+    given = (*demands(180, 150), *beside(folder, "i"), "--json", tmp_path / "plan.json")
+    done = loadtrt("plan-capacity", *files, *given)
+    assert done.returncode == 0, done.stderr
+    result = read_result(PlacementResult, tmp_path / "plan.json")
+    assert (result.gpus, result.unmeasured) == (2, (("a", "b"),))
+    assert any("left out for a: it has latency.p50 and latency.p99, and not 'latency.p99.9 < 40ms'" in note for note in
+               result.notes)  # fmt: skip
+
+
 def test_an_overloaded_neighbour_meets_nothing(folder: Path, tmp_path: Path) -> None:
     content = json.loads((folder / "i.json").read_text())
     for cell in content["cells"]:
