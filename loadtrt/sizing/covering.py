@@ -51,10 +51,13 @@ def fewest_gpus(carried: Sequence[Sequence[float]], demand: Sequence[float]) -> 
     enough = [math.ceil(count * (1 - _TINY)) for count in counts]
     proven = least
     for gpus in range(least, sum(enough)):
-        search = _Search(shares, prices)
+        # One GPU of a kind that is worth less than 1 takes the rest of it from what the others have to spare.
+        usable = np.flatnonzero(1 - shares @ prices <= gpus - linear + _TINY)
+        search = _Search(shares[usable], prices)
         found = search.place(0, gpus, np.ones(shares.shape[1]))
         if found is not None:
-            return Cover(found, proven, linear)
+            chosen = dict(zip(usable.tolist(), found, strict=True))
+            return Cover([chosen.get(kind, 0) for kind in range(len(shares))], proven, linear)
         if search.looks and proven == gpus:
             proven = gpus + 1
     return Cover(enough, min(proven, sum(enough)), linear)

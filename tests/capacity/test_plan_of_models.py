@@ -220,9 +220,40 @@ def test_the_answer_in_words(folder: Path) -> None:
     assert {"gpus", "model", "rate_per_s", "limit_per_s"} <= set(table.columns)
 
 
+def test_three_models_share_a_gpu(folder: Path, tmp_path: Path) -> None:
+    """As each was measured beside both others."""
+    names, words = ("a", "b", "c"), []
+    for name in names:
+        content = json.loads((folder / "aof.json").read_text())
+        neighbour = content["beside"].pop("b") | {"rate": 110.0}
+        content |= {"of": name, "beside": {other: neighbour for other in names if other != name}}
+        (tmp_path / f"{name}of.json").write_text(json.dumps(content))
+        shutil.copy(folder / "a.json", tmp_path / f"{name}.json")
+        words += ["--demand", f"{name}=100", "--together", f"{name}of.json"]
+    for asked, gpus in ((words, 1), ([*words, "--growth", "20%"], 2), (words[:-2], 3)):
+        files = (f"{name}.json" for name in names)
+        done = loadtrt("plan-capacity", *files, *asked, "--json", "plan.json", "--force", folder=tmp_path)
+        assert done.returncode == 0, done.stderr
+        result = read_result(PlacementResult, tmp_path / "plan.json")
+        assert (result.gpus, result.apart) == (gpus, 3)
+        assert set(result.unmeasured) == ({("a", "c"), ("b", "c")} if gpus == 3 else set())
+
+
+def test_names_steer_no_terminal(folder: Path) -> None:
+    name = "\x1b[31m<b>x\n|"
+    given = (f"{name}={folder / 'a.json'}", folder / "b.json", "--demand", f"{name}=100", "--demand", "b=100")
+    done = loadtrt("plan-capacity", *given)
+    assert done.returncode == 0, done.stderr
+    assert all(line.isprintable() for line in done.stdout.splitlines())
+    for bad in (("--demand", f"{name}=x", "--demand", "b=1"), ("--demand", f"{name}=1", "--demand", "c=1")):
+        done = loadtrt("plan-capacity", *given[:2], *bad)
+        assert done.returncode == 2
+        assert done.stderr.strip().isprintable()
+
+
 def test_files_are_named_by_what_they_are_called_or_by_a_name(folder: Path) -> None:
-    given = (f"x={folder / 'a.json'}", folder / "b.json", "--demand", "x=100", "--demand", "b=100")
-    done = loadtrt("plan-capacity", *given, "--json", folder / "named.json", "--force")
+    named = (f"x={folder / 'a.json'}", folder / "b.json", "--demand", "x=100", "--demand", "b=100")
+    done = loadtrt("plan-capacity", *named, "--json", folder / "named.json", "--force")
     assert done.returncode == 0, done.stderr
     assert list(read_result(PlacementResult, folder / "named.json").models) == ["x", "b"]
 
