@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 import loadtrt
 from command_line import loadtrt as command
 from loadtrt.runs.watched import Silence
+from loadtrt.sizing.rig import Rig
 from onnx_files import doubling
 
 if TYPE_CHECKING:
@@ -191,6 +193,55 @@ def test_interference_keeps_its_result_and_continues(tmp_path: Path) -> None:
         loadtrt.interference(**PAIR, json=file)
     more = loadtrt.interference(**(PAIR | {"rounds": 3, "precision": "0.1%"}), json=file, resume=True)
     assert [cell.rounds[:2] for cell in more.cells] == [cell.rounds for cell in first.cells]
+
+
+def test_interference_in_a_running_loop(made: dict[str, loadtrt.Result]) -> None:
+    """Called or awaited, as in a notebook: the same cells."""
+    before = made["interference"]
+    assert isinstance(before, loadtrt.InterferenceResult)
+
+    async def cell() -> list[loadtrt.InterferenceResult]:
+        return [loadtrt.interference(**PAIR), await loadtrt.interference_async(**PAIR)]
+
+    for after in asyncio.run(cell()):
+        assert [one.rounds for one in after.cells] == [one.rounds for one in before.cells]
+
+
+def test_interrupted_interference_has_its_cells(
+    monkeypatch: pytest.MonkeyPatch, made: dict[str, loadtrt.Result]
+) -> None:
+    """A cancellation in the last run: the round before it is whole."""
+    before = made["interference"]
+    assert isinstance(before, loadtrt.InterferenceResult)
+    runs, run = 0, Rig.run
+
+    async def cell() -> loadtrt.InterferenceResult:
+        loop = asyncio.get_running_loop()
+        task = asyncio.create_task(loadtrt.interference_async(**PAIR))
+
+        def cancelling(rig: Rig, *given: Any, **more: Any) -> Any:
+            nonlocal runs
+            runs += 1
+            if runs == 2 + 2 * 2 * 2:  # two alone, and of two cells two rounds of two runs
+                loop.call_soon_threadsafe(task.cancel)
+                while not rig.stopped:
+                    time.sleep(0.001)
+            return run(rig, *given, **more)
+
+        monkeypatch.setattr(Rig, "run", cancelling)
+        return await task
+
+    result = asyncio.run(cell())
+    assert result.outcome == "interrupted"
+    assert [len(one.rounds) for one in result.cells] == [2, 1]
+    assert result.cells[0].rounds == before.cells[0].rounds
+
+
+def test_a_plan_of_several_models_is_awaited(made: dict[str, loadtrt.Result]) -> None:
+    capacity = made["capacity"]
+    assert isinstance(capacity, loadtrt.CapacityResult)
+    plan = asyncio.run(loadtrt.plan_capacity_async({"a": capacity, "b": capacity}, demand={"a": 5, "b": 6}))
+    assert isinstance(plan, loadtrt.PlacementResult)
 
 
 def test_a_stressor_has_a_name() -> None:
