@@ -75,6 +75,14 @@ def revision(folder: Path | None = None) -> str:
     return "" if not commit.isalnum() else f"{commit}-dirty" if changed else commit  # "(initial)" before the first
 
 
+def visible_gpus(root: Path = Path("/")) -> int:
+    """How many NVIDIA GPUs CUDA_VISIBLE_DEVICES leaves of those here. root: folder of /dev."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return len(list((root / "dev").glob("nvidia[0-9]*")))
+    return len([entry for entry in visible.split(",") if entry.strip()])
+
+
 def clock_error_ns() -> int | None:
     """How far the wall clock may be off, as the kernel bounds it from what NTP or PTP tells it, ns; None where the
     clock is not synchronized, or the kernel does not tell."""

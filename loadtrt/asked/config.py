@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from loadtrt.asked.declaring import ENGINES, PLANS, SEARCHES, Strict, option
+from loadtrt.asked.declaring import ENGINES, FLEETS, PLANS, SEARCHES, Strict, option
 from loadtrt.asked.fields import Address, Duration, FileName, Precision, PushUrls, kept, option_name
 from loadtrt.asked.labels import Labels  # noqa: TC001  # pydantic reads it
 from loadtrt.asked.launched import parse_devices
@@ -59,7 +59,7 @@ class RunConfig(Strict):
     duration: Duration | None = _ending(
         None,
         "Measure this long (each point of a sweep, each pass of a profile).",
-        commands="sweep profile interference",
+        commands=f"sweep profile interference {PLANS}",
         metavar="TIME",
         shown_default="10s, or as --requests takes",
     )
@@ -94,13 +94,17 @@ class RunConfig(Strict):
         "random",
         "How the load is dealt out to workers: each request to a random one, to the next one, or to that of its key in "
         "the trace.",
+        commands=FLEETS,
         metavar="random|round-robin|sticky:KEY",
     )
 
     devices: Annotated[str, kept(parse_devices)] | None = _fleet(
-        None, "Start a worker on each of these GPUs of this host, which share the load.", metavar="0-3|all"
+        None,
+        "Start a worker on each of these GPUs of this host, which share the load.",
+        commands=FLEETS,
+        metavar="0-3|all",
     )
-    processes: int = _fleet(1, "Workers on each device, which share the load.", ge=1, le=256)
+    processes: int = _fleet(1, "Workers on each device, which share the load.", commands=FLEETS, ge=1, le=256)
 
     profile: bool = _results(False, "After the run, time each layer in a pass of its own.")
     json_file: FileName | None = _results(

@@ -21,6 +21,7 @@ GROUPS: tuple[Group, ...] = get_args(Group)
 SEARCHES = "sweep capacity interference"
 ENGINES = "sweep capacity profile interference"
 PLANS = "plan-capacity"
+FLEETS = "sweep capacity"
 LOADS = f"sweep capacity {PLANS}"
 
 

@@ -66,6 +66,15 @@ def worker_of(text: str, environment: Mapping[str, str]) -> Launched:
     return Launched(worker, f"worker {worker}, by {names} of {launcher}")
 
 
+def require_workers(routing: object, *, several: bool) -> None:
+    """Raise UsageError for --routing where there are no workers to share a load. routing: as given, None where it is
+    not."""
+    if routing is not None and not several:
+        raise UsageError(
+            "--routing says how workers share a load: add --devices, --processes or --worker, or leave it out"
+        )
+
+
 def parse_devices(text: str) -> tuple[int, ...]:
     """The numbers of "0-3" or "0,2-3"; empty for "all". Raises UsageError."""
     if text == "all":

@@ -66,11 +66,16 @@ class Model(Strict):
     module: str | None = _engine(
         None, "TensorRT module to import, such as tensorrt_lean.", metavar="NAME", shown_default="by the plan"
     )
-    plugins: Sources = _engine((), "Plugin library to load first (repeatable).", metavar="FILE")
-    allow_host_code: bool = _engine(False, "Let TensorRT run the host code that a version-compatible plan carries.")
+    plugins: Sources = _engine(
+        (), "Plugin library to load first (repeatable).", commands=f"{ENGINES} {PLANS}", metavar="FILE"
+    )
+    allow_host_code: bool = _engine(
+        False, "Let TensorRT run the host code that a version-compatible plan carries.", commands=f"{ENGINES} {PLANS}"
+    )
     lean_library: Source | None = _engine(
         None,
         "Lean runtime (libnvinfer_lean.so) for a version-compatible plan that was built without its own.",
+        commands=f"{ENGINES} {PLANS}",
         metavar="FILE",
         shown_default="that of an installed package",
     )

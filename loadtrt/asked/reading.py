@@ -62,7 +62,7 @@ def config_schema() -> dict[str, Any]:
 
 _ONE_MODEL = "this is of one model, and there are {}: leave one of them, or make a run of all with 'loadtrt run'"
 # What makes a run load code that a configuration names.
-_CODE = ("plugins", "allow_host_code", "lean_library")
+CODE = ("plugins", "allow_host_code", "lean_library")
 # What a run writes and how it is watched: no part of what is measured.
 OUTPUT_KEYS = keys_of("Results", "Watching") - {"profile", "telemetry"}
 _JUDGED = {"shared_gpu"}  # but it decides the verdict; a search may be resumed with it
@@ -287,13 +287,13 @@ def _without_code(config: dict[Any, Any], file: Path, options: dict[str, Any]) -
 
     def rest(part: dict[Any, Any]) -> dict[str, Any]:
         part = _with_underscores(part, file)
-        left_out.update(key for key in _CODE if part.get(key))
-        return {key: value for key, value in part.items() if key not in _CODE}
+        left_out.update(key for key in CODE if part.get(key))
+        return {key: value for key, value in part.items() if key not in CODE}
 
     data = rest(config)
     if isinstance(models := data.get("models"), dict):
         data["models"] = {name: rest(model) if isinstance(model, dict) else model for name, model in models.items()}
-    undecided = [option_name(key) for key in _CODE if key in left_out and options.get(key) is None]
+    undecided = [option_name(key) for key in CODE if key in left_out and options.get(key) is None]
     if undecided:
         say(
             f"{file} is a result, and no result makes a run load libraries or run host code: "

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 # Options whose values hold commas: where they take several, each is given by itself.
-REPEATED = frozenset({"batcher"})
+REPEATED = frozenset({"batcher", "devices"})
 FORCE_HELP = "Write over files that would be kept otherwise."
 TRT_LOG_HELP = str(FIELDS["trt_log"].description)
 F = TypeVar("F", bound="Callable[..., Any]")

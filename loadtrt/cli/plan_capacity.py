@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loadtrt.cli.github import require_summary, tell_result
-from loadtrt.cli.options import GroupedCommand, choice, extra, options
+from loadtrt.cli.options import GroupedCommand, choice, extra, flag, options
 from loadtrt.cli.outputs import Output, require_outputs
-from loadtrt.errors import EXIT_INTERRUPTED, EXIT_MISSED, EXIT_UNDECIDED, UsageError
+from loadtrt.errors import EXIT_INTERRUPTED, EXIT_MISSED, EXIT_UNDECIDED, EngineError, UsageError
 from loadtrt.load.arrivals import PROCESSES
 
 if TYPE_CHECKING:
@@ -76,7 +76,16 @@ _SEVERAL = "{} to plan for, where FILEs have several.  [default: that of the hig
     type=click.Path(path_type=Path),
 )
 @extra("--gpu-price", "Fleet", "Price of one GPU for an hour, in any currency.", type=float, metavar="2.5")
-@options("plan-capacity", file=False)
+@flag(
+    "--measure",
+    "Fleet",
+    "Run the planned fleets, a worker for each GPU without spares, and show what was measured beside the prediction.",
+)
+@options(
+    "plan-capacity",
+    file=False,
+    helps={"duration": "Measure each planned fleet this long, with --measure.  [default: 30s]"},
+)
 def command(
     files: tuple[Path, ...], force: bool, demand: tuple[str, ...], together: tuple[Path, ...], **given: Any
 ) -> int:
@@ -86,6 +95,7 @@ def command(
     loadtrt plan-capacity capacity.json --demand 5000/s --growth 30% --headroom 20% --spares 1
     loadtrt plan-capacity sweep.json --trace requests.csv --objective 'latency.p99 < 10ms'
     loadtrt plan-capacity contexts1.json contexts2.json contexts4.json --demand 5000/s
+    loadtrt plan-capacity capacity.json --demand 900/s --measure               (on the GPUs of this host)
     loadtrt plan-capacity a.json b.json --demand a=3000/s --demand b=800/s --together pair.json
 
     FILE: a result of `loadtrt capacity` or `loadtrt sweep`, or several of `loadtrt run`: closed loops with --contexts 1
@@ -98,7 +108,8 @@ def command(
     they fare beside each other, and the answer is the fewest GPUs with the models apart and together.
 
     Exit codes: 0 every routing policy has an answer, 98 one has none within the limits of the simulation, or
-    predictions for one GPU differ from its measurements, 99 no number of GPUs is enough.
+    predictions for one GPU differ from its measurements, or a measured fleet missed an objective or was INVALID, 99 no
+    number of GPUs is enough, 2 a planned fleet could not be run, 3 it failed.
     """
     json_file, quiet = given["json"], bool(given["quiet"])
     work: Callable[[], FleetResult | PlacementResult]
@@ -154,13 +165,21 @@ def _of_several(
 
 
 def _exit_code(result: FleetResult | PlacementResult) -> int:
+    """Raises the error of a planned fleet that was not measured."""
     from loadtrt.results.fleet_result import FleetResult
 
     if not isinstance(result, FleetResult):
         return 0  # each model is served, at least by GPUs of its own
+    for fleet in result.measured:
+        if fleet.why_not:
+            raise UsageError(fleet.why_not)
+        if fleet.run is not None and fleet.run.failure:
+            raise EngineError(fleet.run.failure)
     if result.outcome == "interrupted":
         return EXIT_INTERRUPTED
     if any(choice.infeasible for choice in result.choices):
         return EXIT_MISSED
     found = all(choice.gpus is not None for choice in result.choices)
-    return 0 if found and result.doubt is None else EXIT_UNDECIDED
+    runs = [fleet.run for fleet in result.measured if fleet.run is not None]
+    failed = any(not run.valid or run.verdict == "missed" for run in runs)
+    return 0 if found and result.doubt is None and not failed else EXIT_UNDECIDED

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loadtrt.asked.fields import option_name, read_option
-from loadtrt.asked.launched import parse_start, worker_of
+from loadtrt.asked.launched import parse_start, require_workers, worker_of
 from loadtrt.asked.load_options import OPTIONS as LOAD_OPTIONS
 from loadtrt.cli.options import GroupedCommand, extra, flag, options
 from loadtrt.cli.outputs import inputs_of, outputs_of, require_outputs
@@ -78,10 +78,7 @@ def command(
     checked = load_config(config, given, without={"scenario"} if latency else (), several=True)
     if latency or repeat is not None:
         require_one_model(checked)
-    if given["routing"] is not None and checked.worker is None and not checked.several_processes:
-        raise UsageError(
-            "--routing says how workers share a load: add --devices, --processes or --worker, or leave it out"
-        )
+    require_workers(given["routing"], several=checked.worker is not None or checked.several_processes)
     if start_at is not None and repeat is not None:
         raise UsageError("--start-at is of a single start: leave it out, or --repeat")
     start_ns = None if start_at is None else read_option("--start-at", start_at, parse_start)

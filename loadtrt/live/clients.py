@@ -203,7 +203,8 @@ class Clients:
         unknown = [] if lists else [_NO_LIST]
         unknown += [_NOT_LISTED] if lists and own is None else []
         unknown += [_NO_USE_MPS] if mps else [] if told else [_NO_USE]
-        return GpuSharing(tuple(clients), None if busy is None or mps else used[busy], told and not mps, tuple(unknown))
+        own_ratio = None if busy is None or mps else used[busy]
+        return GpuSharing(tuple(clients), own_ratio, told and not mps, tuple(unknown), mps)
 
     def _own_listed(self, listed: Mapping[int, GpuProcess], used: Mapping[int, float]) -> tuple[int | None, int | None]:
         """This process in the list, and the MPS server if it computes through one."""

@@ -11,6 +11,7 @@ from loadtrt.report.formatting import UNKNOWN, between, count_or, joules_text, p
 from loadtrt.report.run_sections import latency
 from loadtrt.report.run_verdict import ended, outcome_badge, state_badge, time_of, verdict_badge
 from loadtrt.report.settings import about, closing, latency_bounds, noted, search_options, search_text, title
+from loadtrt.report.worker_sections import fleet_text
 from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.results.capacity_result import ObjectiveCapacity
 from loadtrt.units import format_count
@@ -65,6 +66,8 @@ def _badges(result: CapacityResult) -> tuple[Badge, ...]:
 
 def _head(result: CapacityResult, file: str) -> Iterator[Block]:
     yield words(search_text(result))
+    if workers := fleet_text(result.config):
+        yield words(f"{workers}; requests in flight are of each worker")
     yield about(result, file)
     yield from noted(candidate.engine for candidate in result.candidates)
     best = result.best

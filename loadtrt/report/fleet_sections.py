@@ -9,6 +9,7 @@ from loadtrt.report.charts.curves import ladder, sizes
 from loadtrt.report.charts.shares import Bar, bars
 from loadtrt.report.document import Figure, Name, Section, Table, Tile, Tiles, known_columns, section, words
 from loadtrt.report.formatting import UNKNOWN, between, joules_text, time_or
+from loadtrt.report.measured_sections import measured_fleets
 from loadtrt.report.run_verdict import outcome_badge
 from loadtrt.report.settings import about, closing, title
 from loadtrt.results.fleet_result import ROUTINGS
@@ -46,6 +47,7 @@ def fleet(result: FleetResult, file: str, key: str) -> Iterator[Section]:
     yield section("One GPU", *_gpu(result), bare=True)
     checks = [_checks(result)] if result.checks else []
     yield section("Predicted and measured", *checks, *map(words, _trust(result)), bare=True)
+    yield section("The planned fleets, measured", *measured_fleets(result), bare=True)
     yield closing(result, file, key)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from loadtrt.findings.device_scaling import efficiency_of, fewest_devices
 from loadtrt.report.charts.curves import Point, gains, tradeoff
 from loadtrt.report.charts.plot import SERIES
 from loadtrt.report.comparison_sections import measured_of
@@ -12,6 +13,7 @@ from loadtrt.report.formatting import UNKNOWN, between, count_or, joules_text, t
 from loadtrt.report.partition_sections import shares_of_sms
 from loadtrt.report.run_verdict import ended, outcome_badge, shortfalls, state_badge, time_of, why_unrated
 from loadtrt.report.settings import about, arrivals_text, axes_text, axis_value, closing, latency_bounds, noted, title
+from loadtrt.report.worker_sections import fleet_text, on_one_gpu
 from loadtrt.stats.regression import ratio_of
 from loadtrt.units import format_count, plural
 
@@ -39,6 +41,7 @@ def sweep(result: SweepResult, file: str, key: str) -> Iterator[Section]:
     yield section("Throughput and latency", *_curve(result), bare=True)
     yield section("Points", *_points(result), bare=True)
     yield section("FP16 beside FP32", *_fp16(result), bare=True)
+    yield section("Devices beside each other", *_devices(result), bare=True)
     yield section("Partitions of the SMs", *shares_of_sms(result), bare=True)
     yield section("Findings", *ended(result), *_problems(result), bare=True, conclusion=True)
     yield closing(
@@ -51,6 +54,12 @@ def _head(result: SweepResult, file: str) -> Iterator[Block]:
     yield words(" × ".join(f"{name.replace('_', ' ')} {', '.join(values)}" for name, values in axes))
     if arrivals := arrivals_text(result):
         yield words(arrivals)
+    for text in (
+        fleet_text(result.config, result.axes),
+        on_one_gpu([point.run for point in result.points if point.run is not None]),
+    ):
+        if text:
+            yield words(text)
     yield about(result, file)
     yield from noted(point.run.model.engine for point in result.points if point.run)
     skipped = f"{format_count(len(result.skipped))} skipped" if result.skipped else ""
@@ -165,6 +174,22 @@ def _fp16(result: SweepResult) -> Iterator[Block]:
         yield Table(header, tuple(rows), words=2, last=1, note=note)
 
 
+def _devices(result: SweepResult) -> Iterator[Block]:
+    """What several devices serve over as many times the work of the fewest."""
+    rows = []
+    for point in result.points:
+        fewest = fewest_devices(result.points, point)
+        known = efficiency_of(fewest, point.run) if fewest is not None and point.run is not None else None
+        if known is not None:
+            interval = between(known.low, known.high, "{:.3f}".format) or UNKNOWN
+            rows.append((axes_text(point.settings), str(known.devices), f"{known.ratio:.3f}", interval))
+    if rows:
+        note = (
+            "throughput over as many times that of the fewest devices; one run each: the interval does not cover what "
+        )
+        yield Table(("", "devices", "efficiency", "95 %"), tuple(rows), note=f"{note}differs from run to run")
+
+
 def _unrated(result: SweepResult) -> Iterator[Block]:
     """The points that are on neither the front nor the knee, whatever they measured."""
     runs = [(axes_text(point.settings), point.run) for point in result.points if point.run is not None]
@@ -216,3 +241,7 @@ def _problems(result: SweepResult) -> Iterator[Notice]:
         elif point.run is not None:
             for problem in point.run.model.problems:
                 yield Notice("bad", f"{name}: INVALID, {problem.evidence}", (("remedy", problem.remedy),))
+            for item in point.run.model.findings:
+                if item.kind == "scaling":
+                    rest = (("cause", item.cause), ("remedy", item.remedy))
+                    yield Notice("open", f"{name}: {item.evidence}", rest, item.kind)

@@ -16,8 +16,9 @@ from loadtrt.stats.merging import SPREAD_NS, began_ns, versions_of
 from loadtrt.units import format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator, Sequence
 
+    from loadtrt.asked.config import RunConfig
     from loadtrt.report.document import Block, Cell
     from loadtrt.results.run_result import ModelResult, RunResult
 
@@ -29,6 +30,30 @@ _MEGA = 1e6
 def workers(result: RunResult) -> Section:
     """What each worker measured, in the order of their numbers."""
     return section("Workers", *_blocks(result), bare=True)
+
+
+def fleet_text(config: RunConfig, axes: Collection[str] = ()) -> str:
+    """Which workers make the runs of a sweep or a search, apart from what its axes say; "" for none."""
+    devices, processes = (getattr(config, name) if name not in axes else None for name in ("devices", "processes"))
+    texts = [] if devices is None else [f"devices {devices}"]
+    texts += [f"{processes} processes{' on each' if texts else ''}"] if processes and processes > 1 else []
+    several = texts or not {"devices", "processes"}.isdisjoint(axes)
+    texts += [f"requests dealt out {config.routing}"] if several and not config.model.load.closed else []
+    return " · ".join(texts)
+
+
+def on_one_gpu(runs: Sequence[RunResult]) -> str:
+    """How workers on one GPU shared it, as the driver tells; "" where none did, and where that is not known."""
+    sharing = set()
+    for run in runs:
+        gpus = [(worker.environment.get("gpu") or {}).get("uuid") for worker in run.workers]
+        together = [
+            worker.sharing for worker, gpu in zip(run.workers, gpus, strict=True) if gpus.count(gpu) > 1 and gpu
+        ]
+        sharing |= {one.mps for one in together if one is not None}
+    if len(sharing) != 1:
+        return ""
+    return "workers on one GPU compute through MPS" if sharing.pop() else "workers on one GPU take turns on it: no MPS"
 
 
 def _blocks(result: RunResult) -> Iterator[Block]:
@@ -59,6 +84,8 @@ def _together(result: RunResult) -> Iterator[str]:
     yield result.fleet
     if not all(model.load.closed for model in result.config.models.values()):
         yield f"requests dealt out {result.config.routing}"
+    if how := on_one_gpu([result]):
+        yield how
     if result.start_spread_ns is not None:
         yield f"began within {format_duration(result.start_spread_ns)} (limit {format_duration(SPREAD_NS)})"
     for name, model in result.models.items():

@@ -76,9 +76,14 @@ class SweepResult(Result):
     knee: int | None = None
 
 
+_OF_RUNS = ("gpu",)
+_OF_WORKERS = ("gpu", "host", "device", "numa_node")
+
+
 def trimmed(run: RunResult) -> RunResult:
-    """A run without its seconds, its sample of records and all histograms but latency's. Of its environment the GPU is
-    kept, whose clocks differ between runs of one machine."""
+    """A run without its seconds, its sample of records and all histograms but latency's, and so its workers. Of its
+    environment the GPU is kept, whose clocks differ between runs of one machine; of a worker's where it ran, too."""
+    kept = _OF_WORKERS if run.config.worker is not None else _OF_RUNS
     telemetry = run.telemetry
     models = {
         name: model.model_copy(update={"intervals": (), "sample": None, "histograms": _latency_of(model.histograms)})
@@ -87,8 +92,9 @@ def trimmed(run: RunResult) -> RunResult:
     return run.model_copy(
         update={
             "models": models,
-            "environment": {name: run.environment[name] for name in ("gpu",) if name in run.environment},
+            "environment": {name: run.environment[name] for name in kept if name in run.environment},
             "telemetry": None if telemetry is None else telemetry.model_copy(update={"intervals": ()}),
+            "workers": tuple(map(trimmed, run.workers)),
         }
     )
 

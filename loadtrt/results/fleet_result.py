@@ -13,7 +13,7 @@ from loadtrt.asked.objective import Verdict  # noqa: TC001
 from loadtrt.results import Model, Result
 from loadtrt.results.capacity_result import Scaling  # noqa: TC001  # pydantic reads them
 from loadtrt.results.engine_info import EngineInfo  # noqa: TC001
-from loadtrt.results.run_result import ObjectiveShare  # noqa: TC001
+from loadtrt.results.run_result import ObjectiveShare, RunResult  # noqa: TC001
 
 Routing = Literal["random", "round-robin", "two-choices", "least-outstanding"]
 ROUTINGS: tuple[Routing, ...] = ("random", "round-robin", "two-choices", "least-outstanding")
@@ -202,6 +202,21 @@ class Direct(Model):
     gpus: int
 
 
+class MeasuredFleet(Model):
+    """A planned fleet that was run, without its spares.
+
+    gpus: how many workers.
+    run: as `trimmed` leaves it (capacity_result.py); None where it could not be made (`why_not`).
+    checks: the median, and each quantile that an objective bounds, predicted beside measured.
+    """
+
+    routing: Routing
+    gpus: int
+    run: RunResult | None
+    checks: tuple[Comparison, ...] = ()
+    why_not: str = ""
+
+
 class FleetResult(Result):
     """All of one fleet plan: the schema of `plan-capacity --json`.
 
@@ -213,6 +228,7 @@ class FleetResult(Result):
     choices: one for each routing policy, in the order asked for.
     direct: random routing without any model; None where no run supports it.
     checks: predictions against measurements.
+    measured: the planned fleets that were run, by routing (--measure).
     doubt: why the answers are undecided although each was found: predictions differ from measurements; None otherwise.
     notes: sentences on the files: what was left out or assumed.
     """
@@ -235,5 +251,6 @@ class FleetResult(Result):
     choices: tuple[Choice, ...]
     direct: Direct | None
     checks: tuple[Comparison, ...]
+    measured: tuple[MeasuredFleet, ...] = ()
     doubt: str | None = None
     notes: tuple[str, ...] = ()

@@ -101,6 +101,7 @@ class GpuSharing:
     clients: other processes on it, those that computed most first.
     own_sm_ratio: part of the time in which kernels of this run ran, as the driver counts it; None: not known.
     told: whether the driver tells whose kernels ran.
+    mps: whether this run computed through the MPS server.
     unknown: what NVML does not tell, in words.
     """
 
@@ -108,6 +109,7 @@ class GpuSharing:
     own_sm_ratio: float | None = None
     told: bool = True
     unknown: tuple[str, ...] = ()
+    mps: bool = False
 
     @property
     def computing(self) -> tuple[GpuClient, ...]:

@@ -13,7 +13,7 @@ from loadtrt.sizing.batching import of_delay, server_of
 from loadtrt.sizing.conclusion import conclusion, confirming_run
 from loadtrt.sizing.early_answers import least_requests, throughput_limits, too_short
 from loadtrt.sizing.outcomes import Outcome, Share, Step, interval_of, pooled
-from loadtrt.sizing.scaling import Rung, contradiction, fit, half_width, predicted_per_s, rungs
+from loadtrt.sizing.scaling import Rung, contradiction, fit, half_width, of_one_worker, predicted_per_s, rungs
 from loadtrt.stats.verdict import share_interval, surely_missed, verdict_on
 from loadtrt.units import SECOND_NS
 
@@ -148,8 +148,10 @@ class Work:
         if self._scaling is None:
             self._scaling = fit(self._ladder, self.config.model.batching)
             if self._scaling is not None and not self._infeasible:
-                self._predicted, self._sampling = predicted_per_s(self._ladder, self.config, self._objectives)
-                server = server_of([trial.run for trial in self._ladder if trial.run is not None], self.config.model)
+                ladder, config, workers = of_one_worker(self._ladder, self.config)
+                predicted, self._sampling = predicted_per_s(ladder, config, self._objectives)
+                self._predicted = predicted and predicted * workers
+                server = server_of([trial.run for trial in ladder if trial.run is not None], self.config.model)
                 self._station = server.stations[1] if server is not None and server.batching is None else None
                 if unsteady := contradiction(self._ladder):
                     self.ends("unsteady", unsteady)

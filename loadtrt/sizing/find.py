@@ -23,7 +23,7 @@ from loadtrt.results.capacity_result import CapacityResult, Trial, name_of
 from loadtrt.sizing.candidate import Work
 from loadtrt.sizing.keeping import to_the_end
 from loadtrt.sizing.outcomes import failure_of, host_bound
-from loadtrt.sizing.rig import MACHINE, changed, require_same
+from loadtrt.sizing.rig import MACHINE, NoWorkersError, changed
 from loadtrt.sizing.search import Search
 from loadtrt.units import SECOND_NS, exact_duration, format_count, format_duration
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from loadtrt.asked.config import RunConfig
     from loadtrt.asked.load import Load
     from loadtrt.results.capacity_result import Candidate
-    from loadtrt.results.engine_info import EngineInfo
     from loadtrt.results.run_result import RunResult
     from loadtrt.runs.narrowed import Part
     from loadtrt.runs.watched import Talks
@@ -57,8 +56,8 @@ class Finder:
         self._objectives = list(wanted.config.model.objectives)
         time_s = wanted.time_ns / SECOND_NS
         self._works = [Work(config, self._objectives, time_s, self._searching) for config in wanted.configs()]
-        self._before: list[EngineInfo] = []
         rig.beside = wanted.beside
+        rig.workers = wanted.config.several_processes
         self.result = CapacityResult(
             loadtrt=loadtrt.__version__,
             started=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -89,7 +88,7 @@ class Finder:
             raise UsageError(f"the search in the file differs: {difference}; name another file")
         for work, candidate in zip(self._works, before.candidates, strict=False):
             work.replay(candidate.trials)
-        self._before = [
+        self._rig.before = [
             trial.run.model.engine for work in self._works for trial in work.trials if trial.run is not None
         ]
         kept = {"started": before.started, "environment": before.environment, "candidates": self._candidates()}
@@ -108,6 +107,7 @@ class Finder:
                 self._climb(work)
                 if self._rig.stopped:
                     return
+            self._rig.require_sense()
             for work in self._promising():
                 self._search(work)
                 if self._rig.stopped:
@@ -167,7 +167,8 @@ class Finder:
         load = at_rate(work.config.model.load, step.rate)
         duration = whole_periods(round(step.seconds * SECOND_NS), load)
         changes: dict[str, Any] = {}
-        if step.kind != "search" and isinstance(load, Rate):  # the estimate needs whole trials, a part of a day is none
+        # The estimate needs whole trials, a part of a day is none, and no worker ends by numbers of its own.
+        if step.kind != "search" and isinstance(load, Rate) and not self._rig.workers:
             changes = {"abort_on_fail": True, "abort_delay": exact_duration(duration // _ABORT_PART)}
         config = varied(
             work.config,
@@ -187,7 +188,13 @@ class Finder:
         others = [other for other in self._works if other is not work]
         done = sum(bool(other.answer or other.dropped or other.failure) for other in others)
         self._rig.progress = done, len(others) - done
-        run = self._rig.run(config, what, part, number=len(work.trials), looks=not self._wanted.shared)
+        try:
+            run = self._rig.run(config, what, part, number=len(work.trials), looks=not self._wanted.shared)
+        except NoWorkersError as error:  # other candidates may work
+            work.failure = str(error)
+            self._talks.say(f"{what}: {error}")
+            return
+        self._rig.require_before()
         if self._rig.others is not None:
             remedy = "end them, or add --shared-host to find the capacity of what they leave"
             work.ends("unsteady", f"unsteady: {self._rig.others}; {remedy}")
@@ -206,11 +213,10 @@ class Finder:
         """Open the candidate's engine; False if that fails, which is the candidate's failure."""
         work.failure = self._rig.try_open(work.config, (self._works[0].config, self._works[-1].config))
         if work.failure is None:
-            require_same(self._before, self._rig.engine)
-        else:
-            self._talks.say(f"{_name(work)}: {work.failure}")
-            self._update()
-        return work.failure is None
+            return True
+        self._talks.say(f"{_name(work)}: {work.failure}")
+        self._update()
+        return False
 
     def _searching(
         self, start: float, spread: float, throughput: float, time_s: float, alone: Sequence[Share]

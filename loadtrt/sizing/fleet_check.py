@@ -51,11 +51,11 @@ def compare(
     station = evidence.law.station
     for n, run in sorted(evidence.closed.items()):
         for rank in ranks if n > 1 else ():  # n = 1 defines W
-            measured = _measured(run, rank)
+            measured = measured_quantile(run, rank)
             if measured is not None and isinstance(station, Station):
                 place = min(int(rank * len(station.works)), len(station.works) - 1)
                 exact_ns = float(station.works[place]) / station.speeds[n][n] * SECOND_NS
-                yield _comparison(run, rank, measured, exact_ns, None, None, in_flight=n)
+                yield comparison(run, rank, measured, exact_ns, None, None, in_flight=n)
     for run in sorted(evidence.open, key=lambda run: run.model.throughput.offered_per_s or 0):
         model = run.config.model
         load = model.load
@@ -65,12 +65,12 @@ def compare(
             continue
         say(f"predicting the measured run at {load.rate:g}/s on one GPU")
         for rank in ranks:
-            measured = _measured(run, rank)
+            measured = measured_quantile(run, rank)
             if measured is None:
                 continue
             demand = steady_demand(load.rate, burstiness=load.cv)
             if load.rate >= _FULL * station.most_per_s or lead_of(demand, station, "random", 1)[0] > _LONGEST:
-                yield _comparison(run, rank, measured, None, None, None)
+                yield comparison(run, rank, measured, None, None, None)
                 continue
             bound = Objective(f"latency.p{100 * rank:g}", 0, rank, round(measured))
             simulated = predict(
@@ -78,7 +78,7 @@ def compare(
             )
             predicted = simulated.objectives[0]
             low_ns, high_ns = predicted.value_low_ns, predicted.value_high_ns
-            yield _comparison(run, rank, measured, predicted.value_ns, low_ns, high_ns)
+            yield comparison(run, rank, measured, predicted.value_ns, low_ns, high_ns)
 
 
 def doubt_of(checks: Sequence[Comparison], capacity: bool) -> str | None:
@@ -155,7 +155,7 @@ def other_arrivals(evidence: Evidence, demand: Demand) -> Iterator[str]:
         yield f"the measured capacity is for burstiness {cv:g}, this plan is for Poisson arrivals: give --burstiness"
 
 
-def _measured(run: RunResult, rank: float) -> float | None:
+def measured_quantile(run: RunResult, rank: float) -> float | None:
     """The quantile of latency; None if the sample is too small."""
     if "latency" not in run.model.metrics or "latency" not in run.model.histograms:
         return None
@@ -169,7 +169,7 @@ def _measured(run: RunResult, rank: float) -> float | None:
     return histogram.quantiles((rank,))[0] if histogram.count >= least_samples(rank) else None
 
 
-def _comparison(
+def comparison(
     run: RunResult,
     rank: float,
     measured: float,

@@ -12,6 +12,7 @@ import re
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from loadtrt.asked.fields import option_name, parse_sms
+from loadtrt.asked.launched import parse_devices
 from loadtrt.errors import UsageError
 from loadtrt.printing import bounded_repr
 from loadtrt.report.run_verdict import why_unrated
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 # The options that a sweep may vary, the slowest to change first. The load comes last: it needs no other engine.
 AXES = {  # option: placeholder of its values in --help
+    "devices": "0-3",
+    "processes": "1,2,4",
     "fp16": "off,on",
     "batch": "1,4,16",
     "threads_per_context": "1,2,4",
@@ -67,7 +70,9 @@ def parse_axis(name: str, written: Axis) -> tuple[Any, ...]:
 
 
 def _values(name: str, text: str) -> Iterator[Any]:
-    if name == "batcher":  # which has commas itself
+    if name in ("batcher", "devices"):  # which have commas themselves
+        if name == "devices":
+            parse_devices(text)
         yield text
         return
     for part in text.split(","):
@@ -146,13 +151,20 @@ _READ = {
 
 def points_of(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     """The settings of all points in the order of measuring: those that need another engine change slowest, and values
-    along GAINING axes go up. Raises UsageError for more than MOST_POINTS."""
+    along GAINING axes go up, as the number of devices does. Raises UsageError for more than MOST_POINTS."""
     count = math.prod(map(len, axes.values()))
     if count > MOST_POINTS:
         raise UsageError(f"the grid has {format_count(count)} points: {format_count(MOST_POINTS)} at most")
     names = sorted(axes, key=list(AXES).index)
-    values = [sorted(axes[name]) if name in GAINING else axes[name] for name in names]
+    values = [_in_order(name, axes[name]) for name in names]
     return [dict(zip(names, chosen, strict=True)) for chosen in itertools.product(*values)]
+
+
+def _in_order(name: str, values: Sequence[Any]) -> Sequence[Any]:
+    """The values of an axis as they are measured: the fewest devices first, with which others are compared."""
+    if name == "devices":
+        return sorted(values, key=lambda text: len(parse_devices(text)) or math.inf)
+    return sorted(values) if name in GAINING else values
 
 
 def unusable(settings: Mapping[str, Any]) -> str | None:

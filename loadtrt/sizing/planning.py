@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from loadtrt.asked.fields import option_name, read_option
 from loadtrt.asked.load import Rate, Stages
 from loadtrt.asked.objective import parse_objective
-from loadtrt.asked.reading import FIELDS, read_load
+from loadtrt.asked.reading import CODE, FIELDS, read_load
 from loadtrt.asked.trace_load import Trace
 from loadtrt.errors import UsageError, nearest
 from loadtrt.printing import bounded_repr, command_line, utf8_name
@@ -22,7 +22,7 @@ from loadtrt.sizing.demand import staged_demand, steady_demand, traced_demand
 from loadtrt.sizing.evidence import evidence_of
 from loadtrt.sizing.fleet_plan import plan_fleet
 from loadtrt.sizing.predictable import why_unpredictable
-from loadtrt.units import parse_rate, parse_share
+from loadtrt.units import SECOND_NS, parse_duration, parse_rate, parse_share
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -48,10 +48,13 @@ OPTIONS: dict[str, Any] = {
     "ties": TIES[0],
     "gpu_price": None,
     "seed": FIELDS["seed"].default,
+    "measure": False,
 }
 DEMANDS = ("demand", "demand_inferences", "stages", "trace")
 ARRIVALS = ("arrivals", "burstiness", "trace_column")
 _MOST_SPARES = 1000
+MEASURED = frozenset({"random", "round-robin"})  # routings that workers can deal out
+DURATION_NS = 30 * SECOND_NS  # of a planned fleet that is measured
 _MOST_SHARE = 1000.0
 _MOST_PRICE = 1e9
 
@@ -62,6 +65,7 @@ class Plan:
 
     given: the options of the demand, by key.
     growth, headroom: as shares.
+    measure_ns: how long to measure each planned fleet; None: they are not run.
     """
 
     given: Mapping[str, Any]
@@ -76,6 +80,7 @@ class Plan:
     ties: Ties
     gpu_price: float | None
     seed: int
+    measure_ns: int | None
 
     def make(
         self, sources: Sequence[Path | Result], talks: Talks, signals: Signals, *, names: Sequence[str], curve: bool
@@ -88,7 +93,8 @@ class Plan:
 
         A signal ends the simulation, and what was found until then is returned. Raises UsageError.
         """
-        evidence = evidence_of(read_sources(sources), self.contexts, self.batch)
+        source = read_sources(sources)
+        evidence = evidence_of(source, self.contexts, self.batch)
         demand = self._demand(evidence.gpu.batch, talks.say)
         objectives = list(self.objectives)
         for objective in () if objectives else evidence.objectives:
@@ -99,7 +105,7 @@ class Plan:
                 talks.say(f"objective left out: {why_not}")
         signals.hold()
         try:
-            return plan_fleet(
+            plan = plan_fleet(
                 evidence,
                 demand,
                 objectives,
@@ -117,6 +123,11 @@ class Plan:
             )
         finally:
             talks.end_line()
+        if self.measure_ns is None:
+            return plan
+        from loadtrt.sizing.measured_fleet import measure
+
+        return measure(plan, source, {key: self.given.get(key) for key in CODE}, self.measure_ns, talks, signals)
 
     def _demand(self, batch: int, say: Callable[[str], None]) -> Demand:
         """The demand in requests."""
@@ -168,7 +179,12 @@ def plan_of(given: Mapping[str, Any]) -> Plan:
         ties=_ties(values["ties"]),
         gpu_price=_price(values["gpu_price"]),
         seed=values["seed"],
+        measure_ns=_measure_ns(given, measure=values["measure"]),
     )
+    if plan.measure_ns is not None and MEASURED.isdisjoint(plan.routings):
+        raise UsageError(
+            f"--measure runs fleets under {' and '.join(sorted(MEASURED))} routing alone: add one of them to --routing"
+        )
     named = [name for name in DEMANDS if given.get(name) is not None]
     if len(named) != 1:
         options_given = " and ".join(map(option_name, named))
@@ -200,8 +216,6 @@ def read_sources(sources: Sequence[Path | Result]) -> Source:
             case FleetResult():
                 made_of = "give the measurements that it was made of, such as the file of loadtrt capacity"
                 raise UsageError(f"{name} is a plan, the result of this command: {made_of}")
-            case RunResult() if result.workers or result.worker:
-                raise UsageError(f"{name} is of workers that share a load, and a plan needs runs of one process")
             case RunResult():
                 runs.append(one_model(result, name, "a plan needs runs of one model"))
             case _:
@@ -209,16 +223,33 @@ def read_sources(sources: Sequence[Path | Result]) -> Source:
     return tuple(runs)
 
 
+def _of_workers(result: Result | None) -> bool:
+    match result:
+        case RunResult():
+            return bool(result.workers or result.worker)
+        case CapacityResult():
+            return result.config.several_processes
+        case SweepResult():
+            return any(point.run is not None and _of_workers(point.run) for point in result.points)
+    return False
+
+
 def source_of(given: Path | Result) -> tuple[str, Kind, Result | None]:
-    """The name of a source, its kind, and the result that it holds; None for a file of something else."""
+    """The name of a source, its kind, and the result that it holds; None for a file of something else. Raises
+    UsageError for what workers have measured together."""
     from loadtrt.results import Result
 
+    result: Result | None
     if isinstance(given, Result):
         kind = next(kind for kind, schema in SCHEMAS.items() if isinstance(given, schema))
-        return f"the {type(given).__name__}", kind, given
-    file: ResultFile = read_file(given)
-    schema = SCHEMAS.get(file.kind)
-    return str(given), file.kind, None if schema is None else read_result(schema, file)
+        name, result = f"the {type(given).__name__}", given
+    else:
+        file: ResultFile = read_file(given)
+        kind, schema = file.kind, SCHEMAS.get(file.kind)
+        name, result = str(given), None if schema is None else read_result(schema, file)
+    if _of_workers(result):
+        raise UsageError(f"{name} is of workers that share a load, and a plan needs runs of one process")
+    return name, kind, result
 
 
 def _texts(given: object) -> Sequence[Any]:
@@ -261,6 +292,23 @@ def _routings(given: object) -> list[Routing]:
         if name not in known:
             raise UsageError(f"--routing: '{name}' is not a routing policy: choose from {', '.join(ROUTINGS)}")
     return [known[name] for name in names]
+
+
+def _measure_ns(given: Mapping[str, Any], *, measure: object) -> int | None:
+    """How long to measure each planned fleet; None where none is to be run. Raises UsageError."""
+    if not isinstance(measure, bool):
+        raise UsageError(f"measure {bounded_repr(measure)} is neither True nor False")
+    for key in ("duration", *CODE) if not measure else ():
+        if given.get(key):
+            raise UsageError(f"{option_name(key)} is of fleets that are run: add --measure, or leave it out")
+    if not measure:
+        return None
+    if given.get("duration") is None:
+        return DURATION_NS
+    duration_ns = read_option("--duration", str(given["duration"]), parse_duration)
+    if not duration_ns:
+        raise UsageError("a run of 0s measures nothing: give --duration a time above 0")
+    return duration_ns
 
 
 def _ties(given: object) -> Ties:

@@ -11,6 +11,7 @@ from loadtrt.errors import EngineError, LoadtrtError, UsageError
 from loadtrt.live.observer import Point
 from loadtrt.report.settings import models_of
 from loadtrt.results.capacity_result import trimmed
+from loadtrt.runs.fleet import run_fleet
 from loadtrt.runs.maker import Maker
 from loadtrt.units import SECOND_NS, format_duration
 
@@ -57,12 +58,21 @@ def require_same(before: Iterable[EngineInfo], now: EngineInfo) -> None:
     """Raises UsageError where the runs of an unfinished result were made on another engine than `now`: its plan was
     built anew, or this is another GPU. An engine made of a model is another one for each batch."""
     for then in before:
-        for what in ("name", "device", "flavour", "version", *(("sha256",) if then.batch == now.batch else ())):
-            was, is_ = getattr(then, what), getattr(now, what)
-            if was != is_:
-                raise UsageError(
-                    f"the runs in the file were of an engine whose {what} was {was}, and is {is_}; name another file"
-                )
+        if (other := difference(then, now)) is not None:
+            raise UsageError(f"the runs in the file were of an engine whose {other}; name another file")
+
+
+def difference(then: EngineInfo, now: EngineInfo) -> str | None:
+    """How an engine differs from what it was, in words; None where it does not."""
+    for what in ("name", "device", "flavour", "version", *(("sha256",) if then.batch == now.batch else ())):
+        was, is_ = getattr(then, what), getattr(now, what)
+        if was != is_:
+            return f"{what} was {was}, and is {is_}"
+    return None
+
+
+class NoWorkersError(UsageError):
+    """No worker measured anything: none could open its engine with these settings, as a rule."""
 
 
 def _of_first(result: RunResult) -> RunResult:
@@ -76,6 +86,8 @@ def _of_first(result: RunResult) -> RunResult:
 class Rig:
     """A maker of many runs, which keeps an engine open while only the load changes. Use it in a `with`.
 
+    workers: whether workers make the runs (runs/fleet.py), which are started for each, with engines of their own.
+    before: engines of the runs that the result has already, which those that are opened must be, too.
     beside: models by name that run beside the one that is measured, each under its own load; none unless it is set.
     progress: points, or candidates, that are done, and those that are left after this one.
     others: evidence that others used the cores or the GPU during the last run; None without, or where nobody looked.
@@ -86,6 +98,10 @@ class Rig:
         self._talks, self._leave = talks, leave
         self._maker = Maker(talks, signals=signals, many=True, leave=leave)
         self._makes_sense = False
+        self._wrong: LoadtrtError | None = None  # of workers, the first
+        self._of_workers: dict[str, EngineInfo] = {}
+        self.workers = False
+        self.before: list[EngineInfo] = []
         self.beside: Mapping[str, Model] = {}
         self.progress = (0, 0)
         self.others: str | None = None
@@ -113,7 +129,9 @@ class Rig:
 
     @property
     def engines(self) -> dict[str, EngineInfo]:
-        """Those that are open, by the names of their models."""
+        """Those that are open, or were of the last workers, by the names of their models."""
+        if self.workers:
+            return self._of_workers
         return {name: opened.engine.info for name, opened in self._maker.models.items()}
 
     def recorder(self, model: str) -> Recorder | None:
@@ -140,8 +158,11 @@ class Rig:
         return config.model_copy(update={"models": {**config.models, **others}})
 
     def try_open(self, config: RunConfig, others: Sequence[RunConfig]) -> str | None:
-        """Open the engine of this configuration; returns why it cannot be opened, None where it is open. Raises
-        UsageError for what is wrong with `others` too, and so is not a matter of these settings, as a missing file."""
+        """Open the engine of this configuration; returns why it cannot be opened, None where it is open, or workers
+        will open it. Raises UsageError for what is wrong with `others` too, and so is not a matter of these settings,
+        as a missing file; and for an engine that is not that of the runs before."""
+        if self.workers:
+            return None
         try:
             self.open(config)
         except EngineError as error:
@@ -152,7 +173,17 @@ class Rig:
             self._makes_sense = True
             return str(error)
         self._makes_sense = True
+        self.require_before()
         return None
+
+    def require_before(self) -> None:
+        """Raise UsageError where the engine, or that of the last workers, is not that of the runs before."""
+        require_same(self.before, self.engine)
+
+    def require_sense(self) -> None:
+        """Raise the first error of workers where none has measured anything, now or before."""
+        if self._wrong is not None and not self._makes_sense and not self.before:
+            raise self._wrong
 
     def run(
         self,
@@ -164,7 +195,8 @@ class Rig:
         looks: bool = False,
         point: str = "",
     ) -> RunResult:
-        """Make a run on the engine that is open, trimmed.
+        """Make a run on the engine that is open, trimmed. Raises UsageError for a load that cannot be drawn, and
+        NoWorkersError.
 
         what: its name, for people.
         part: as for `Maker.run`.
@@ -175,10 +207,13 @@ class Rig:
         point: the settings, for metrics; "": `what`.
         """
         self.others, self._since = None, self._since or core_times()
-        looks = looks and any(engine.kind != "simulated" for engine in self.engines.values())
         whole = self._with_beside(config, number)
+        looks = looks and not all(model.engine.startswith("simulated:") for model in whole.models.values())
         tick, place = self._ticking(what, whole, number, looks=looks), Point(point or what, *self.progress)
-        result = self._maker.run(whole, tick, part, point=place)
+        if self.workers:
+            result = self._run_workers(whole, tick, part)
+        else:
+            result = self._maker.run(whole, tick, part, point=place)
         if self._maker.fault is not None:
             raise self._maker.fault
         if looks:
@@ -187,6 +222,21 @@ class Rig:
             shared = (problem.evidence for problem in problems if problem.kind == "gpu-shared")
             self.others = self.others or next(shared, None)
         return trimmed(_of_first(result) if self.beside else result)
+
+    def _run_workers(self, config: RunConfig, tick: OnTick, part: tuple[int, int] | Part | None) -> RunResult:
+        """A run of workers, each on the part of its engine."""
+        if part is not None:
+            (name, model), *others = config.models.items()
+            first = model.model_copy(update={"contexts": part[0], "buffers": part[1]})
+            config = config.model_copy(update={"models": {name: first, **dict(others)}})
+        try:
+            result = run_fleet(config, self._talks, self._maker.signals, tick)
+        except LoadtrtError as error:
+            self._wrong = self._wrong or error
+            raise NoWorkersError(str(error)) from None
+        self._makes_sense = True
+        self._of_workers = {name: model.engine for name, model in result.models.items()}
+        return result
 
     def linger(self, config: RunConfig, result: Any) -> None:
         """All runs are over, with this result: serve metrics of the last one for a while, as `Maker.linger` does."""
@@ -207,7 +257,7 @@ class Rig:
         return False
 
     def _ticking(self, what: str, config: RunConfig, number: int, *, looks: bool) -> OnTick:
-        engines, looked = [self._maker.models[name].engine for name in config.models], 0
+        engines, looked = [self._maker.models[name].engine for name in config.models if not self.workers], 0
         least_ns = max(map(config.least_ns, config.models.values()))
         closed = next(iter(config.models.values())).load.closed
 
@@ -216,7 +266,7 @@ class Rig:
             for engine in engines if phase == "measure" and not elapsed_ns else ():
                 if isinstance(engine, SimulatedEngine):
                     engine.restart(number)
-            if looks and phase == "measure" and closed and elapsed_ns // _LOOK_NS > looked:
+            if looks and not self.workers and phase == "measure" and closed and elapsed_ns // _LOOK_NS > looked:
                 looked = elapsed_ns // _LOOK_NS
                 self._look()
                 if self.others is not None:

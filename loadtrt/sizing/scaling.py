@@ -11,6 +11,7 @@ import numpy as np
 
 from loadtrt.asked.load import Rate
 from loadtrt.asked.load_options import at_rate
+from loadtrt.load.arrivals import Gamma
 from loadtrt.records.histogram import Histogram, bounds_of
 from loadtrt.results.capacity_result import Scaling, rung_of
 from loadtrt.runs.narrowed import Part
@@ -127,9 +128,10 @@ def contradiction(ladder: Sequence[Trial]) -> str | None:
         if not rate or not alone:
             continue
         if rate / (count * alone) - 1 > _UNSTEADY + 2 * (half_width(run) + half_width(first)):
+            each_ns = SECOND_NS * max(len(run.workers), 1)
             return (
-                f"unsteady: {count} requests in flight took {format_duration(count / rate * SECOND_NS)} each, and one "
-                f"alone {format_duration(SECOND_NS / alone)}, so that the engine became faster meanwhile; lock the "
+                f"unsteady: {count} requests in flight took {format_duration(each_ns * count / rate)} each, and one "
+                f"alone {format_duration(each_ns / alone)}, so that the engine became faster meanwhile; lock the "
                 "GPU's clocks, or warm up longer (--warmup 10s)"
             )
     return None
@@ -170,6 +172,25 @@ def predicted_per_s(
     used = np.flatnonzero(alone.counts)
     long = kish_size(bounds_of(used)[0].astype(np.float64) ** 2, alone.counts[used])
     return rate, math.hypot(np.std(np.log(rates), ddof=1), _HEAVY / math.sqrt(max(long, 1.0)))
+
+
+def of_one_worker(ladder: Sequence[Trial], config: RunConfig) -> tuple[list[Trial], RunConfig, int]:
+    """(the closed loops of the first worker, the configuration of what comes to it, the number of workers), where
+    workers made the runs; what is given, and 1, where none did. Workers are alike, so that a fleet's capacity is as
+    many times that of one: gaps at a worker are as load/dealing.py has them."""
+    workers = max((len(trial.run.workers) for trial in ladder if trial.run is not None), default=0)
+    if not workers:
+        return list(ladder), config, 1
+    first = [
+        trial.model_copy(update={"run": trial.run.workers[0]})
+        for trial in ladder
+        if trial.run is not None and trial.run.workers
+    ]
+    load = config.model.load
+    if isinstance(load, Rate) and not load.bursts:
+        cv2 = load.cv**2 / workers if config.routing == "round-robin" else 1 + (load.cv**2 - 1) / workers
+        config = config.with_model(load=replace(load, process=Gamma(math.sqrt(cv2))))
+    return first, config, workers
 
 
 def _steady(queue: Station, load: Rate, bounds: Sequence[tuple[int, float]], requests: int, seed: int) -> float | None:

@@ -6,15 +6,17 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import loadtrt
+from loadtrt.asked.launched import require_workers
 from loadtrt.asked.reading import load_config, varied
 from loadtrt.environment import environment
 from loadtrt.errors import EngineError, UsageError
+from loadtrt.findings.device_scaling import fewest_devices, scaling
 from loadtrt.printing import command_line
 from loadtrt.report.settings import axes_text
 from loadtrt.results.capacity_result import SkippedPoint, SweepPoint, SweepResult
 from loadtrt.sizing.grid import AXES, knee_of, pareto_of, parse_axis, points_of, spent_axis, unusable
 from loadtrt.sizing.keeping import to_the_end
-from loadtrt.sizing.rig import MACHINE, changed, require_same
+from loadtrt.sizing.rig import MACHINE, changed
 from loadtrt.units import format_count, format_duration
 
 if TYPE_CHECKING:
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from loadtrt.asked.config import RunConfig
-    from loadtrt.results.engine_info import EngineInfo
     from loadtrt.results.run_result import RunResult
     from loadtrt.runs.watched import Talks
     from loadtrt.sizing.rig import Rig
@@ -59,7 +60,7 @@ class Sweeper:
         loaded = any(not config.model.load.closed for config in self._configs.values())
         self._gaining = {} if loaded or all_points else axes  # the throughput of an open loop is the offered load
         self._points: dict[int, SweepPoint] = {}
-        self._before: list[EngineInfo] = []
+        rig.workers = any(one.several_processes for one in self._configs.values())
         self.result = SweepResult(
             loadtrt=loadtrt.__version__,
             started=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -87,7 +88,7 @@ class Sweeper:
                     where = axes_text(point.settings)
                     raise UsageError(f"the sweep in the file has {where}, which would be lost: give these values too")
                 self._points[self._grid.index(point.settings)] = point
-                self._before.append(point.run.model.engine)
+                self._rig.before.append(point.run.model.engine)
         return len(self._points)
 
     @property
@@ -104,6 +105,7 @@ class Sweeper:
                     self._update()
                 if self._rig.stopped:
                     return
+            self._rig.require_sense()
 
     def _measure(self, place: int, settings: dict[str, Any]) -> SweepPoint:
         config, what = self._configs[place], f"{place + 1} of {len(self._grid)}, {axes_text(settings)}"
@@ -111,19 +113,31 @@ class Sweeper:
         if failure is not None:  # other settings may work
             self._talks.say(f"{what}: {failure}")
             return SweepPoint(settings=settings, run=None, failure=failure)
-        require_same(self._before, self._rig.engine)
         try:
             self._rig.progress = len(self._points), len(self._grid) - len(self._points) - len(self._skipped) - 1
             run = self._rig.run(config, what, number=place, point=axes_text(settings))
-        except UsageError as error:  # a load that cannot be drawn
+        except UsageError as error:  # a load that cannot be drawn, or workers without an engine
+            self._talks.say(f"{what}: {error}")
             return SweepPoint(settings=settings, run=None, failure=str(error))
+        self._rig.require_before()
         rate, latency = run.model.throughput.inferences_per_s, run.model.metrics["latency"].percentiles_ns["p99"]
         words = [] if rate is None else [f"{format_count(rate)} inferences/s"]
         words += [] if latency is None else [f"latency p99 {format_duration(latency)}"]
         words += [f"failed: {run.failure}"] if run.failure else [] if run.valid else ["INVALID"]
         words += ["interrupted"] if run.outcome == "interrupted" else []
+        point = self._scaled(SweepPoint(settings=settings, run=run, failure=run.failure))
         self._talks.say(f"{what}: {', '.join(words)}")
-        return SweepPoint(settings=settings, run=run, failure=run.failure)
+        return point
+
+    def _scaled(self, point: SweepPoint) -> SweepPoint:
+        """The point with what its devices lose to each other, where fewer were measured before."""
+        points = [self._points[place] for place in sorted(self._points)]
+        fewest = point.run and fewest_devices(points, point)
+        if not point.run or not fewest:
+            return point
+        found = scaling(fewest, point.run, self.result.environment.get("cores"))
+        findings = (*((found,) if found else ()), *point.run.model.findings)
+        return point.model_copy(update={"run": point.run.with_model(findings=findings)})
 
     def _is_spent(self, place: int) -> bool:
         why = self._skipped.get(place) or spent_axis(self._grid[place], list(self._points.values()), self._gaining)
@@ -171,7 +185,10 @@ def base_and_axes(file: Path | RunConfig | None, given: dict[str, Any]) -> tuple
     over_file = [name for name in ("rate", "burstiness", "batch", "batcher", "max_queue") if name in axes]
     common = {name: value for name, value in given.items() if name not in AXES}
     first = {name: axes[name][0] for name in over_file}
-    return load_config(file, common | first, without={"profile"}, base=True), axes
+    base = load_config(file, common | first, without={"profile"}, base=True)
+    several = base.several_processes or not {"devices", "processes"}.isdisjoint(axes)
+    require_workers(given.get("routing"), several=several)
+    return base, axes
 
 
 def _asked(result: SweepResult) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from loadtrt.asked.launched import require_workers
 from loadtrt.asked.load_options import process_type
 from loadtrt.asked.model_option import parse_models
 from loadtrt.asked.reading import keys_of, load_config, varied
@@ -99,6 +100,7 @@ def wanted_of(
     accepted = {"shared_gpu": True} if shared else {}
     config = load_config(file, {**given, **load, **first, **accepted, "rate": "1/s"}, without=_OWN, base=True)
     _require_objectives(config)
+    require_workers(given.get("routing"), several=config.several_processes)
     time_ns = time if time is not None else QUICK_NS if quick else TIME_NS
     if time_ns < _LEAST_TIME_NS:
         raise UsageError(f"--time {exact_duration(time_ns)} is too short for a search; write for example --time 10m")

@@ -205,7 +205,7 @@ def ratio_of(name: str, a: Sequence[Measured], b: Sequence[Measured], *, of_all:
     low = high = None
     if ratio is not None and not missing:
         if single:
-            low, high = _within_runs(ratio, *numbers)
+            low, high = within_runs(ratio, *numbers)
             missing = [number.reason for number in numbers if number.reason]
         else:
             factor = math.exp(min(_between_runs(*sides), _MOST_HALF))
@@ -279,7 +279,7 @@ def _geometric_mean(values: Sequence[float | None]) -> float | None:
     return math.exp(fmean(map(math.log, known))) if all(known) else 0.0
 
 
-def _within_runs(ratio: float, a: Number, b: Number) -> tuple[float | None, float | None]:
+def within_runs(ratio: float, a: Number, b: Number) -> tuple[float | None, float | None]:
     """The interval of B/A, from those of the two numbers."""
     (a_below, a_above), (b_below, b_above) = map(_apart, (a, b))
     below, above = math.hypot(b_below, a_above), math.hypot(b_above, a_below)

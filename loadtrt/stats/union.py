@@ -4,14 +4,16 @@ Percentiles are those of the sum of the histograms, within 0.4 %. Where workers 
 
     N = Σ N_i        (low, high) = Σ x_i ∓ √(Σ (x_i − end_i)²)
 
-Arrivals that come in clusters meet all workers at the same time (`Load.clustered`), and their errors go together. Then
+Arrivals that come in clusters meet all workers at the same time (`Load.clustered`), and their errors go together. So do
+those under round-robin, where all get every N-th of the same arrivals, a moment apart: they have the same number of
+requests, and are busy at the same times. Then
 
     N = min N_i      (low, high) = Σ x_i ∓ Σ |x_i − end_i|
 
 N: the effective sample size of all requests, from those of the workers (stats/verdict.py), of which the verdict and
 the intervals of quantiles are then; a worker that saw too few requests for an N_i adds none. The second is the interval
-of a sum, such as the throughput. Round-robin gives each worker the same number of requests, so that the errors of their
-rates go together, too. Both hold the truth as often as they say: `benchmarks/fleet_coverage.py`.
+of a sum, such as the throughput. Both hold the truth as often as they say, or more often, as under round-robin where
+services vary more than arrivals: `benchmarks/fleet_coverage.py`.
 """
 
 from __future__ import annotations
@@ -73,22 +75,21 @@ def union_of(
     parts: of each worker.
     missing: which workers are lost, in words, so that no objective can be decided; "" for none.
     per_gpu: places of the workers whose GPUs are different ones.
-    even: whether each worker has as many requests as the others at any time, by round-robin.
+    even: whether the workers take turns (round-robin).
     """
-    first, adding = parts[0], _Adding(together=asked.load.clustered)
-    rates = _Adding(together=asked.load.clustered or even)
+    first, adding = parts[0], _Adding(together=asked.load.clustered or even)
     histograms = {name: _merged(part.histograms[name] for part in parts) for name in first.histograms}
     slowest = max(parts, key=lambda part: part.metrics["latency"].max_ns or 0)
     shares = [[part.objectives[place] for part in parts] for place in range(len(asked.objectives))]
     judged = [
-        _share(objective, share, parts, histograms, missing, per_gpu, adding, rates)
+        _share(objective, share, parts, histograms, missing, per_gpu, adding)
         for objective, share in zip(asked.objectives, shares, strict=True)
     ]
     return first.model_copy(
         update={
             **{name: sum(getattr(part, name) for part in parts) for name in _SUMS},
             "first_error": next((part.first_error for part in parts if part.first_error), None),
-            "throughput": _throughput([part.throughput for part in parts], rates),
+            "throughput": _throughput([part.throughput for part in parts], adding),
             "percentiles_exact": len(parts) == 1 and first.percentiles_exact,
             "metrics": {
                 name: _summary(histogram, [part.metrics[name] for part in parts], adding)
@@ -263,13 +264,12 @@ def _share(
     missing: str,
     per_gpu: Sequence[int],
     adding: _Adding,
-    rates: _Adding,
 ) -> ObjectiveShare:
     good, requests = sum(share.good for share in shares), sum(share.requests for share in shares)
     if objective.of_requests:
         judged = _of_requests(objective, shares, good, requests, histograms[METRICS[objective.metric].name], adding)
     else:
-        judged = _of_number(objective, shares, good, requests, parts, per_gpu, rates)
+        judged = _of_number(objective, shares, good, requests, parts, per_gpu, adding)
     return judged.model_copy(update={"verdict": "undecided", "reason": missing}) if missing else judged
 
 

@@ -43,6 +43,7 @@ OWN = {  # options of one command alone, apart from --config
         "routing",
         "ties",
         "gpu_price",
+        "measure",
     },
 }
 

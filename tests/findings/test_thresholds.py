@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtrt.findings import bottlenecks, findings, lane_findings, partitioning, utilization
+from loadtrt.findings import bottlenecks, device_scaling, findings, lane_findings, partitioning, utilization
 from loadtrt.findings.validity import LEAST_SERVED, STARVED_LIMIT
 from loadtrt.lanes import outcome
 from loadtrt.records.histogram import QUANTILE_ERROR
@@ -34,6 +34,11 @@ IN_ROWS = {
     "clocks-apart": [str(merging.SPREAD_NS // 1_000_000)],
     "neighbour-ended": [percent(outcome.LEAST_ALONE)],
     "overloaded": [percent(LEAST_SERVED)],
+    "scaling": [
+        percent(device_scaling.LEAST),
+        "95 %",
+        *(percent(it) for it in (device_scaling.FULL_CORES, device_scaling.GREW - 1)),
+    ],
     "transient": [percent(findings.FILLING)],
     "drift": [percent(findings.DRIFT - 1)],
     "slow-part": [percent(findings.DRIFT - 1)],

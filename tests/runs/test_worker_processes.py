@@ -307,12 +307,15 @@ def test_workers_on_one_gpu_are_no_strangers(monkeypatch: pytest.MonkeyPatch) ->
         assert fleet._Fleet._placed(this, result).valid is valid  # type: ignore[arg-type]
 
 
-def test_a_search_is_of_one_process(tmp_path: Path) -> None:
+def test_what_is_of_one_process(tmp_path: Path) -> None:
     """Devices of a file are not ignored, and what a fleet measured is no evidence on one GPU."""
     file = tmp_path / "run.yaml"
     file.write_text("engine: simulated:service=1ms,clock=virtual\nprocesses: 2\nwarmup: 0s\nduration: 1s\n")
-    swept = command("sweep", "--config", file, "--contexts", "1,2")
-    assert (swept.returncode, "--devices and --processes are of 'loadtrt run'" in swept.stderr) == (2, True)
+    pair = tmp_path / "pair.yaml"
+    pair.write_text("processes: 2\nwarmup: 0s\n")
+    engine = "simulated:service=1ms,clock=virtual"
+    other = command("interference", "--config", pair, engine, f"{engine},cv=1")
+    assert (other.returncode, "--devices and --processes are of 'loadtrt run'" in other.stderr) == (2, True)
     result = tmp_path / "fleet.json"
     assert command("run", "--config", file, "--json", result).returncode == 0
     planned = command("plan-capacity", result, "--demand", "100/s", "--objective", "latency.p99 < 1s")
