@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 # Options that choose among measurements of one model, or say how its requests come and are routed.
 _OF_ONE_MODEL = (
     *("batch", "contexts", "demand_inferences", "stages", "trace", "trace_column", "arrivals", "burstiness"),
-    *("objective", "routing", "ties", "seed"),
+    *("objective", "routing", "ties", "seed", "measure"),
 )
 _MOST_GPUS = 2000
 _SEED = 1
