@@ -1,8 +1,8 @@
 """loadtrt: an async, multi-context load tester for TensorRT.
 
 The functions take the options of the commands by name, as the command line and YAML have them, and return results:
-`run`, `sweep`, `capacity`, `plan_capacity`, `profile`, `merge`, `compare`, `read`. Those that measure have a twin to
-await, such as `run_async`. docs/python.md shows them at work.
+`run`, `sweep`, `capacity`, `interference`, `plan_capacity`, `profile`, `merge`, `compare`, `read`. Those that measure
+have a twin to await, such as `run_async`. docs/python.md shows them at work.
 
 Each is imported when it is used first: `import loadtrt` itself imports nothing heavy.
 """
@@ -22,6 +22,7 @@ __all__ = [
     "InterferenceResult",
     "LayerComparison",
     "LoadtrtError",
+    "PlacementResult",
     "ProfileResult",
     "RepeatResult",
     "Result",
@@ -33,6 +34,8 @@ __all__ = [
     "capacity",
     "capacity_async",
     "compare",
+    "interference",
+    "interference_async",
     "merge",
     "plan_capacity",
     "plan_capacity_async",
@@ -50,6 +53,8 @@ if TYPE_CHECKING:
         capacity,
         capacity_async,
         compare,
+        interference,
+        interference_async,
         merge,
         plan_capacity,
         plan_capacity_async,
@@ -67,6 +72,7 @@ if TYPE_CHECKING:
     from loadtrt.results.capacity_result import CapacityResult, SweepResult
     from loadtrt.results.fleet_result import FleetResult
     from loadtrt.results.interference_result import InterferenceResult
+    from loadtrt.results.placement_result import PlacementResult
     from loadtrt.results.profile_result import ProfileResult
     from loadtrt.results.repeat_result import RepeatResult
     from loadtrt.results.run_result import RunResult
@@ -82,6 +88,7 @@ else:
         "loadtrt.results.capacity_result": ["CapacityResult", "SweepResult"],
         "loadtrt.results.fleet_result": ["FleetResult"],
         "loadtrt.results.interference_result": ["InterferenceResult"],
+        "loadtrt.results.placement_result": ["PlacementResult"],
         "loadtrt.results.profile_result": ["ProfileResult"],
         "loadtrt.results.repeat_result": ["RepeatResult"],
         "loadtrt.results.run_result": ["RunResult"],

@@ -41,6 +41,7 @@ CONTENTS = {
     "a search for capacity": rb'\{\s*"schema_version":\s*"loadtrt\.capacity/',
     "a measurement of interference": rb'\{\s*"schema_version":\s*"loadtrt\.interference/',
     "a plan of a fleet": rb'\{\s*"schema_version":\s*"loadtrt\.fleet/',
+    "a plan of several models": rb'\{\s*"schema_version":\s*"loadtrt\.placement/',
     "a profile": rb'\{\s*"schema_version":\s*"loadtrt\.profile/',
     "a comparison": rb'\{\s*"schema_version":\s*"loadtrt\.(comparison|layers)/',
     "a result of another loadtrt": rb'\{\s*"schema_version":\s*"loadtrt\.',

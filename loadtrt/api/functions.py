@@ -9,12 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, overload
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from loadtrt.api.given import Configuration, FileName
     from loadtrt.report.result_files import Result
     from loadtrt.results.capacity_result import CapacityResult, SweepResult
     from loadtrt.results.fleet_result import FleetResult
+    from loadtrt.results.interference_result import InterferenceResult
+    from loadtrt.results.placement_result import PlacementResult
     from loadtrt.results.profile_result import ProfileResult
     from loadtrt.results.repeat_result import RepeatResult
     from loadtrt.results.run_result import RunResult
@@ -110,6 +112,32 @@ async def capacity_async(config: Configuration | None = None, **options: Any) ->
     return await searching(config, options).awaited()
 
 
+def interference(config: Configuration | None = None, **options: Any) -> InterferenceResult:
+    """Measure how models on one device slow each other down, and what protects them: `loadtrt interference`.
+
+        pair = loadtrt.interference(engines=["a.plan", "b.plan"], neighbour=["50%", "closed"], share="streams,priority")
+        pair.to_pandas()[["model", "neighbour", "neighbour_level", "share", "p99_ratio", "p99_low", "p99_high"]]
+
+    config: as for `run`; models of its own beside those of the options.
+    options: options of `loadtrt interference` by name. engines is a list; models has the options of each by name, as
+        for `run`. share and neighbour take lists, or the text of the command line. stressors=True measures each model
+        beside stressors, too; stressor has your own by name. json, resume and force are as for `sweep`.
+
+    Threads, Ctrl-C and errors are as for `run`. An interrupted measurement has the cells that were measured. Raises
+    EngineError where no cell could be; one that fails beside others is kept with its failure.
+    """
+    from loadtrt.api.measuring import interfering
+
+    return interfering(config, options).result()
+
+
+async def interference_async(config: Configuration | None = None, **options: Any) -> InterferenceResult:
+    """`interference`, awaited as `run_async` is."""
+    from loadtrt.api.measuring import interfering
+
+    return await interfering(config, options).awaited()
+
+
 def profile(config: Configuration | None = None, **options: Any) -> ProfileResult:
     """Time each layer of an engine, alone on its device: `loadtrt profile`.
 
@@ -130,14 +158,25 @@ async def profile_async(config: Configuration | None = None, **options: Any) -> 
     return await profiling(config, options).awaited()
 
 
-def plan_capacity(*measurements: Result | FileName, **options: Any) -> FleetResult:
+@overload
+def plan_capacity(measurements: Mapping[str, Result | FileName], /, **options: Any) -> PlacementResult: ...
+
+
+@overload
+def plan_capacity(*measurements: Result | FileName, **options: Any) -> FleetResult: ...
+
+
+def plan_capacity(*measurements: Any, **options: Any) -> FleetResult | PlacementResult:
     """Compute how many GPUs a demand needs, for each policy that routes requests: `loadtrt plan-capacity`.
 
         loadtrt.plan_capacity(found, demand="5000/s", growth="30%", headroom="20%", spares=1)
+        loadtrt.plan_capacity({"a": found, "b": "b.json"}, demand={"a": 3000, "b": 800}, together=pair)
 
-    measurements: results, or their files: one of `capacity` or `sweep`, or several of `run`.
+    measurements: results, or their files: one of `capacity` or `sweep`, or several of `run`. Of several models the
+        capacity of each alone, by name.
     options: options of `loadtrt plan-capacity` by name; exactly one of demand, demand_inferences, stages and trace.
-        Shares are texts such as "30%", or numbers below 1.
+        Shares are texts such as "30%", or numbers below 1. Of several models demand is by name, and together has what
+        was measured beside each other: one result or file, or a list.
 
     Threads and Ctrl-C are as for `run`; an interrupted plan has the policies that were computed. Raises UsageError for
     options, files, and objectives that cannot be predicted.
@@ -147,7 +186,15 @@ def plan_capacity(*measurements: Result | FileName, **options: Any) -> FleetResu
     return planning(measurements, options).result()
 
 
-async def plan_capacity_async(*measurements: Result | FileName, **options: Any) -> FleetResult:
+@overload
+async def plan_capacity_async(measurements: Mapping[str, Result | FileName], /, **options: Any) -> PlacementResult: ...
+
+
+@overload
+async def plan_capacity_async(*measurements: Result | FileName, **options: Any) -> FleetResult: ...
+
+
+async def plan_capacity_async(*measurements: Any, **options: Any) -> FleetResult | PlacementResult:
     """`plan_capacity`, awaited as `run_async` is."""
     from loadtrt.api.judging import planning
 
@@ -219,8 +266,8 @@ def merge(*results: RunResult | FileName) -> RunResult:
 
 
 def read(path: FileName) -> Result:
-    """Read a result: of `run`, `sweep`, `capacity`, `plan_capacity`, `profile` or `compare`, as `Result.write` and the
-    commands' --json write it. It equals the result that was written.
+    """Read a result: of `run`, `sweep`, `capacity`, `interference`, `plan_capacity`, `profile` or `compare`, as
+    `Result.write` and the commands' --json write it. It equals the result that was written.
 
     Raises UsageError for a file that is missing, damaged, or of something else.
     """

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from loadtrt.report.result_files import Result
+    from loadtrt.results import Result as AnyResult
     from loadtrt.results.fleet_result import FleetResult
+    from loadtrt.results.placement_result import PlacementResult
     from loadtrt.signals import Signals
     from loadtrt.stats.regression import Threshold
 
@@ -34,18 +36,46 @@ _NOT_OURS = {
 }
 
 
-def planning(given_sources: Sequence[Any], given: dict[str, Any]) -> Call[FleetResult]:
+def planning(given_sources: Sequence[Any], given: dict[str, Any]) -> Call[FleetResult | PlacementResult]:
     """See `loadtrt.plan_capacity`."""
     if not given_sources:
         raise UsageError("a plan needs measurements: give the result of loadtrt.capacity or loadtrt.sweep, or its file")
+    options = options_of("plan-capacity", given, (*OPTIONS, *DEMANDS, *ARRIVALS, "together"))
+    if len(given_sources) == 1 and isinstance(given_sources[0], dict):
+        return _placing(given_sources[0], options)
+    if isinstance(options.get("demand"), dict) or "together" in options:
+        raise UsageError(
+            "a plan of several models needs the capacity of each by name: give {'a': found, 'b': 'b.json'}"
+        )
     sources = sources_of(given_sources, _EXAMPLE)
-    plan = plan_of(options_of("plan-capacity", given, (*OPTIONS, *DEMANDS, *ARRIVALS)))
-    names = [str(source) if isinstance(source, Path) else type(source).__name__ for source in sources]
+    plan, names = plan_of(options), [*map(_name_of, sources)]
 
-    def work(signals: Signals) -> FleetResult:
+    def work(signals: Signals) -> FleetResult | PlacementResult:
         return plan.make(sources, Silence(), signals, names=names, curve=False)
 
     return Call(work)
+
+
+def _placing(measurements: dict[Any, Any], options: dict[str, Any]) -> Call[FleetResult | PlacementResult]:
+    """The plan of several models."""
+    from loadtrt.sizing.placing import placement_plan, require_names
+
+    given = options.pop("together", [])
+    together = sources_of(given if isinstance(given, list) else [given], _EXAMPLE)
+    alone = dict(zip(map(str, measurements), sources_of([*measurements.values()], _EXAMPLE), strict=True))
+    rates = require_names(options.pop("demand", None), alone)
+    plan = placement_plan(options, rates)
+    names = [*map(_name_of, (*alone.values(), *together))]
+
+    def work(_: Signals) -> FleetResult | PlacementResult:
+        return plan.make(alone, together, names)
+
+    return Call(work)
+
+
+def _name_of(source: Path | AnyResult) -> str:
+    """What a plan calls a source."""
+    return str(source) if isinstance(source, Path) else type(source).__name__
 
 
 def merge(given: Sequence[Any]) -> RunResult:

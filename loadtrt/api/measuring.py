@@ -1,4 +1,4 @@
-"""The functions that measure: run, profile, sweep and capacity. `loadtrt/__init__.py` has what they take and return."""
+"""The functions that measure. `loadtrt/api/functions.py` has what they take and return."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ from loadtrt.units import parse_duration
 if TYPE_CHECKING:
     from loadtrt.api.given import Configuration
     from loadtrt.results.capacity_result import CapacityResult, SweepResult
+    from loadtrt.results.interference_result import InterferenceResult
     from loadtrt.results.profile_result import ProfileResult
     from loadtrt.results.run_result import RunResult
     from loadtrt.signals import Signals
 
 _NS = range(10**18, 2**63)  # from the year 2001 on: instants outside it are in other units
 _KEPT = ("resume", "force")
+_MODELS: dict[str, Any] = {"engines": [], "models": {}, "stressor": {}}  # of interference, where none are given
 _OF_SEARCH = ("time", "quick", "precision", "shared_host", *_KEPT)
 
 
@@ -127,6 +129,51 @@ def searching(config: Configuration | None, given: dict[str, Any]) -> Call[Capac
     return Call(work)
 
 
+def interfering(config: Configuration | None, given: dict[str, Any]) -> Call[InterferenceResult]:
+    """See `loadtrt.interference`."""
+    from loadtrt.results.interference_result import InterferenceResult
+    from loadtrt.sizing.interference_options import (
+        MOST_ROUNDS,
+        OPTIONS,
+        named_engines,
+        require_cells,
+        wanted_interference,
+    )
+    from loadtrt.sizing.keeping import carry_out
+    from loadtrt.sizing.neighbours import Neighbours
+
+    own = (*OPTIONS, "engines", "models", "stressors", "stressor", *_KEPT)
+    options = options_of("interference", given, own, writes={"json"})
+    stressors, resume, force = (_flag(options, name) for name in ("stressors", *_KEPT))
+    engines, models, own_stressors = (options.pop(name, empty) for name, empty in _MODELS.items())
+    if "engine" in options:
+        raise UsageError("interference is between engines: give engines=['a.plan', 'b.plan'], or models by name")
+    if not isinstance(engines, list) or not all(isinstance(engine, str) for engine in engines):
+        raise UsageError(f"engines {bounded_repr(engines)} is not a list of engines: write ['a.plan', 'b.plan']")
+    for name, named in (("models", models), ("stressor", own_stressors)):
+        if not isinstance(named, dict) or not all(isinstance(each, dict) for each in named.values()):
+            raise UsageError(f"{name} {bounded_repr(named)} has no names: write {{'a': {{'engine': 'a.plan'}}, …}}")
+    rounds = options.get("rounds", 1)
+    if not isinstance(rounds, int) or isinstance(rounds, bool) or not 1 <= rounds <= MOST_ROUNDS:
+        raise UsageError(f"rounds {bounded_repr(rounds)} is not a whole number from 1 to {MOST_ROUNDS}")
+    for name in OPTIONS.keys() & options.keys() - {"rounds"}:
+        value = options[name]
+        options[name] = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    wanted = wanted_interference(
+        file_of(config), options, named_engines(engines) | models, own_stressors, stressors=stressors
+    )
+    base = _writing(wanted.config, options, "a measurement of interference", force=force)
+
+    def work(signals: Signals) -> InterferenceResult:
+        make = partial(Neighbours, wanted)
+        result = carry_out(base, InterferenceResult, make, Silence(), signals, resume=resume, force=force)
+        if result.outcome != "interrupted":
+            require_cells(result)
+        return result
+
+    return Call(work)
+
+
 def _flag(options: dict[str, Any], name: str) -> bool:
     """Take a switch of a command out of its options."""
     value = options.pop(name, False)
@@ -142,5 +189,6 @@ def _writing(base: RunConfig, options: dict[str, Any], content: str, *, force: b
     target = None if options.get("json") is None else base.json_file
     if target == "-":
         raise UsageError("json='-' is stdout on the command line: name a file, or leave it out")
-    require_outputs([Output("json", target, content)], inputs_of(base.options()), force=force)
+    read = [name for model in base.models for name in inputs_of(base.alone(model).options())]
+    require_outputs([Output("json", target, content)], read, force=force)
     return without_files(base).model_copy(update={"json_file": target})

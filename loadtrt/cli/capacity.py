@@ -106,7 +106,7 @@ def command(
     if models and of is None:
         raise UsageError("--model is one of several: say whose capacity to find, such as --of detector")
     wanted = wanted_of(source, given, contexts, batch, time, precision, quick=quick, shared=shared_host)
-    wanted = replace(wanted, beside=beside)
+    wanted = replace(wanted, of=of, beside=beside)
     wanted.configs()  # raises an error now, before any run
     values = wanted.config.options()
     require_outputs(outputs_of(values, "a search for capacity"), [config, *inputs_of(values)], force=force)

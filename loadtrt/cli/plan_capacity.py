@@ -14,7 +14,10 @@ from loadtrt.errors import EXIT_INTERRUPTED, EXIT_MISSED, EXIT_UNDECIDED, Engine
 from loadtrt.load.arrivals import PROCESSES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from loadtrt.results.fleet_result import FleetResult
+    from loadtrt.results.placement_result import PlacementResult
 
 # As sizing/planning.py has them, which --help does not import.
 _ROUTINGS = "random,round-robin,two-choices,least-outstanding"
@@ -26,7 +29,13 @@ _SEVERAL = "{} to plan for, where FILEs have several.  [default: that of the hig
 @click.argument("files", metavar="FILE…", nargs=-1, required=True, type=click.Path(path_type=Path))
 @extra("--batch", "Engine", _SEVERAL.format("Batch size"), type=int)
 @extra("--contexts", "Lanes", _SEVERAL.format("Number of contexts"), type=int)
-@extra("--demand", "Load", "Arrival rate at the peak, in requests per second.", metavar="5000/s")
+@extra(
+    "--demand",
+    "Load",
+    "Arrival rate at the peak, in requests per second; of several models NAME=RATE (repeatable).",
+    multiple=True,
+    metavar="[NAME=]5000/s",
+)
 @extra(
     "--demand-inferences",
     "Load",
@@ -58,6 +67,14 @@ _SEVERAL = "{} to plan for, where FILEs have several.  [default: that of the hig
     *_TIES,
     default=_TIES[0],
 )
+@extra(
+    "--together",
+    "Fleet",
+    "Of several models: a measurement beside each other, by `interference` or `capacity --of` (repeatable).",
+    multiple=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+)
 @extra("--gpu-price", "Fleet", "Price of one GPU for an hour, in any currency.", type=float, metavar="2.5")
 @flag(
     "--measure",
@@ -69,7 +86,9 @@ _SEVERAL = "{} to plan for, where FILEs have several.  [default: that of the hig
     file=False,
     helps={"duration": "Measure each planned fleet this long, with --measure.  [default: 30s]"},
 )
-def command(files: tuple[Path, ...], force: bool, **given: Any) -> int:
+def command(
+    files: tuple[Path, ...], force: bool, demand: tuple[str, ...], together: tuple[Path, ...], **given: Any
+) -> int:
     """Compute how many GPUs a demand needs, for each policy that routes requests among them.
 
     \b
@@ -77,6 +96,7 @@ def command(files: tuple[Path, ...], force: bool, **given: Any) -> int:
     loadtrt plan-capacity sweep.json --trace requests.csv --objective 'latency.p99 < 10ms'
     loadtrt plan-capacity contexts1.json contexts2.json contexts4.json --demand 5000/s
     loadtrt plan-capacity capacity.json --demand 900/s --measure               (on the GPUs of this host)
+    loadtrt plan-capacity a.json b.json --demand a=3000/s --demand b=800/s --together pair.json
 
     FILE: a result of `loadtrt capacity` or `loadtrt sweep`, or several of `loadtrt run`: closed loops with --contexts 1
     and more, and runs at an arrival rate, against which predictions are checked. Of `run --repeat` each start counts.
@@ -84,41 +104,77 @@ def command(files: tuple[Path, ...], force: bool, **given: Any) -> int:
     The demand is --demand, --demand-inferences, --stages (the highest rate is the peak) or --trace (the busiest hour is
     replayed). Without --objective, the objectives of FILEs count.
 
+    Of several models each FILE is the capacity of one alone, named like the file or by NAME=FILE; --together says how
+    they fare beside each other, and the answer is the fewest GPUs with the models apart and together.
+
     Exit codes: 0 every routing policy has an answer, 98 one has none within the limits of the simulation, or
     predictions for one GPU differ from its measurements, or a measured fleet missed an objective or was INVALID, 99 no
     number of GPUs is enough, 2 a planned fleet could not be run, 3 it failed.
     """
-    from loadtrt.sizing.planning import plan_of
-
     json_file, quiet = given["json"], bool(given["quiet"])
-    plan = plan_of(given)
-    require_outputs([Output("--json", json_file, "a plan of a fleet")], [*files, given["trace"]], force=force)
+    work: Callable[[], FleetResult | PlacementResult]
+    if together or any("=" in text for text in demand):
+        work, sources = _of_several(files, demand, together, given)
+        content = "a plan of several models"
+    else:
+        if len(demand) > 1:
+            raise UsageError(f"--demand is given twice ({demand[0]}, {demand[1]}): of several models write NAME=RATE")
+        work, sources = _of_one(files, {**given, "demand": next(iter(demand), None)})
+        content = "a plan of a fleet"
+    require_outputs([Output("--json", json_file, content)], [*sources, given["trace"]], force=force)
     require_summary(given["github"])
 
     from loadtrt.cli.delivery import Delivery, say_verdict, show_beside
-    from loadtrt.cli.voice import Voice
     from loadtrt.report.plain import terminal_text
     from loadtrt.signals import SIGNALS
 
     delivery = Delivery()
     with SIGNALS:
-        result = plan.make(files, Voice(quiet=quiet), SIGNALS, names=list(map(str, files)), curve=json_file is not None)
+        result = work()
         delivery.make(json_file, result.to_json)
         if not quiet:
             show_beside(json_file, terminal_text(result))
     delivery.finish()
-    for fleet in result.measured:
-        if fleet.why_not:
-            raise UsageError(fleet.why_not)
-        if fleet.run is not None and fleet.run.failure:
-            raise EngineError(fleet.run.failure)
     code = say_verdict(result, _exit_code(result), quiet=quiet)
     if given["github"]:
         tell_result(result, code, json_file)
     return code
 
 
-def _exit_code(result: FleetResult) -> int:
+def _of_one(files: tuple[Path, ...], given: dict[str, Any]) -> tuple[Callable[[], FleetResult], list[Path]]:
+    """What makes the plan of one model, and the files that it reads."""
+    from loadtrt.cli.voice import Voice
+    from loadtrt.signals import SIGNALS
+    from loadtrt.sizing.planning import plan_of
+
+    plan, voice = plan_of(given), Voice(quiet=bool(given["quiet"]))
+    curve = given["json"] is not None
+    return lambda: plan.make(files, voice, SIGNALS, names=list(map(str, files)), curve=curve), list(files)
+
+
+def _of_several(
+    files: tuple[Path, ...], demand: tuple[str, ...], together: tuple[Path, ...], given: dict[str, Any]
+) -> tuple[Callable[[], PlacementResult], list[Path]]:
+    """What makes the plan of several models, and the files that it reads."""
+    from loadtrt.sizing.placing import named_demands, named_files, placement_plan
+
+    rates = named_demands(demand)
+    plan, alone = placement_plan(given, rates), named_files(files, list(rates))
+    sources = [*alone.values(), *together]
+    return lambda: plan.make(alone, together, list(map(str, sources))), sources
+
+
+def _exit_code(result: FleetResult | PlacementResult) -> int:
+    """Raises the error of a planned fleet that was not measured."""
+    from loadtrt.results.fleet_result import FleetResult
+
+    if not isinstance(result, FleetResult):
+        return 0  # each model is served, at least by GPUs of its own
+    for fleet in result.measured:
+        if fleet.why_not:
+            raise UsageError(fleet.why_not)
+        if fleet.run is not None and fleet.run.failure:
+            raise EngineError(fleet.run.failure)
     if result.outcome == "interrupted":
         return EXIT_INTERRUPTED
     if any(choice.infeasible for choice in result.choices):

@@ -6,7 +6,7 @@ import json
 
 import click
 
-_KINDS = ("config", "run", "repeat", "sweep", "capacity", "interference", "fleet", "profile")
+_KINDS = ("config", "run", "repeat", "sweep", "capacity", "interference", "fleet", "placement", "profile")
 
 
 @click.command(short_help="Print a JSON schema.")

@@ -1,8 +1,9 @@
 """Results as CSV for spreadsheets and pandas: a line for each run (for each of its models, where it has several), each
 point of a sweep and each trial of a search.
 
-The columns are always the same. Their names end with the unit: _ns, _per_s, _joules, _watts, _ratio (0 to 1). A cell is
-empty where the number is unknown or not supported by the sample.
+The columns are always the same; those of interference, a line for each cell, are others. Their names end with the unit:
+_ns, _per_s, _joules, _watts, _ratio (0 to 1). A cell is empty where the number is unknown or not supported by the
+sample.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from loadtrt.records.records import METRICS
 from loadtrt.report.settings import models_of
 from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.results.capacity_result import CapacityResult, SweepResult
+from loadtrt.results.interference_result import LATENCIES, InterferenceResult
 from loadtrt.results.repeat_result import RepeatResult
 from loadtrt.results.run_result import RunResult
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from loadtrt.report.result_files import Loaded
+    from loadtrt.results.interference_result import Cell
 
 OBJECTIVES = 3  # columns are of the first three; the verdict is on all
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would compute
@@ -87,11 +90,28 @@ COLUMNS = (
     *(f"objective_{number}_{name}" for number in range(1, OBJECTIVES + 1) for name in (*_OF_OBJECTIVE, *_OF_NUMBER)),
 )
 
+_OF_CELL = (
+    *("share", "model", "neighbour", "level", "neighbour_level", "rate_per_s", "neighbour_rate_per_s"),
+    *("overloaded", "neighbour_overloaded"),
+)
+_KEPT = {"kept": "kept", "neighbour_kept": "neighbour_kept", "speedup": "weighted_speedup", "jain": "jain"}
+_ENDS = ("ratio", "low", "high")
+CELL_COLUMNS = (
+    *("file", "kind", "number", *_OF_CELL, "rounds"),
+    *(f"{name}_{end}" for name in (*LATENCIES, *_KEPT) for end in _ENDS),
+    *("valid", "failure"),
+)
+
 
 def csv_text(loaded: Sequence[Loaded]) -> str:
-    """A header and a line for each run, point and trial. Raises UsageError for results that have none."""
+    """A header and a line for each run, point and trial, or for each cell of interference. Raises UsageError for
+    results that have none, and for interference beside other results."""
+    cells = [isinstance(item.result, InterferenceResult) for item in loaded]
+    if any(cells) and not all(cells):
+        file = loaded[cells.index(True)].file
+        raise UsageError(f"{file} is of interference, whose columns are others: write it to a file of its own")
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
+    writer = csv.DictWriter(text, CELL_COLUMNS if any(cells) else COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
     for item in loaded:
         for line in lines_of(item):
@@ -124,8 +144,23 @@ def lines_of(item: Loaded) -> Iterator[dict[str, Any]]:
                     load = {"trial": trial.kind, "in_flight": trial.in_flight, "rate_per_s": trial.rate_per_s}
                     line = {"file": item.file, "kind": "trial", "number": number, **lanes, **load}
                     yield _measured(line, trial.run, trial.failure or trial.host_bound)
+        case InterferenceResult(cells=cells):
+            for number, cell in enumerate(cells, 1):
+                yield {"file": item.file, "kind": "cell", "number": number, **_cell_line(cell)}
         case _:
             raise UsageError(f"{item.file} has no runs, points or trials, of which CSV has a line each: leave it out")
+
+
+def _cell_line(cell: Cell) -> dict[str, Any]:
+    line: dict[str, Any] = {name: getattr(cell, name) for name in _OF_CELL}
+    ratios = {
+        **{which: cell.ratio(which) for which in LATENCIES},
+        **{name: getattr(cell, of) for name, of in _KEPT.items()},
+    }
+    for name, ratio in ratios.items():
+        line |= {f"{name}_{end}": getattr(ratio, end, None) for end in _ENDS}
+    failure = cell.failure or "; ".join(cell.problems) or None
+    return {**line, "rounds": len(cell.rounds), "valid": cell.valid, "failure": failure}
 
 
 def _measured(line: dict[str, Any], run: RunResult | None, failure: str | None = None) -> dict[str, Any]:

@@ -8,11 +8,12 @@ from loadtrt.errors import UsageError, nearest
 from loadtrt.printing import bounded_repr
 from loadtrt.records.records import COLUMNS as RECORD
 from loadtrt.records.records import Records
-from loadtrt.report.csv_lines import COLUMNS, lines_of
+from loadtrt.report.csv_lines import CELL_COLUMNS, COLUMNS, lines_of
 from loadtrt.report.result_files import Loaded
 from loadtrt.results.capacity_result import CapacityResult, SweepResult
 from loadtrt.results.fleet_result import FleetResult
-from loadtrt.results.interference_result import LATENCIES, InterferenceResult
+from loadtrt.results.interference_result import InterferenceResult
+from loadtrt.results.placement_result import PlacementResult
 from loadtrt.results.profile_result import ProfileResult
 from loadtrt.results.repeat_result import RepeatResult
 from loadtrt.results.run_result import RunResult
@@ -168,20 +169,25 @@ def _predictions(plan: FleetResult) -> Table:
     return _rows(rows)
 
 
+def _placements(plan: PlacementResult) -> Table:
+    return _rows(
+        {
+            "gpus": group.gpus,
+            "model": name,
+            "rate_per_s": group.rates_per_s[name],
+            "limit_per_s": limit.rate_per_s,
+            "models": " + ".join(group.limits),
+            "shared": group.shared,
+            "basis": limit.basis,
+        }
+        for group in plan.together
+        for name, limit in group.limits.items()
+    )
+
+
 def _cells(result: InterferenceResult) -> Table:
-    rows = []
-    for cell in result.cells:
-        row = cell.model_dump(include={"share", "model", "neighbour", "level", "neighbour_level", "rate_per_s"})
-        row |= {"neighbour_rate_per_s": cell.neighbour_rate_per_s, "rounds": len(cell.rounds)}
-        for which in LATENCIES:
-            ratio = cell.ratio(which)
-            ends = {"ratio": ratio and ratio.ratio, "low": ratio and ratio.low, "high": ratio and ratio.high}
-            row |= {f"{which}_{end}": value for end, value in ends.items()}
-        kept = {"kept_ratio": cell.kept, "neighbour_kept_ratio": cell.neighbour_kept}
-        row |= {name: ratio and ratio.ratio for name, ratio in kept.items()}
-        row |= {"speedup_ratio": cell.weighted_speedup, "jain_ratio": cell.jain, "overloaded": cell.overloaded}
-        rows.append({**row, "valid": cell.valid, "failure": cell.failure or "; ".join(cell.problems) or None})
-    return _rows(rows)
+    table = _rows(lines_of(Loaded("", result)), CELL_COLUMNS)
+    return {name: values for name, values in table.items() if name not in ("file", "kind", "number")}
 
 
 def _layers(profile: ProfileResult) -> Table:
@@ -232,6 +238,7 @@ _TABLES: dict[type, dict[str, Callable[[Any], Table]]] = {
     CapacityResult: {"trials": _lines},
     InterferenceResult: {"cells": _cells},
     FleetResult: {"predictions": _predictions},
+    PlacementResult: {"placements": _placements},
     ProfileResult: {"layers": _layers},
     Comparison: {"ratios": _ratios},
     LayerComparison: {"layers": _layer_rows},

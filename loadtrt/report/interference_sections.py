@@ -13,6 +13,8 @@ from loadtrt.report.interference_words import (
     interval_text,
     level_words,
     lost_text,
+    lost_texts,
+    number_texts,
     pair_words,
     ratio_text,
     times_text,
@@ -44,6 +46,7 @@ def interference(result: InterferenceResult, file: str, key: str) -> Iterator[Se
     )
     yield section("Alone", _alone(result))
     yield section("Latency beside a neighbour", *_matrix(result), bare=True)
+    yield section("Throughput beside a neighbour", *_throughput(result), bare=True)
     yield section("Fingerprints", *_fingerprints(result))
     yield section("Predicted from fingerprints", *_predictions(result))
     yield section("Findings", *ended(result), *_problems(result), *_sentences(result), bare=True, conclusion=True)
@@ -98,15 +101,12 @@ def _matrix(result: InterferenceResult) -> Iterator[Block]:
         "rows: the model that is judged, and the way to share; columns: its neighbour and the neighbour's load; "
         "hatched: INVALID, failed or overloaded",
     )
-    of_model = ("model", "neighbour", "at", "shared", "p99 alone", "beside", "ratio", "95 %", "loses")
-    header = (*of_model, "neighbour loses", "speed-up", "Jain", "verified", "rounds", "")
-    rows = tuple(_row(cell) for cell in cells)
+    header = ("model", "neighbour", "at", "shared", "p99 alone", "beside", "ratio", "95 %", "verified", "rounds", "")
     note = (
-        "ratio: p99 beside over alone, geometric mean of the rounds; loses: throughput, against the same load alone; "
-        "speed-up: throughput of both over their closed loops alone, summed; Jain: index of what both kept; verified: "
-        "outputs under load that were compared with those of a quiet run"
+        "ratio: p99 beside over alone, geometric mean of the rounds; verified: outputs under load that were compared "
+        "with those of a quiet run"
     )
-    yield Table(header, rows, words=4, last=1, note=note, detail=(4, 5, 8, 11, 12, 13))
+    yield Table(header, tuple(map(_row, cells)), words=4, last=1, note=note, detail=(4, 5, 8, 9))
     unbounded = [ratio.reason for cell in cells if (ratio := cell.ratio()) is not None and ratio.reason]
     if unbounded:
         yield words(f"the ratio of {plural(len(unbounded), 'cell')} is not bounded on both sides: {unbounded[0]}")
@@ -127,14 +127,38 @@ def _row(cell: Cell) -> tuple[Shown, ...]:
         *measured,
         UNKNOWN if ratio is None else times_text(ratio.ratio or 0.0),
         interval_text(ratio),
-        lost_text(cell.kept),
-        lost_text(cell.neighbour_kept),
-        UNKNOWN if cell.weighted_speedup is None else f"{cell.weighted_speedup:.2f}",
-        UNKNOWN if cell.jain is None else f"{cell.jain:.2f}",
         format_count(checked) if checked else UNKNOWN,
         str(len(cell.rounds)),
         ", ".join(remarks),
     )
+
+
+def _throughput(result: InterferenceResult) -> Iterator[Block]:
+    """What sharing costs, of cells whose neighbour has a load."""
+    cells = [cell for cell in result.matrix if cell.rounds and cell.neighbour_level != IDLE]
+    if not cells:
+        return
+    rows = tuple(
+        (
+            Name(cell.model),
+            Name(cell.neighbour),
+            _level(cell.neighbour_level, None),
+            cell.share,
+            *lost_texts(cell.neighbour_kept),
+            *number_texts(cell.weighted_speedup),
+            *lost_texts(cell.kept),
+            *number_texts(cell.jain),
+        )
+        for cell in cells
+    )
+    note = (
+        "costs: throughput that the neighbour loses, against the same load alone; speed-up: throughput of both over "
+        "their closed loops alone, summed; loses: as costs, of the model itself; Jain: index of what both kept"
+    )
+    named = (1,) if len(result.config.models) == 2 else ()  # the neighbour is the other one
+    numbers = [text for name in ("costs", "speed-up", "loses", "Jain") for text in (name, "95 %")]
+    header = ("model", "neighbour", "at", "shared", *numbers)
+    yield Table(header, rows, words=4, note=note, detail=(*named, 8, 9, 10, 11))
 
 
 def _level(level: str, rate: float | None) -> str:
@@ -216,12 +240,16 @@ def _rises(cell: Cell, *, again: bool = False) -> str:
 
 def _costs(cell: Cell, plain: Cell) -> str:
     """What the neighbour loses. plain: the cell of the same pair and load without protection."""
-    lost, before = (
-        1 - (one.neighbour_kept.ratio or 0.0) if one.neighbour_kept is not None else 0.0 for one in (cell, plain)
-    )
-    what = "nothing" if lost < _NOTHING else f"{100 * lost:.0f} %"
-    beside = "" if before < _NOTHING else f" (it loses {100 * before:.0f} % {words_of(plain.share)})"
+    what, before = lost_text(cell.neighbour_kept), lost_text(plain.neighbour_kept)
+    what = what if _loses(cell) else "nothing"
+    beside = f" (it loses {before} {words_of(plain.share)})" if _loses(plain) else ""
     return f"which costs {cell.neighbour} {what}{beside}"
+
+
+def _loses(cell: Cell) -> bool:
+    """Whether the neighbour loses throughput, as far as the interval tells."""
+    kept = cell.neighbour_kept
+    return kept is not None and kept.ratio is not None and 1 - kept.ratio >= _NOTHING and (kept.high or 0.0) < 1
 
 
 def _sentences(result: InterferenceResult) -> Iterator[Block]:

@@ -37,10 +37,29 @@ def interval_text(ratio: PairedRatio | None) -> str:
 
 
 def lost_text(kept: PairedRatio | None) -> str:
-    """The share of throughput that was lost."""
+    """The share of throughput that was lost, with its interval: "18 % (16 .. 20 %)"."""
+    share, interval = lost_texts(kept)
+    return share if interval == UNKNOWN else f"{share} ({interval})"
+
+
+def lost_texts(kept: PairedRatio | None) -> tuple[str, str]:
+    """The share of throughput that was lost, and its interval."""
     if kept is None or kept.ratio is None:
-        return UNKNOWN
-    return percent_text(max(1 - kept.ratio, 0.0))
+        return UNKNOWN, UNKNOWN
+    low, high = (None if end is None else _lost(end) for end in (kept.high, kept.low))
+    return percent_text(_lost(kept.ratio)), between(low, high, percent_text)
+
+
+def _lost(kept: float) -> float:
+    """To a tenth of a per cent, below which it is chance."""
+    return round(max(1 - kept, 0.0), 3)
+
+
+def number_texts(found: PairedRatio | None) -> tuple[str, str]:
+    """A number of both models with its interval: ("0.79", "0.77 .. 0.81")."""
+    if found is None or found.ratio is None:
+        return UNKNOWN, UNKNOWN
+    return f"{found.ratio:.2f}", between(found.low, found.high, "{:.2f}".format)
 
 
 def pair_words(cell: Cell) -> str:

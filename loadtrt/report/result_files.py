@@ -19,6 +19,7 @@ from loadtrt.report.settings import models_of
 from loadtrt.results.capacity_result import CapacityResult, SweepResult
 from loadtrt.results.fleet_result import FleetResult
 from loadtrt.results.interference_result import InterferenceResult
+from loadtrt.results.placement_result import PlacementResult
 from loadtrt.results.profile_result import ProfileResult
 from loadtrt.results.repeat_result import RepeatResult
 from loadtrt.results.run_result import RunResult
@@ -38,6 +39,7 @@ class Kind(StrEnum):
     CAPACITY = "a search for capacity by loadtrt"
     INTERFERENCE = "a measurement of interference by loadtrt"
     FLEET = "a plan of a fleet by loadtrt"
+    PLACEMENT = "a plan of several models by loadtrt"
     PROFILE = "a profile of loadtrt"
     TIMES = "times in trtexec's format (--exportTimes)"
     LAYER_TIMES = "a profile in trtexec's format (--exportProfile)"
@@ -54,6 +56,7 @@ Result: TypeAlias = (
     | CapacityResult
     | InterferenceResult
     | FleetResult
+    | PlacementResult
     | ProfileResult
     | LayerComparison
     | Comparison
@@ -65,6 +68,7 @@ SCHEMAS: dict[Kind, type[Result]] = {
     Kind.CAPACITY: CapacityResult,
     Kind.INTERFERENCE: InterferenceResult,
     Kind.FLEET: FleetResult,
+    Kind.PLACEMENT: PlacementResult,
     Kind.PROFILE: ProfileResult,
     Kind.COMPARISON: LayerComparison,
     Kind.RUN_COMPARISON: Comparison,

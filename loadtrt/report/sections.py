@@ -16,6 +16,7 @@ from loadtrt.report.fleet_sections import fleet
 from loadtrt.report.formatting import UNKNOWN, count_or
 from loadtrt.report.interference_sections import interference
 from loadtrt.report.layer_comparison_sections import PAGE_ROWS, compared_profiles
+from loadtrt.report.placement_sections import placement
 from loadtrt.report.profile_sections import profile
 from loadtrt.report.repeat_sections import starts
 from loadtrt.report.run_sections import histogram_of, run
@@ -25,6 +26,7 @@ from loadtrt.report.sweep_sections import sweep
 from loadtrt.results.capacity_result import CapacityResult, SweepResult
 from loadtrt.results.fleet_result import FleetResult
 from loadtrt.results.interference_result import InterferenceResult
+from loadtrt.results.placement_result import PlacementResult
 from loadtrt.results.profile_result import ProfileResult
 from loadtrt.results.repeat_result import RepeatResult
 from loadtrt.results.run_result import RunResult
@@ -85,6 +87,8 @@ def sections_of(result: Result, file: str, key: str) -> Iterator[Section]:
             yield from interference(result, file, key)
         case FleetResult():
             yield from fleet(result, file, key)
+        case PlacementResult():
+            yield from placement(result, file, key)
         case ProfileResult():
             yield from profile(result, file)
         case LayerComparison():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from loadtrt.asked.load import Closed, Offline, Rate, Stages
 from loadtrt.asked.reading import FIELDS, keys_for, keys_of
@@ -25,9 +25,12 @@ if TYPE_CHECKING:
     from loadtrt.results.engine_info import EngineInfo
     from loadtrt.results.fleet_result import FleetResult
     from loadtrt.results.interference_result import InterferenceResult
+    from loadtrt.results.placement_result import PlacementResult
     from loadtrt.results.profile_result import ProfileResult
     from loadtrt.results.repeat_result import RepeatResult
     from loadtrt.results.run_result import RunResult
+
+    _Many: TypeAlias = SweepResult | CapacityResult | InterferenceResult | FleetResult | PlacementResult
 
 _MOST_NOTES = 4  # of the engines of many runs
 _MOST_JSON = 48 * 1024  # characters of a result within the page
@@ -44,11 +47,7 @@ def title(engine: EngineInfo | None, before: str = "", name: str = "") -> tuple[
     return (before, Name(engine.name), f" on {engine.device} ({engine.flavour} {engine.version})")
 
 
-def about(
-    result: RunResult | RepeatResult | SweepResult | CapacityResult | InterferenceResult | FleetResult | ProfileResult,
-    file: str,
-    *more: Cell,
-) -> Words:
+def about(result: RunResult | RepeatResult | ProfileResult | _Many, file: str, *more: Cell) -> Words:
     """Which loadtrt made a result and when, its labels, and its file, for a page."""
     labels = getattr(getattr(result, "config", None), "labels", {})  # a fleet has none
     made = [f"loadtrt {result.loadtrt}", result.started, *(f"{name}={value}" for name, value in labels.items())]
@@ -292,7 +291,7 @@ def facts(result: RunResult, file: str, key: str) -> Iterator[Block]:
 
 
 def closing(
-    result: SweepResult | CapacityResult | InterferenceResult | FleetResult,
+    result: _Many,
     file: str,
     key: str,
     **settings: Mapping[str, Any],

@@ -61,8 +61,8 @@ class Result(Model):
             by this process and had no more than are kept), "slowest" (the requests around the slowest one) and
             "summary" (one row); starts of a run have "summary" (a row for each start); a sweep has "points"; a search
             for capacity has "trials"; interference has "cells"; a plan of a fleet has "predictions" (a row for each
-            routing policy and number of GPUs); a profile has "layers"; a comparison of runs has "ratios", of profiles
-            "layers".
+            routing policy and number of GPUs), of several models "placements"; a profile has "layers"; a comparison of
+            runs has "ratios", of profiles "layers".
 
         Columns name their unit at their end: _ns, _per_s, _joules, _watts, _ratio (0 to 1). Counts are int64, or Int64
         where some are not known; other numbers are float64, with NaN for what is not known or not supported by the

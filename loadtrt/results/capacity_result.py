@@ -257,7 +257,8 @@ class CapacityResult(Result):
     time_ns: duration of all runs of a candidate together.
     quick: whether the capacity is only estimated.
     shared: whether it was searched although others may have used the cores or the GPU (--shared-host).
-    beside: models that held their own loads meanwhile, by name.
+    of: name of the model among others; None without others.
+    beside: these others, which held their own loads meanwhile, by name.
     outcome: completed, interrupted (Ctrl-C; it can be resumed), or failed (see `failure`).
     candidates: one for each pair of contexts and batch.
     chosen: index of the candidate with the greatest capacity in inferences per second; None where none has any.
@@ -279,6 +280,7 @@ class CapacityResult(Result):
     time_ns: int
     quick: bool = False
     shared: bool = False
+    of: str | None = None
     beside: dict[str, Neighbour] = Field(default_factory=dict)
     outcome: Literal["completed", "interrupted", "failed"]
     failure: str | None = None

@@ -18,6 +18,7 @@ from loadtrt.results.run_result import ObjectiveShare, RunResult  # noqa: TC001
 Routing = Literal["random", "round-robin", "two-choices", "least-outstanding"]
 ROUTINGS: tuple[Routing, ...] = ("random", "round-robin", "two-choices", "least-outstanding")
 Ties = Literal["longest-idle", "random", "lowest-index"]
+HOURS = 730  # of a month
 TIES: tuple[Ties, ...] = ("longest-idle", "random", "lowest-index")
 
 

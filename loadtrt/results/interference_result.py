@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from loadtrt.asked.config import RunConfig  # noqa: TC001  # pydantic reads them
-from loadtrt.results import Count, Model, Positive, Result
+from loadtrt.results import Count, Finite, Model, Positive, Result
 from loadtrt.results.engine_info import EngineInfo, Verification  # noqa: TC001
 
 CLOSED = "closed"
@@ -20,10 +20,10 @@ LATENCIES = ("p50", "p99", "mean")
 
 
 class Measured(Model):
-    """One model in one run, as far as requests were sent.
+    """One model in one run, as long as requests were sent, without the first tenth, in which queues fill.
 
-    due: requests that came due; of a closed loop those that were served.
-    served: of them those that were served by the end of the load.
+    due: requests that came due in that time; of a closed loop those that were served.
+    served: requests that were served in that time. Where queues do not grow that is `due`, but for chance.
     per_s: `served`, a second.
     latency_ns: "p50", "p99" and "mean" of latency, of all requests that were served, whenever.
     effective: how many independent requests they are worth for each of these, as far as that is known.
@@ -52,7 +52,8 @@ class Round(Model):
 class PairedRatio(Model):
     """A number beside the neighbour over the number alone (stats/paired.py).
 
-    name: "latency.p50", "latency.p99", "latency.mean"; "kept" is throughput.
+    name: "latency.p50", "latency.p99", "latency.mean"; "kept" is throughput. "speedup" and "jain" are no ratios of two
+        numbers, but their means and intervals are made like them.
     ratio: geometric mean over the rounds; None where the number is not known in each.
     low, high: 95 % confidence interval of the ratio.
     reason: why the ratio or its interval is not known.
@@ -70,6 +71,7 @@ class Alone(Model):
 
     engine: what served.
     closed: of a closed loop.
+    closed_low_per_s, closed_high_per_s: 95 % confidence interval of its throughput, of the whole loop.
     rate_per_s: its mean arrival rate in every cell where it is the one that is judged; None for a stressor.
     load: that load in words; "" for a stressor.
     stressor: whether it is a stressor.
@@ -78,6 +80,8 @@ class Alone(Model):
 
     engine: EngineInfo
     closed: Measured
+    closed_low_per_s: Finite | None = None
+    closed_high_per_s: Finite | None = None
     rate_per_s: Positive | None = None
     load: str = ""
     stressor: bool = False
@@ -100,7 +104,7 @@ class Cell(Model):
     jain: Jain's index of what both kept: 1 is equal, 1/2 is nothing for one of them.
     modes: how each of both was placed, as its engine tells.
     verified: outputs under load beside the neighbour compared with those of quiet requests, by model.
-    overloaded: the model's queue grew until the end: its latency is that of the length of the run.
+    overloaded, neighbour_overloaded: the queue grew until the end: latency is that of the length of the run.
     problems: why the numbers cannot be trusted: the cell is INVALID.
     failure: why the cell was not measured, or not to its end.
     enough: the interval of p99 was narrow before the last round.
@@ -117,11 +121,12 @@ class Cell(Model):
     ratios: tuple[PairedRatio, ...] = ()
     kept: PairedRatio | None = None
     neighbour_kept: PairedRatio | None = None
-    weighted_speedup: Positive | None = None
-    jain: Positive | None = None
+    weighted_speedup: PairedRatio | None = None
+    jain: PairedRatio | None = None
     modes: dict[str, dict[str, str]] = Field(default_factory=dict)
     verified: dict[str, Verification] = Field(default_factory=dict)
     overloaded: bool = False
+    neighbour_overloaded: bool = False
     problems: tuple[str, ...] = ()
     failure: str | None = None
     enough: bool = False

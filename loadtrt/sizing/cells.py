@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from itertools import chain, permutations
+from itertools import permutations
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.asked.ways_to_share import PLAIN
 from loadtrt.results.interference_result import CLOSED, IDLE, LATENCIES, Cell
 from loadtrt.stats.paired import Pair, enough, paired_ratio
-from loadtrt.stats.summary import fairness
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -106,18 +106,19 @@ def summed_up(
     for name, checked in verified.items():
         if checked.different:
             problems.append(f"{name}: {checked.different} of {checked.outputs} outputs differ from a quiet run's")
-    steady = models[cell.model].steadiness
+    overloaded = {name for name, model in models.items() if model.steadiness and model.steadiness.overloaded}
     kept, neighbour = _kept(rounds), _neighbour_kept(rounds)
     changes: dict[str, Any] = {
         "rounds": rounds,
         "ratios": tuple(_latency(which, rounds) for which in LATENCIES),
         "kept": kept,
         "neighbour_kept": neighbour,
-        "weighted_speedup": fmean(_speedup(cell, one, alone) for one in rounds),
-        "jain": None if neighbour is None else fairness([kept.ratio or 0.0, neighbour.ratio or 0.0]),
+        "weighted_speedup": _speedup(cell, rounds, alone),
+        "jain": None if neighbour is None else _jain(rounds),
         "modes": {name: dict(model.engine.mode) for name, model in models.items()},
         "verified": dict(verified),
-        "overloaded": cell.overloaded or bool(steady is not None and steady.overloaded),
+        "overloaded": cell.overloaded or cell.model in overloaded,
+        "neighbour_overloaded": cell.neighbour_overloaded or cell.neighbour in overloaded,
         "problems": tuple(dict.fromkeys(problems)),
     }
     return cell.model_copy(update=changes)
@@ -148,18 +149,73 @@ def _kept(rounds: Sequence[Round]) -> PairedRatio:
 
 def _neighbour_kept(rounds: Sequence[Round]) -> PairedRatio | None:
     """Of a closed loop against one alone, of an open loop against what was due."""
-    pairs: list[Pair] = []
+    pairs = [
+        Pair(by_itself, one.neighbour.per_s)
+        for one in rounds
+        if one.neighbour is not None and (by_itself := _neighbour_alone(one)) is not None
+    ]
+    return paired_ratio("kept", pairs) if pairs else None
+
+
+def _neighbour_alone(one: Round) -> float | None:
+    """The throughput that the neighbour has by itself; None where it is idle."""
+    if one.neighbour is None or one.neighbour_alone is not None:
+        return None if one.neighbour_alone is None else one.neighbour_alone.per_s
+    served = one.neighbour.served
+    return one.neighbour.per_s * one.neighbour.due / served if served else float(one.neighbour.due)
+
+
+def _speedup(cell: Cell, rounds: Sequence[Round], alone: Mapping[str, Alone]) -> PairedRatio:
+    """Throughput of both, each over that of its closed loop, summed. A neighbour's closed loop is that of the round;
+    the others were measured once, before, so that their error is that of all rounds:
+
+        (half of ln S)² = (half over the rounds)² + Σ (x_i · half of ln c_i)²
+
+    with x_i the part of S that the throughput over closed loop c_i is, and halves those of 95 % intervals.
+    """
+    once: dict[str, list[float]] = {}
+    sums = []
     for one in rounds:
-        if one.neighbour is None:
-            return None
-        by_itself = one.neighbour_alone
-        served = float(one.neighbour.served)
-        pairs.append(
-            Pair(one.neighbour.due, served) if by_itself is None else Pair(by_itself.per_s, one.neighbour.per_s)
-        )
-    return paired_ratio("kept", pairs)
+        parts = [(cell.model, one.beside)] + ([] if one.neighbour is None else [(cell.neighbour, one.neighbour)])
+        total = 0.0
+        for name, measured in parts:
+            in_round = one.neighbour_alone if name == cell.neighbour else None
+            in_round = in_round if in_round is not None and in_round.per_s else None
+            part = measured.per_s / (alone[name].closed if in_round is None else in_round).per_s
+            total += part
+            if in_round is None:
+                once.setdefault(name, []).append(part)
+        sums.append(total)
+    found = paired_ratio("speedup", [Pair(1.0, total) for total in sums])
+    if found.ratio is None or found.low is None or found.high is None:
+        return found
+    half = math.log(found.high / found.low) / 2
+    for name, parts_of in once.items():
+        low, high = alone[name].closed_low_per_s, alone[name].closed_high_per_s
+        if not low or not high:
+            reason = f"the closed loop of {name} alone was too short for an interval"
+            return found.model_copy(update={"low": None, "high": None, "reason": reason})
+        half = math.hypot(half, fmean(parts_of) / fmean(sums) * math.log(high / low) / 2)
+    return found.model_copy(update={"low": found.ratio * math.exp(-half), "high": found.ratio * math.exp(half)})
 
 
-def _speedup(cell: Cell, one: Round, alone: Mapping[str, Alone]) -> float:
-    both = chain([(cell.model, one.beside)], [(cell.neighbour, one.neighbour)] if one.neighbour is not None else [])
-    return sum(measured.per_s / alone[name].closed.per_s for name, measured in both)
+def _jain(rounds: Sequence[Round]) -> PairedRatio:
+    """Jain's index of what both kept: of q, what one kept over what the other did, it is (1 + q)² / (2 + 2q²), the less
+    the further ln q is from 0. Its interval is that of q."""
+    pairs = []
+    for one in rounds:
+        by_itself = _neighbour_alone(one)
+        kept = one.beside.per_s / one.alone.per_s if one.alone.per_s else None
+        pairs.append(Pair(one.neighbour.per_s / by_itself if one.neighbour and by_itself else None, kept))
+    found = paired_ratio("jain", pairs)
+    if found.ratio is None:
+        return found
+    low = high = None
+    if found.low is not None and found.high is not None:
+        ends = [_index(found.low), _index(found.high)]
+        low, high = min(ends), 1.0 if found.low <= 1 <= found.high else max(ends)
+    return found.model_copy(update={"ratio": _index(found.ratio), "low": low, "high": high})
+
+
+def _index(q: float) -> float:
+    return (1 + q) ** 2 / (2 + 2 * q * q)

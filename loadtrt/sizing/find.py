@@ -21,6 +21,7 @@ from loadtrt.lanes.ending import DRAIN_NS
 from loadtrt.printing import command_line
 from loadtrt.results.capacity_result import CapacityResult, Trial, name_of
 from loadtrt.sizing.candidate import Work
+from loadtrt.sizing.keeping import to_the_end
 from loadtrt.sizing.outcomes import failure_of, host_bound
 from loadtrt.sizing.rig import MACHINE, NoWorkersError, changed
 from loadtrt.sizing.search import Search
@@ -72,6 +73,7 @@ class Finder:
             time_ns=wanted.time_ns,
             quick=wanted.quick,
             shared=wanted.shared,
+            of=wanted.of,
             beside=dict(wanted.beside),
             outcome="interrupted",
         )
@@ -100,7 +102,7 @@ class Finder:
 
     def make(self) -> None:
         """Make all runs. An interruption ends the search quietly; an engine that fails ends its candidate."""
-        try:
+        with to_the_end(self._rig, self._update):
             for work in self._works:
                 self._climb(work)
                 if self._rig.stopped:
@@ -110,13 +112,7 @@ class Finder:
                 self._search(work)
                 if self._rig.stopped:
                     return
-        except KeyboardInterrupt:
-            return
-        except Exception as error:
-            self._update(outcome="failed", failure=str(error) or type(error).__name__)
-            raise
-        self._choose()
-        self._update(outcome="completed")
+            self._choose()
 
     def _climb(self, work: Work) -> None:
         """Run the ladder of a candidate."""

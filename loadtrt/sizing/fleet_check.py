@@ -21,6 +21,7 @@ from loadtrt.units import SECOND_NS, plural
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from loadtrt.results.capacity_result import Candidate
     from loadtrt.results.run_result import RunResult
     from loadtrt.sizing.demand import Demand
     from loadtrt.sizing.evidence import Evidence
@@ -125,16 +126,22 @@ def direct_of(
     loads = [run.config.model.load for run in evidence.open]
     if set(objectives) != set(evidence.objectives) or not all(it.cv == 1 and it.steady for it in loads):
         return None
+    sure = sure_rate(capacity)
+    if sure is None:
+        return None
+    gpus = max(fewest_for(demand.summary.planned_per_s, sure[0]), least) + spares
+    return Direct(per_gpu_per_s=sure[0], basis=sure[1], gpus=gpus)
+
+
+def sure_rate(capacity: Candidate) -> tuple[float, str] | None:
+    """The rate at which one GPU surely meets the objectives, and the measurement that shows it; None without one."""
     low = None if capacity.answer == "host-bound" else capacity.low_per_s
-    for rate, basis in (
+    rates = (
         (capacity.confirmed_per_s, "a confirming run"),
         (low, "the lower end of the capacity's interval"),
         (capacity.feasible_max_per_s, "the highest trial that met the objectives"),
-    ):
-        if rate:
-            gpus = max(fewest_for(demand.summary.planned_per_s, rate), least) + spares
-            return Direct(per_gpu_per_s=rate, basis=basis, gpus=gpus)
-    return None
+    )
+    return next(((rate, basis) for rate, basis in rates if rate), None)
 
 
 def other_arrivals(evidence: Evidence, demand: Demand) -> Iterator[str]:

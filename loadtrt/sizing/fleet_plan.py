@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import loadtrt
 from loadtrt.errors import UsageError
-from loadtrt.results.fleet_result import ROUTINGS, Choice, Comparison, FleetResult, Prediction
+from loadtrt.results.fleet_result import HOURS, ROUTINGS, Choice, Comparison, FleetResult, Prediction
 from loadtrt.sizing.batching_law import require_time_to_batch
 from loadtrt.sizing.demand import fewest_for
 from loadtrt.sizing.fleet_check import compare, direct_of, doubt_of, other_arrivals
@@ -35,7 +35,6 @@ _MOST_GPUS = 2000
 _MOST_SIMULATED = 20_000_000  # requests for one routing policy: a minute or so
 _LEAST_UTILISATION = 0.01  # below, more GPUs change nothing
 _LEAST_PER_S = 1 / 3600
-_HOURS = 730  # of a month
 _CURVE = 8  # sizes of a chart
 _SHORT = (4,)  # streams of their simulations
 _MOST_BUSY = 0.97  # utilisation of the smallest size of a chart
@@ -231,7 +230,7 @@ class _Planner:
             degraded=degraded,
             whole=whole,
             tried=tuple(tried.values()),
-            cost_per_month=None if self.gpu_price is None else gpus * self.gpu_price * _HOURS,
+            cost_per_month=None if self.gpu_price is None else gpus * self.gpu_price * HOURS,
             cost_per_million=cost_per_million(self.demand, self.evidence.gpu.batch, self.gpu_price, gpus),
             joules_per_inference=joules_per_inference(self.demand, self.evidence.gpu, gpus),
             autoscaling=autoscaling(self.demand, self.evidence.gpu.batch, self.gpu_price, needed, self.spares),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
@@ -10,7 +11,7 @@ from loadtrt.files import locked, takes_once, write_file
 from loadtrt.units import plural
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from loadtrt.asked.config import RunConfig
     from loadtrt.results import Result
@@ -33,6 +34,20 @@ class Many(Protocol[_Result]):
     def resume(self, before: _Result) -> int: ...
 
     def make(self) -> None: ...
+
+
+@contextmanager
+def to_the_end(rig: Rig, update: Callable[..., None]) -> Iterator[None]:
+    """The runs of a result, which `update` changes: its outcome says how they ended. A signal ends them quietly."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        return
+    except Exception as error:
+        update(outcome="failed", failure=str(error) or type(error).__name__)
+        raise
+    if not rig.stopped:
+        update(outcome="completed")
 
 
 def carry_out(

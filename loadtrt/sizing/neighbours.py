@@ -34,6 +34,7 @@ from loadtrt.results.interference_result import (
 )
 from loadtrt.sizing.cells import OWN, STRESS, finished, summed_up
 from loadtrt.sizing.fingerprints import error_of, fingerprints_of, predictions_of
+from loadtrt.sizing.keeping import to_the_end
 from loadtrt.sizing.rig import MACHINE, SEEDS, Rig, changed, require_same
 from loadtrt.units import SECOND_NS, format_count, parse_share
 
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
     from loadtrt.results.run_result import RunResult
     from loadtrt.runs.watched import Talks
     from loadtrt.sizing.cells import Wanted
+
+_FILLS = 10  # one of so many parts of a run, in which its queues fill
 
 
 class Neighbours:
@@ -107,26 +110,19 @@ class Neighbours:
 
     def make(self) -> None:
         """Measure all cells. An interruption ends quietly; a cell that fails is kept with the reason."""
-        try:
-            with self._own_rigs:
-                self._rig.open(self._config)
-                for name, alone in self.result.alone.items():
-                    require_same([alone.engine], self._rig.engines[name])
-                for name in self._config.models:
-                    if name not in self.result.alone:
-                        self._measure_alone(name)
-                    if self._rig.stopped:
-                        return
-                for group in self._groups:
-                    self._measure(group)
-                    if self._rig.stopped:
-                        return
-        except KeyboardInterrupt:
-            return
-        except Exception as error:
-            self._update(outcome="failed", failure=str(error) or type(error).__name__)
-            raise
-        self._update(outcome="completed")
+        with to_the_end(self._rig, self._update), self._own_rigs:
+            self._rig.open(self._config)
+            for name, alone in self.result.alone.items():
+                require_same([alone.engine], self._rig.engines[name])
+            for name in self._config.models:
+                if name not in self.result.alone:
+                    self._measure_alone(name)
+                if self._rig.stopped:
+                    return
+            for group in self._groups:
+                self._measure(group)
+                if self._rig.stopped:
+                    return
 
     def _measure_alone(self, name: str) -> None:
         """A closed loop, which fixes the rates of the model in all cells. Raises EngineError where it fails."""
@@ -136,9 +132,12 @@ class Neighbours:
         closed, single, model = self._measured(self._rig, run, name), run.models[name], self._config.models[name]
         if run.failure is not None or not closed.per_s:
             raise EngineError(f"{name} alone: {run.failure or 'no request was served'}")
+        known = single.throughput.confidence
         alone = Alone(
             engine=single.engine,
             closed=closed,
+            closed_low_per_s=known and known.low,
+            closed_high_per_s=known and known.high,
             stressor=name in self._wanted.stressors,
             problems=tuple(problem.evidence for problem in single.problems),
         )
@@ -258,11 +257,12 @@ class Neighbours:
         """What a run shows of a model as long as requests were sent: later, its neighbours may have ended."""
         model, recorder = run.models[name], rig.recorder(name)
         times = {which: time_of(model.metrics, which) for which in LATENCIES}
-        due, served = model.submitted + model.dropped, model.ok
+        due, served, span_ns = model.submitted + model.dropped, model.ok, self._length_ns
         if recorder is not None and recorder.complete:
-            due, served = _within(recorder, self._length_ns)
+            span_ns -= self._length_ns // _FILLS
+            due, served = _within(recorder, self._length_ns - span_ns, self._length_ns)
         due = served if run.config.models[name].load.closed else due
-        per_s = served * SECOND_NS / self._length_ns
+        per_s = served * SECOND_NS / span_ns
         sizes = _sizes(model.metrics.get("latency"))
         return Measured(due=due, served=served, per_s=per_s, latency_ns=times, effective=sizes)
 
@@ -293,10 +293,11 @@ def _sizes(summary: MetricSummary | None) -> dict[str, float]:
     return {which: intervals[which].effective for which in LATENCIES if which in intervals}
 
 
-def _within(recorder: Recorder, length_ns: int) -> tuple[int, int]:
-    """How many requests came due while the load lasted, and how many were served by its end."""
-    records, end = recorder.records, recorder.start_ns + length_ns
-    return int((records.due < end).sum()), int((records.ok.completed <= end).sum())
+def _within(recorder: Recorder, first_ns: int, last_ns: int) -> tuple[int, int]:
+    """How many requests came due between these instants from the start, and how many were served."""
+    records, first, last = recorder.records, recorder.start_ns + first_ns, recorder.start_ns + last_ns
+    due, served = records.due, records.ok.completed
+    return int(((due >= first) & (due < last)).sum()), int(((served > first) & (served <= last)).sum())
 
 
 def _place(cell: Cell) -> tuple[str, ...]:

@@ -202,10 +202,13 @@ def read_sources(sources: Sequence[Path | Result]) -> Source:
     """One capacity, one sweep, or runs. Raises UsageError for anything else."""
     runs: list[RunResult] = []
     for given in sources:
-        name, kind, result = _source(given)
+        name, kind, result = source_of(given)
         match result:
             case CapacityResult() | SweepResult() if len(sources) > 1:
-                raise UsageError(f"{name} is {kind}: give this file alone, or several runs of loadtrt")
+                raise UsageError(
+                    f"{name} is {kind}: give this file alone, or several runs of loadtrt; of several models give the "
+                    "demand of each, as --demand NAME=RATE"
+                )
             case CapacityResult() | SweepResult():
                 return result
             case RepeatResult():
@@ -231,7 +234,7 @@ def _of_workers(result: Result | None) -> bool:
     return False
 
 
-def _source(given: Path | Result) -> tuple[str, Kind, Result | None]:
+def source_of(given: Path | Result) -> tuple[str, Kind, Result | None]:
     """The name of a source, its kind, and the result that it holds; None for a file of something else. Raises
     UsageError for what workers have measured together."""
     from loadtrt.results import Result

@@ -180,8 +180,9 @@ class Search:
 
     @property
     def _over(self) -> bool:
-        """Whether no run changes the answer: the generator cannot be faster, or the lowest rate is missed."""
-        if len(self._late) >= max(_MOST_HOST_BOUND, len(self._valid) / 2):
+        """Whether no run changes the answer: the generator is always late, or the lowest rate is missed."""
+        again = self._valid or self.time_s - self._spent_s >= self.trial_s
+        if len(self._late) >= (max(_MOST_HOST_BOUND, len(self._valid) / 2) if again else 1):
             return self.confirmed is None
         lowest = [run for run in self._valid if run.step.rate <= 1.5 * self._least]
         return any(
@@ -277,8 +278,7 @@ class Search:
         too much was, so that each trial learns something even if the law does not hold."""
         low, high = bracket(self._valid, self.objectives)
         if high is not None and rate >= 0.97 * high:
-            missed = sum(verdict_of(run) == "missed" for run in self._valid)
-            away = _AWAY ** min(missed, _FASTER)
+            away = _AWAY ** min(sum(verdict_of(run) == "missed" for run in self._valid), _FASTER)
             rate = math.sqrt(high * low) if low is not None else max(high / away, self._least)
         elif low is not None and rate <= 1.03 * low:
             rate = math.sqrt(high * low) if high is not None else low * _AWAY

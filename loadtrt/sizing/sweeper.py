@@ -15,6 +15,7 @@ from loadtrt.printing import command_line
 from loadtrt.report.settings import axes_text
 from loadtrt.results.capacity_result import SkippedPoint, SweepPoint, SweepResult
 from loadtrt.sizing.grid import AXES, knee_of, pareto_of, parse_axis, points_of, spent_axis, unusable
+from loadtrt.sizing.keeping import to_the_end
 from loadtrt.sizing.rig import MACHINE, changed
 from loadtrt.units import format_count, format_duration
 
@@ -97,7 +98,7 @@ class Sweeper:
 
     def make(self) -> None:
         """Measure all points. An interruption ends the sweep quietly; a point that fails is kept with the reason."""
-        try:
+        with to_the_end(self._rig, self._update):
             for place, settings in enumerate(self._grid):
                 if place not in self._points and not self._is_spent(place):
                     self._points[place] = self._measure(place, settings)
@@ -105,12 +106,6 @@ class Sweeper:
                 if self._rig.stopped:
                     return
             self._rig.require_sense()
-        except KeyboardInterrupt:
-            return
-        except Exception as error:
-            self._update(outcome="failed", failure=str(error) or type(error).__name__)
-            raise
-        self._update(outcome="completed")
 
     def _measure(self, place: int, settings: dict[str, Any]) -> SweepPoint:
         config, what = self._configs[place], f"{place + 1} of {len(self._grid)}, {axes_text(settings)}"

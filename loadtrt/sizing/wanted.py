@@ -42,7 +42,8 @@ class Wanted:
     time_ns: duration of all runs of a candidate together.
     quick: whether the capacity is only estimated.
     shared: whether to search although others use the cores or the GPU.
-    beside: models by name that hold their own loads meanwhile.
+    of: name of the model among others; None without others.
+    beside: these others by name, which hold their own loads meanwhile.
     """
 
     config: RunConfig
@@ -53,6 +54,7 @@ class Wanted:
     time_ns: int = TIME_NS
     quick: bool = False
     shared: bool = False
+    of: str | None = None
     beside: Mapping[str, Model] = field(default_factory=dict)
 
     def configs(self) -> list[RunConfig]:

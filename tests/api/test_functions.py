@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 import loadtrt
 from command_line import loadtrt as command
 from loadtrt.runs.watched import Silence
+from loadtrt.sizing.rig import Rig
 from onnx_files import doubling
 
 if TYPE_CHECKING:
@@ -22,6 +24,11 @@ if TYPE_CHECKING:
 
 VIRTUAL: dict[str, Any] = {"engine": "simulated:service=5ms,clock=virtual", "warmup": 0}
 OBJECTIVE = "latency.p99 < 50ms"
+PAIR: dict[str, Any] = {
+    "models": {name: {"engine": f"simulated:service={time},device=g,clock=virtual"} for name, time in
+               (("a", "1ms"), ("b", "3ms"))},
+    "warmup": 0, "duration": "1s", "rounds": 2, "neighbour": ["50%"], "load": 0.3,
+}  # fmt: skip
 SEARCH: dict[str, Any] = {**VIRTUAL, "objective": OBJECTIVE, "quick": True, "time": "20s"}
 
 
@@ -35,14 +42,16 @@ def made() -> dict[str, loadtrt.Result]:
         "run": run,
         "sweep": loadtrt.sweep(**VIRTUAL, requests=100, contexts=[1, 2]),
         "capacity": capacity,
+        "interference": loadtrt.interference(**PAIR),
         "plan": loadtrt.plan_capacity(capacity, demand="500/s", routing="random"),
+        "placement": loadtrt.plan_capacity({"a": capacity, "b": capacity}, demand={"a": 500, "b": "60/m"}),
         "profile": layers,
         "comparison": loadtrt.compare(run, loadtrt.run(**VIRTUAL, requests=500, contexts=2), fail_if="throughput -3%"),
         "profiles": loadtrt.compare(layers, layers),
     }
 
 
-KINDS = ("run", "sweep", "capacity", "plan", "profile", "comparison", "profiles")
+KINDS = ("run", "sweep", "capacity", "interference", "plan", "placement", "profile", "comparison", "profiles")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -158,6 +167,104 @@ def test_axes_of_switches_and_of_texts_with_commas() -> None:
     assert {point.settings["rate"] for point in swept.points} == {100, 200}
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"neighbour": "50%", "share": ["streams"], "precision": 0.1, "load": np.float64(0.3)},
+        {"models": {}, "engines": [model["engine"] for model in PAIR["models"].values()]},
+    ],
+)
+def test_interference_takes_lists_numbers_and_texts(options: dict[str, Any], made: dict[str, loadtrt.Result]) -> None:
+    """Rates, rounds and ratios are the same, whatever they are written as; so are those of engines without names."""
+    before, after = made["interference"], loadtrt.interference(**(PAIR | options))
+    assert isinstance(before, loadtrt.InterferenceResult)
+    assert [(cell.neighbour_level, cell.rate_per_s, cell.ratios) for cell in after.cells] == [
+        (cell.neighbour_level, cell.rate_per_s, cell.ratios) for cell in before.cells
+    ]
+    assert list(after.config.models) == (["simulated", "simulated-2"] if "engines" in options else ["a", "b"])
+
+
+def test_interference_keeps_its_result_and_continues(tmp_path: Path) -> None:
+    file = tmp_path / "i.json"
+    first = loadtrt.interference(**PAIR, json=file)
+    assert loadtrt.read(file) == first
+    with pytest.raises(loadtrt.UsageError, match="would be overwritten"):
+        loadtrt.interference(**PAIR, json=file)
+    more = loadtrt.interference(**(PAIR | {"rounds": 3, "precision": "0.1%"}), json=file, resume=True)
+    assert [cell.rounds[:2] for cell in more.cells] == [cell.rounds for cell in first.cells]
+
+
+def test_interference_in_a_running_loop(made: dict[str, loadtrt.Result]) -> None:
+    """Called or awaited, as in a notebook: the same cells."""
+    before = made["interference"]
+    assert isinstance(before, loadtrt.InterferenceResult)
+
+    async def cell() -> list[loadtrt.InterferenceResult]:
+        return [loadtrt.interference(**PAIR), await loadtrt.interference_async(**PAIR)]
+
+    for after in asyncio.run(cell()):
+        assert [one.rounds for one in after.cells] == [one.rounds for one in before.cells]
+
+
+def test_interrupted_interference_has_its_cells(
+    monkeypatch: pytest.MonkeyPatch, made: dict[str, loadtrt.Result]
+) -> None:
+    """A cancellation in the last run: the round before it is whole."""
+    before = made["interference"]
+    assert isinstance(before, loadtrt.InterferenceResult)
+    runs, run = 0, Rig.run
+
+    async def cell() -> loadtrt.InterferenceResult:
+        loop = asyncio.get_running_loop()
+        task = asyncio.create_task(loadtrt.interference_async(**PAIR))
+
+        def cancelling(rig: Rig, *given: Any, **more: Any) -> Any:
+            nonlocal runs
+            runs += 1
+            if runs == 2 + 2 * 2 * 2:  # two alone, and of two cells two rounds of two runs
+                loop.call_soon_threadsafe(task.cancel)
+                while not rig.stopped:
+                    time.sleep(0.001)
+            return run(rig, *given, **more)
+
+        monkeypatch.setattr(Rig, "run", cancelling)
+        return await task
+
+    result = asyncio.run(cell())
+    assert result.outcome == "interrupted"
+    assert [len(one.rounds) for one in result.cells] == [2, 1]
+    assert result.cells[0].rounds == before.cells[0].rounds
+
+
+def test_a_plan_of_several_models_is_awaited(made: dict[str, loadtrt.Result]) -> None:
+    capacity = made["capacity"]
+    assert isinstance(capacity, loadtrt.CapacityResult)
+    plan = asyncio.run(loadtrt.plan_capacity_async({"a": capacity, "b": capacity}, demand={"a": 5, "b": 6}))
+    assert isinstance(plan, loadtrt.PlacementResult)
+
+
+def test_a_stressor_has_a_name() -> None:
+    stressor = {"sm": {"engine": "simulated:service=1ms,device=g,clock=virtual"}}
+    result = loadtrt.interference(**(PAIR | {"stressor": stressor, "duration": "6s"}))
+    assert list(result.fingerprints) == ["a", "b"]
+
+
+def test_several_models_are_planned_by_name(made: dict[str, loadtrt.Result], tmp_path: Path) -> None:
+    """From results and files; what was measured beside each other is one or a list."""
+    capacity, pair = made["capacity"], made["interference"]
+    assert isinstance(capacity, loadtrt.CapacityResult)
+    capacity.write(tmp_path / "b.json")
+    demand = {"a": 500, "b": np.float64(1.0)}
+    plan = loadtrt.plan_capacity({"a": capacity, "b": tmp_path / "b.json"}, demand=demand, spares=1)
+    assert isinstance(plan, loadtrt.PlacementResult)
+    assert list(plan.models) == ["a", "b"]
+    assert plan.sources == ("CapacityResult", str(tmp_path / "b.json"))
+    for together in (pair, [pair]):
+        with pytest.raises(loadtrt.UsageError, match="of another engine of a"):
+            loadtrt.plan_capacity({"a": capacity, "b": capacity}, demand=demand, together=together)
+
+
 FAULTS: dict[str, tuple[Callable[[], object], str]] = {
     "run, name": (lambda: loadtrt.run(**VIRTUAL, contxts=2), "unknown option 'contxts': did you mean 'contexts'?"),
     "run, value": (lambda: loadtrt.run(**VIRTUAL, contexts="many"), "'many' is not a whole number"),
@@ -189,7 +296,7 @@ FAULTS: dict[str, tuple[Callable[[], object], str]] = {
     "merge, a list": (lambda: loadtrt.merge(["0.json"]), "give a result, or a file such as 'run.json', one by one"),  # type: ignore[arg-type]
     "merge, no file": (lambda: loadtrt.merge("0.json"), "cannot read 0.json"),
     "plan, none": (lambda: loadtrt.plan_capacity(demand=5), "a plan needs measurements"),
-    "plan, source": (lambda: loadtrt.plan_capacity(3, demand=5), "3 is neither a result nor"),  # type: ignore[arg-type]
+    "plan, source": (lambda: loadtrt.plan_capacity(3, demand=5), "3 is neither a result nor"),  # type: ignore[call-overload]
     "plan, no demand": (lambda: loadtrt.plan_capacity("capacity.json"), "a plan needs a demand"),
     "plan, name": (lambda: loadtrt.plan_capacity("c.json", demnd=5), "did you mean 'demand'?"),
     "plan, growth": (lambda: loadtrt.plan_capacity("c.json", demand=5, growth=30), "--growth 30 is not a percentage"),
@@ -201,6 +308,24 @@ FAULTS: dict[str, tuple[Callable[[], object], str]] = {
     "plan, routing": (lambda: loadtrt.plan_capacity("c.json", demand=5, routing=[3]), "'3' is not a routing policy"),
     "plan, rate": (lambda: loadtrt.plan_capacity("c.json", demand="lots"), "--demand: 'lots' is not a rate"),
     "compare, source": (lambda: loadtrt.compare(1, 2), "1 is neither a result nor"),  # type: ignore[call-overload]
+    "plan, no names": (lambda: loadtrt.plan_capacity("c.json", demand={"a": 5}), "needs the capacity of each by name"),
+    "plan, together": (lambda: loadtrt.plan_capacity("c.json", demand=5, together="i.json"), "by name"),
+    "placement, demand": (lambda: loadtrt.plan_capacity({"a": "c.json"}, demand=5), "demand 5 has no names"),
+    "placement, other": (lambda: loadtrt.plan_capacity({"a": "c.json"}, demand={"b": 5}), "the demands are of b, and"),
+    "placement, one": (lambda: loadtrt.plan_capacity({"a": "c.json"}, demand={"a": 5}), "needs the demand of each"),
+    "placement, source": (lambda: loadtrt.plan_capacity({"a": 3}, demand={"a": 5}), "3 is neither a result nor"),  # type: ignore[dict-item]
+    "interference, one": (lambda: loadtrt.interference(engines=["a.plan"]), "there is one: give another engine"),
+    "interference, engine": (lambda: loadtrt.interference(engine="a.plan"), "is between engines: give engines="),
+    "interference, text": (lambda: loadtrt.interference(engines="a.plan"), "is not a list of engines"),
+    "interference, names": (lambda: loadtrt.interference(models=["a.plan"]), "models ['a.plan'] has no names"),
+    "interference, stressor": (lambda: loadtrt.interference(**PAIR, stressor="dram"), "stressor 'dram' has no names"),
+    "interference, name": (lambda: loadtrt.interference(**PAIR, shares="x"), "did you mean 'share'?"),
+    "interference, share": (lambda: loadtrt.interference(**PAIR, share=["x"]), "--share: 'x' is not a way to share"),
+    "interference, level": (lambda: loadtrt.interference(**(PAIR | {"neighbour": ["x"]})), "--neighbour: 'x' is not"),
+    "interference, load": (lambda: loadtrt.interference(**(PAIR | {"load": 3})), "--load: '3' is not above 0"),
+    "interference, rounds": (lambda: loadtrt.interference(**(PAIR | {"rounds": 0})), "rounds 0 is not a whole number"),
+    "interference, arrivals": (lambda: loadtrt.interference(**PAIR, arrivals="trace"), "are poisson or constant"),
+    "interference, flag": (lambda: loadtrt.interference(**PAIR, stressors="yes"), "'yes' is neither True nor False"),
     "compare, empty": (lambda: loadtrt.compare([], "b.json"), "side A is empty"),
     "compare, threshold": (lambda: loadtrt.compare("a.json", "b.json", fail_if="p99"), "'p99' is not a threshold"),
     "read, gone": (lambda: loadtrt.read("gone.json"), "gone.json"),
@@ -233,6 +358,7 @@ def test_an_engine_that_fails_is_an_engine_error(tmp_path: Path, monkeypatch: py
         lambda: loadtrt.run(engine=file, on="onnxruntime", requests=1),
         lambda: loadtrt.sweep(engine=file, on="onnxruntime", contexts=[1], requests=1),
         lambda: loadtrt.capacity(engine=file, on="onnxruntime", objective=OBJECTIVE, quick=True),
+        lambda: loadtrt.interference(engines=[str(file), str(file)], on="onnxruntime"),
         lambda: loadtrt.profile(engine=file, on="onnxruntime", requests=1),
     ):
         with pytest.raises(loadtrt.EngineError, match="the device is gone"):

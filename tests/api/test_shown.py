@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 VIRTUAL: dict[str, Any] = {"engine": "simulated:service=5ms,clock=virtual", "warmup": 0}
-KINDS = ("run", "repeat", "sweep", "capacity", "fleet", "profile", "comparison", "runs compared")
+KINDS = (
+    *("run", "repeat", "sweep", "capacity", "interference", "fleet", "placement", "profile", "comparison"),
+    "runs compared",
+)
 
 
 def _result(kind: str) -> Any:
@@ -152,7 +155,9 @@ TABLES = {
     "repeat": ("summary",),
     "sweep": ("points",),
     "capacity": ("trials",),
+    "interference": ("cells",),
     "fleet": ("predictions",),
+    "placement": ("placements",),
     "profile": ("layers",),
     "comparison": ("layers",),
     "runs compared": ("ratios",),

@@ -34,6 +34,7 @@ OWN = {  # options of one command alone, apart from --config
         "batch",
         "contexts",
         "demand",
+        "together",
         "demand_inferences",
         "growth",
         "headroom",
@@ -117,7 +118,9 @@ def test_the_schema_takes_what_the_reader_takes(options: dict[str, Any], fits: b
             load_config(file, {})
 
 
-@pytest.mark.parametrize("kind", ["config", "run", "repeat", "sweep", "capacity", "interference", "fleet", "profile"])
+@pytest.mark.parametrize(
+    "kind", ["config", "run", "repeat", "sweep", "capacity", "interference", "fleet", "placement", "profile"]
+)
 def test_schemas_are_schemas(kind: str) -> None:
     """As JSON Schema has it."""
     done = CliRunner().invoke(cli, ["schema", kind])

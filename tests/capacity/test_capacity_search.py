@@ -93,6 +93,15 @@ def test_all_runs_together_take_the_time_at_most(name: str) -> None:
         assert all(each.step.seconds >= min(one.trial_s, one.time_s) for each in one.outcomes)
 
 
+def test_a_generator_that_is_late_until_no_time_is_left_is_the_answer() -> None:
+    """In a time that has room for one trial alone."""
+    one = Search([P99], 700.0, 0.1, THROUGHPUT, 0.03, 10.0, 6.0)
+    step = one.next()
+    assert step is not None
+    one.record(Outcome(step, (judged(0.009, 100.0),), host_bound=True))
+    assert (one.next(), one.answer) == (None, "host-bound")
+
+
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("part", [0.85, 0.94, 0.99])
 def test_no_run_is_longer_than_the_time_that_is_left(part: float, *, late: bool) -> None:

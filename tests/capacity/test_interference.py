@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 from typing import TYPE_CHECKING
@@ -76,7 +77,7 @@ def test_the_mean_of_processor_sharing_rises_by_what_the_neighbour_takes(tmp_pat
     rho_a, rho_b = 150 * 2e-3, (beside.neighbour_rate_per_s or 0.0) * 3e-3
     assert rho_b == pytest.approx(0.4, rel=0.1)
     assert_law(beside.ratio("mean"), (1 - rho_a) / (1 - rho_a - rho_b), len(beside.rounds))
-    assert beside.weighted_speedup == pytest.approx(rho_a + rho_b, rel=0.1)
+    assert_law(beside.weighted_speedup, rho_a + rho_b, len(beside.rounds))
 
 
 def test_p99_behind_one_queue_rises_by_what_the_neighbour_takes(tmp_path: Path) -> None:
@@ -108,7 +109,8 @@ def test_a_partition_has_a_ratio_of_one(tmp_path: Path) -> None:
         if cell.neighbour_level == CLOSED:
             assert cell.neighbour_kept is not None
             assert cell.neighbour_kept.ratio == 1
-            assert cell.jain == 1
+            assert cell.jain is not None
+            assert (cell.jain.ratio, cell.jain.low, cell.jain.high) == (1, 1, 1)
 
 
 def test_a_priority_waits_as_cobham_says(tmp_path: Path) -> None:
@@ -157,6 +159,19 @@ def test_a_neighbour_in_a_closed_loop_is_compared_with_itself_alone(tmp_path: Pa
     kept = of(result, "a", CLOSED).neighbour_kept
     assert kept is not None
     assert kept.ratio == pytest.approx(0.6, abs=0.002)
+
+
+def test_what_is_in_flight_at_the_end_is_not_lost(tmp_path: Path) -> None:
+    """Of requests that take a second each, on a device of their own: a tenth of ten seconds' requests."""
+    slow = "simulated:service=1s,device=other,clock=virtual"
+    result = measured(
+        tmp_path / "i.json",
+        *pair("", ",contexts=10,buffers=1,rate=5/s", "simulated:service=100ms,device=g,clock=virtual", slow),
+        *("--neighbour", "50%", "--arrivals", "constant", "--no-verify", "--duration", "10s", "--rounds", "2"),
+    )
+    kept = of(result, "a", "50%").neighbour_kept
+    assert kept is not None
+    assert kept.ratio == pytest.approx(1, abs=0.03)
 
 
 # --- what cannot be trusted, and what fails
@@ -320,6 +335,39 @@ def test_the_headline_says_where_nothing_rises(whole: InterferenceResult) -> Non
 def _with_p99(cell: Cell, ratio: float, kept: float) -> Cell:
     p99 = PairedRatio(name="latency.p99", ratio=ratio, low=0.9 * ratio, high=1.1 * ratio)
     return cell.model_copy(update={"ratios": (p99,), "neighbour_kept": PairedRatio(name="kept", ratio=kept)})
+
+
+def test_what_it_costs_has_an_interval(whole: InterferenceResult) -> None:
+    cell = of(whole, "a", CLOSED)
+    assert cell.neighbour_kept is not None
+    assert cell.weighted_speedup is not None
+    for number in (cell.neighbour_kept, cell.weighted_speedup):
+        assert number.low is not None
+        assert number.high is not None
+        assert number.low <= (number.ratio or 0.0) <= number.high
+    kept = PairedRatio(name="kept", ratio=0.82, low=0.8, high=0.84)
+    numbered = _with_p99(of(whole, "a", "50%", "sms=25%+75%"), 1.2, 0.82)
+    cells = [_with_p99(of(whole, "a", "50%"), 4.1, 1.0), numbered.model_copy(update={"neighbour_kept": kept})]
+    told = headline(whole.model_copy(update={"cells": tuple(cells)})) or ""
+    assert told.endswith("which costs b 18 % (16 .. 20 %)")
+    even = kept.model_copy(update={"high": 1.01})
+    cells[1] = numbered.model_copy(update={"neighbour_kept": even})
+    assert (headline(whole.model_copy(update={"cells": tuple(cells)})) or "").endswith("which costs b nothing")
+
+
+def test_cells_are_lines_of_csv(whole: InterferenceResult, tmp_path: Path) -> None:
+    """Those of the table for pandas; beside a run they cannot stand."""
+    (tmp_path / "i.json").write_text(whole.to_json())
+    done = loadtrt("report", tmp_path / "i.json", "-o", tmp_path / "i.csv")
+    assert done.returncode == 0, done.stderr
+    lines = list(csv.DictReader((tmp_path / "i.csv").read_text().splitlines()))
+    assert len(lines) == len(whole.cells)
+    assert set(whole.to_pandas().columns) | {"file", "kind", "number"} == set(lines[0])
+    assert float(lines[0]["p99_ratio"]) == pytest.approx(whole.cells[0].ratio("p99").ratio)  # type: ignore[union-attr]
+    loadtrt("run", A, "--requests", "20", "--warmup", "0", "--quiet", "--json", tmp_path / "r.json")
+    done = loadtrt("report", tmp_path / "r.json", tmp_path / "i.json", "-o", tmp_path / "b.csv")
+    assert done.returncode == 2
+    assert "i.json is of interference, whose columns are others" in done.stderr
 
 
 def test_cells_are_a_table_for_pandas(whole: InterferenceResult) -> None:

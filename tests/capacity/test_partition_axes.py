@@ -103,3 +103,16 @@ def test_options_of_a_file_are_completed_by_axes(tmp_path: Path) -> None:
     assert "--partitions is for TensorRT plans" in done.stderr
     done = loadtrt("sweep", "--config", file, "--contexts", "1,4")
     assert "--partitions 2 needs as many contexts" in done.stderr
+
+
+@pytest.mark.parametrize("sms", ["8,16", "8", "25%,50%", "8,25%"])
+@pytest.mark.parametrize("device", ["", ",device=g"])
+def test_sms_that_a_simulated_device_has_not_are_refused_at_once(sms: str, device: str) -> None:
+    """In a sentence about what was asked, whatever the values; and not point by point, as a failure of the engine."""
+    done = loadtrt("sweep", "--engine", f"{VIRTUAL}{device}", "--sms", sms, "--warmup", "0", "--duration", "1s")
+    if device and "%" in sms:
+        assert done.returncode == 0, done.stderr
+        return
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert ("write --sms as a share, such as 25%" if device else "add device=gpu0") in line

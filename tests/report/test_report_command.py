@@ -79,7 +79,7 @@ def test_stdout(save: Save) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["run", "repeat", "sweep", "capacity", "interference", "fleet", "profile", "comparison"]
+    "kind", ["run", "repeat", "sweep", "capacity", "interference", "fleet", "placement", "profile", "comparison"]
 )
 def test_every_kind_of_result(kind: str, save: Save) -> None:
     """Told by what is in the file."""

@@ -11,7 +11,7 @@ from markdown_it import MarkdownIt
 from loadtrt.report.result_files import Loaded
 from reported import HOSTILE, OBJECTIVE, altered, every_kind, loaded, markdown_text, measured, whole_run
 
-KINDS = ("run", "repeat", "sweep", "capacity", "interference", "fleet", "profile", "comparison")
+KINDS = ("run", "repeat", "sweep", "capacity", "interference", "fleet", "placement", "profile", "comparison")
 
 
 def _rendered(text: str) -> str:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from loadtrt.report.result_files import Result
 
-KINDS = ("run", "repeat", "sweep", "capacity", "interference", "fleet", "profile", "comparison")
+KINDS = ("run", "repeat", "sweep", "capacity", "interference", "fleet", "placement", "profile", "comparison")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from loadtrt.asked.objective import Verdict
     from loadtrt.report.document import Block, Cell
 
-KINDS = ("run", "repeat", "sweep", "capacity", "interference", "fleet", "profile", "comparison")
+KINDS = ("run", "repeat", "sweep", "capacity", "interference", "fleet", "placement", "profile", "comparison")
 CELLS = st.text("ab1 –%", min_size=1, max_size=12).map(str.strip).filter(bool)
 
 

@@ -29,6 +29,7 @@ from loadtrt.results.capacity_result import (
 from loadtrt.results.fleet_result import Choice, Comparison, FleetDemand, FleetResult, Gpu, Prediction, Speed
 from loadtrt.results.gpu_telemetry import GpuFacts, GpuInterval, GpuTelemetry, SamplingCost
 from loadtrt.results.interference_result import InterferenceResult
+from loadtrt.results.placement_result import Limit, Placed, Placement, PlacementResult, PlannedModel
 from loadtrt.results.repeat_result import RepeatResult
 from loadtrt.results.run_result import Finding, ModelResult, Problem, RunResult
 from loadtrt.results.steadiness import Steadiness
@@ -342,6 +343,51 @@ def fleet() -> FleetResult:
     )
 
 
+def placement() -> PlacementResult:
+    """Two models, of which some share a GPU."""
+    demand, objective = fleet().demand, measured().model.objectives[0].objective
+    limit = Limit(rate_per_s=250.0, basis="a confirming run (a.json)")
+    alone = Placement(limits={"a": limit}, utilisation=0.7)
+    shared = "plain streams: a 1 context; b 2 contexts"
+    pair = Placement(limits={"a": limit, "b": limit}, shared=shared, utilisation=0.8)
+    model = PlannedModel(
+        engine=measured().model.engine,
+        source="a.json",
+        objectives=(objective,),
+        demand=demand,
+        limit=limit,
+        capacity_per_s=260.0,
+        low_per_s=250.0,
+        high_per_s=270.0,
+        most_per_s=350.0,
+        gpus=3,
+        gpus_least=2,
+    )
+    return PlacementResult(
+        loadtrt="0.1.0",
+        started="2026-11-30T12:00:00+00:00",
+        command=("loadtrt", "plan-capacity", "a.json", "b.json", "--demand", "a=500/s"),
+        sources=("a.json", "b.json"),
+        models={"a": model, "b": model},
+        measured=(pair,),
+        apart=6,
+        apart_least=4,
+        together=(
+            Placed(**dict(alone), gpus=1, rates_per_s={"a": 200.0}),
+            Placed(**dict(pair), gpus=3, rates_per_s={"a": 150.0, "b": 210.0}),
+        ),
+        gpus=4,
+        gpus_least=3,
+        proven_least=4,
+        unmeasured=(("a", "b"),),
+        reason="together saves 2 of 6 GPUs",
+        max_utilisation=0.8,
+        spares=1,
+        gpu_price=2.5,
+        notes=("one rate was above what the engine serves",),
+    )
+
+
 @cache
 def interference() -> InterferenceResult:
     """Two models on one simulated device, with a stressor."""
@@ -369,6 +415,7 @@ def every_kind() -> dict[str, Result]:
         "capacity": capacity(),
         "interference": interference(),
         "fleet": fleet(),
+        "placement": placement(),
         "profile": profile(),
         "comparison": comparison(),
     }
