@@ -42,7 +42,8 @@ _HEAVY = 1.5  # spread by the long services that did not come, times the root of
 _UNSAMPLED = 0.1  # spread where no samples are drawn
 _PARTS = 24
 _STEPS = 9  # of bisection: within 0.2 % of the highest throughput
-_NEARBY = 0.02  # share by which rates differ of which the slope of latency is taken
+_NEARBY = 0.05  # share by which rates differ of which the slope of latency is taken
+_LEAST_SLOPE = 0.1  # of ln latency over ln rate, which is about ρ / (1 − ρ): where the GPU is nearly idle it is noise
 
 
 class Rung(NamedTuple):
@@ -160,22 +161,39 @@ def predicted_per_s(
     rate = _steady(queue, model.load, bounds, requests, model.seed)
     if rate is None:
         return None, 0.0
-    random = np.random.default_rng([model.seed, _SAMPLES])
     alone = Histogram.from_dict(runs[0].model.histograms["latency"])
+    return rate, sampling_error(queue, alone, model.load, bounds, rate, requests // 4, model.seed)
+
+
+def sampling_error(
+    queue: Station,
+    alone: Histogram,
+    load: Rate,
+    bounds: Sequence[tuple[int, float]],
+    rate: float,
+    requests: int,
+    seed: int,
+) -> float:
+    """The standard deviation of the logarithm of the highest rate: that of a quantile at the rate, over the slope of
+    the quantile, both of logarithms.
+
+    alone: latencies of requests alone, of which the queue's work is made.
+    """
+    random = np.random.default_rng([seed, _SAMPLES])
     excesses = []
     for _ in range(_SAMPLES):
-        sample = Histogram.from_dict(runs[0].model.histograms["latency"])
+        sample = Histogram.from_dict(alone.to_dict())
         sample.counts = random.multinomial(alone.count, alone.counts / alone.count)
         law, mean_ns, _ = work_of(sample)
         slower = mean_ns * alone.count / alone.sum
         sampled = replace(queue, work=law, speeds=tuple(tuple(speed / slower for speed in row) for row in queue.speeds))
-        excesses.append(_excess(sampled, model.load, bounds, rate, requests // 4, model.seed))
+        excesses.append(_excess(sampled, load, bounds, rate, requests, seed))
     ends = [rate * (1 - _NEARBY), rate * (1 + _NEARBY)]
-    below, above = (_excess(queue, model.load, bounds, end, requests // 4, model.seed) for end in ends)
-    slope = max((above - below) / math.log(ends[1] / ends[0]), 1.0)  # as latency rises with load at least
+    below, above = (_excess(queue, load, bounds, end, requests, seed) for end in ends)
+    slope = max((above - below) / math.log(ends[1] / ends[0]), _LEAST_SLOPE)
     used = np.flatnonzero(alone.counts)
     long = kish_size(bounds_of(used)[0].astype(np.float64) ** 2, alone.counts[used])
-    return rate, math.hypot(np.std(excesses, ddof=1) / slope, _HEAVY / math.sqrt(max(long, 1.0)))
+    return math.hypot(np.std(excesses, ddof=1) / slope, _HEAVY / math.sqrt(max(long, 1.0)))
 
 
 def of_one_worker(ladder: Sequence[Trial], config: RunConfig) -> tuple[list[Trial], RunConfig, int]:
