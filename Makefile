@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 DEVELOPED := $(VENV)/.developed
 DOWNLOADS := $(VENV)/.downloads
 
-.PHONY: run test quick check bench docs site downloads versions clean
+.PHONY: run test quick ray check bench docs site downloads versions clean
 run: $(READY)
 	$(BIN)/loadtrt run --config configs/googlenet.yaml
 
@@ -18,6 +18,11 @@ test: $(DEVELOPED) $(DOWNLOADS)  # tests of the GPU first: the last line tells w
 
 quick: $(DEVELOPED)
 	$(BIN)/python -m pytest --quick --ignore tests/gpu -n 2 --dist loadfile
+
+ray: $(DEVELOPED)  # fleets on a Ray cluster of this host, in an environment of its own: Ray is 240 MB, and asks for other machines
+	$(BIN)/uv venv --quiet --allow-existing $(VENV)/with-ray
+	$(BIN)/uv pip install --quiet --python $(VENV)/with-ray --editable '.[dev,ray]'
+	$(VENV)/with-ray/bin/python -m pytest tests/runs/test_fleet_ways.py -k "not processes"
 
 check: $(DEVELOPED)
 	$(BIN)/ruff format --check .

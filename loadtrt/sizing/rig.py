@@ -208,7 +208,11 @@ class Rig:
         """
         self.others, self._since = None, self._since or core_times()
         whole = self._with_beside(config, number)
-        looks = looks and not all(model.engine.startswith("simulated:") for model in whole.models.values())
+        if self.workers:
+            simulated = all(model.engine.startswith("simulated:") for model in whole.models.values())
+        else:
+            simulated = all(engine.kind == "simulated" for engine in self.engines.values())
+        looks = looks and not simulated
         tick, place = self._ticking(what, whole, number, looks=looks), Point(point or what, *self.progress)
         if self.workers:
             result = self._run_workers(whole, tick, part)
