@@ -104,12 +104,13 @@ def command(
     The demand is --demand, --demand-inferences, --stages (the highest rate is the peak) or --trace (the busiest hour is
     replayed). Without --objective, the objectives of FILEs count.
 
-    Of several models each FILE is the capacity of one alone, named like the file or by NAME=FILE; --together says how
-    they fare beside each other, and the answer is the fewest GPUs with the models apart and together.
+    Of several models each FILE is the capacity of one alone, named like the file or by NAME=FILE, and --together is a
+    measurement of them beside each other. The answer is the fewest GPUs, with the models apart and with models that share
+    GPUs. Random routing and Poisson arrivals are assumed.
 
-    Exit codes: 0 every routing policy has an answer, 98 one has none within the limits of the simulation, or
-    predictions for one GPU differ from its measurements, or a measured fleet missed an objective or was INVALID, 99 no
-    number of GPUs is enough, 2 a planned fleet could not be run, 3 it failed.
+    Exit codes: 0 every routing policy, or the plan of several models, has an answer, 98 a policy has none within the
+    limits of the simulation, or predictions for one GPU differ from its measurements, or a measured fleet missed an
+    objective or was INVALID, 99 no number of GPUs is enough, 2 a planned fleet could not be run, 3 it failed.
     """
     json_file, quiet = given["json"], bool(given["quiet"])
     work: Callable[[], FleetResult | PlacementResult]

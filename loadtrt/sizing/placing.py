@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import loadtrt
 from loadtrt.asked.fields import option_name, read_option
+from loadtrt.asked.reading import CODE
 from loadtrt.errors import UsageError, nearest
 from loadtrt.printing import bounded_repr, command_line, utf8_name
 from loadtrt.results.placement_result import Limit, Placed, Placement, PlacementResult, PlannedModel
@@ -30,10 +31,10 @@ if TYPE_CHECKING:
     from loadtrt.sizing.demand import Demand
     from loadtrt.sizing.side_by_side import Alone
 
-# Options that choose among measurements of one model, or say how its requests come and are routed.
+# Options that choose among measurements of one model, say how its requests come and are routed, or measure its fleet.
 _OF_ONE_MODEL = (
     *("batch", "contexts", "demand_inferences", "stages", "trace", "trace_column", "arrivals", "burstiness"),
-    *("objective", "routing", "ties", "seed", "measure"),
+    *("objective", "routing", "ties", "seed", "measure", "duration", *CODE),
 )
 _MOST_GPUS = 2000
 _SEED = 1
@@ -190,7 +191,7 @@ def _reason(kinds: Sequence[Placement], cover: Cover, apart: int, possible: Sequ
 def placement_plan(given: Mapping[str, Any], rates: Mapping[str, Any]) -> Plan:
     """What these options ask for, by key, as for `plan_of`. rates: the demand of each model. Raises UsageError."""
     for key in _OF_ONE_MODEL:
-        if given.get(key) not in (None, (), OPTIONS.get(key)):
+        if given.get(key) not in (None, False, (), [], OPTIONS.get(key)):
             raise UsageError(f"{option_name(key)} is for one model: leave it out, or plan for each model by itself")
     read = {name: read_option(f"--demand {name}", text, parse_rate) for name, text in rates.items()}
     if len(read) < 2:
