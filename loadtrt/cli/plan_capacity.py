@@ -105,8 +105,8 @@ def command(
     replayed). Without --objective, the objectives of FILEs count.
 
     Of several models each FILE is the capacity of one alone, named like the file or by NAME=FILE, and --together is a
-    measurement of them beside each other. The answer is the fewest GPUs, with the models apart and with models that share
-    GPUs. Random routing and Poisson arrivals are assumed.
+    measurement of them beside each other. The answer is the fewest GPUs, with the models apart and with models on the
+    same GPUs. Random routing and Poisson arrivals are assumed.
 
     Exit codes: 0 every routing policy, or the plan of several models, has an answer, 98 a policy has none within the
     limits of the simulation, or predictions for one GPU differ from its measurements, or a measured fleet missed an
