@@ -362,9 +362,9 @@ def test_other_versions_of_ray() -> None:
     ("options", "sentence"),
     [
         ({"ray": "auto"}, "say how many, such as --workers 4"),
-        ({"workers": 2}, "--workers is of workers on a Ray cluster: add --ray"),
-        ({"gpus_per_worker": 0.5}, "--gpus-per-worker is of workers on a Ray cluster"),
-        ({"ray": "auto", "workers": 2, "processes": 2}, "--processes is of this host"),
+        ({"workers": 2}, "--workers is for workers on a Ray cluster: add --ray"),
+        ({"gpus_per_worker": 0.5}, "--gpus-per-worker is for workers on a Ray cluster"),
+        ({"ray": "auto", "workers": 2, "processes": 2}, "--processes is for this host"),
         ({"ray": "auto", "workers": 2, "worker": "0/2"}, "leave --worker out"),
     ],
 )
