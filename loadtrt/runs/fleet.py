@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.lanes.model_run import tickers
 from loadtrt.results.run_result import LostWorker, RunResult
-from loadtrt.runs.fleet_watch import FleetWatch
+from loadtrt.runs.fleet_watch import FleetWatch, fleets_shown
 from loadtrt.signals import STOPPING
 from loadtrt.units import plural
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from loadtrt.asked.config import RunConfig
     from loadtrt.lanes.model_run import OnTick, Phase
+    from loadtrt.live.observer import Point
+    from loadtrt.runs.shown import Shown
     from loadtrt.runs.watched import Talks
     from loadtrt.signals import Signals
 
@@ -126,6 +128,8 @@ def run_fleet(
     deliver: Callable[[RunResult], None] = lambda _: None,
     *,
     draws: bool = False,
+    shown: Shown | None = None,
+    point: Point | None = None,
 ) -> RunResult:
     """Make a run with the workers that `config` asks for.
 
@@ -133,6 +137,8 @@ def run_fleet(
     start_at: when to begin to measure, Unix time in ns; None: once all workers are ready.
     deliver: takes the result while metrics are still served.
     draws: whether a live view is drawn, as `config` says.
+    shown: what shows this run, among others; None: an observer of its own does, and serves its metrics for a while.
+    point: as for `Maker.run`.
 
     Raises UsageError, EngineError and KeyboardInterrupt where no worker has measured anything.
     """
@@ -141,9 +147,12 @@ def run_fleet(
         places = _places(config, talks, signals)
         with ExitStack() as stack:
             stack.callback(places.close)
-            # What is on other hosts cannot write to the memory of an observer here.
-            watch = FleetWatch(config, places.count, talks, draws=draws and config.ray is None)
-            stack.callback(watch.close)
+            own = shown is None
+            if shown is None:
+                # What is on other hosts cannot write to the memory of an observer here.
+                shown = fleets_shown(config, places.count, talks, draws=draws and config.ray is None)
+                stack.callback(shown.close)
+            watch = FleetWatch(config, places.count, shown, point)
             fleet = _Fleet(config, places, talks, signals, on_tick, watch)
             try:
                 fleet.wait(start_at)
@@ -152,8 +161,9 @@ def run_fleet(
                 watch.end()
             result = fleet.result()
             deliver(result)
-            watch.finish(push=not signals.hurried())
-            watch.linger(config, result.outcome, signals.sleep)
+            shown.finish(push=not signals.hurried())
+            if own:
+                shown.linger(config, result.outcome, signals.sleep)
             return result
 
 

@@ -133,6 +133,13 @@ class Processes:
         """There is nothing to give back."""
 
 
+def workers_of(config: RunConfig) -> int:
+    """How many workers this configuration asks for: none for a run of this process. Raises UsageError."""
+    if config.ray is not None:
+        return config.workers or 0
+    return Processes(config).count if config.several_processes else 0
+
+
 def _devices_of(config: RunConfig) -> list[int | None]:
     """The numbers of the GPUs that --devices means; one of no number without it. Raises UsageError."""
     if config.devices is None:
