@@ -1,6 +1,6 @@
 """A run of several workers: each takes its part of one load, all begin at one instant, and their results make one.
 
-What starts workers, and where, is of no matter here: see `Places`.
+What starts workers, and where, is of no matter here: see `links.Places`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any
 
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.lanes.model_run import tickers
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from loadtrt.asked.config import RunConfig
     from loadtrt.lanes.model_run import OnTick, Phase
     from loadtrt.live.observer import Point
+    from loadtrt.runs.links import Clock, Link, Places
     from loadtrt.runs.shown import Shown
     from loadtrt.runs.watched import Talks
     from loadtrt.signals import Signals
@@ -33,58 +34,6 @@ if TYPE_CHECKING:
 _FILES = ("engine", "plugins", "lean_library", "verify_against", "inputs", "load")  # of a model, load for its trace
 _LOOK_S = 0.05
 _PATIENCE_S = 10.0  # of a worker, to end after the second signal
-
-
-class Clock(NamedTuple):
-    """The wall clock of a worker's host, by round trips: it is `offset_ns` ahead of this host's, ± `error_ns`."""
-
-    offset_ns: int
-    error_ns: int
-
-    @property
-    def ahead_ns(self) -> int:
-        """What is corrected: an offset within the error may be none, as of hosts that NTP or PTP synchronizes."""
-        return self.offset_ns if abs(self.offset_ns) > self.error_ns else 0
-
-
-class Link(Protocol):
-    """A worker that was started (runs/worker.py), and the way to it: see `WorkerProcess`."""
-
-    @property
-    def where(self) -> dict[str, Any]: ...
-
-    @property
-    def host(self) -> str: ...
-
-    @property
-    def code(self) -> int | None: ...
-
-    @property
-    def end(self) -> str: ...
-
-    def send(self, line: str) -> None: ...
-
-    def stop(self) -> None: ...
-
-    def kill(self) -> None: ...
-
-    def clock(self) -> Clock | None: ...
-
-    def close(self) -> None: ...
-
-
-class Places(Protocol):
-    """Where the workers of a fleet run: see `Processes`."""
-
-    @property
-    def count(self) -> int: ...
-
-    @property
-    def lead_ns(self) -> int: ...
-
-    def start(self, number: int, config: RunConfig, hear: Callable[[str | None], object], boards: str) -> Link: ...
-
-    def close(self) -> None: ...
 
 
 @dataclass(slots=True)
@@ -250,9 +199,10 @@ class _Fleet:
     def _hear(self, worker: _Worker, line: str | None) -> None:
         if line is None:
             worker.over = True
-            self._watch.over(
-                worker.number, worker.link.where.get("device"), None if worker.result is not None else worker.lost.why
-            )
+            why = None if worker.result is not None else worker.lost.why
+            self._watch.over(worker.number, worker.link.where.get("device"), why)
+            if worker.phase == "measure" and why is not None:  # a run of hours may be given up now
+                self._say_lost(worker.lost)
             return
         content: Any
         try:
@@ -280,6 +230,11 @@ class _Fleet:
     def _say(self, sentence: str, whose: str = "") -> None:
         self._said.add(sentence)
         self._talks.say(whose + sentence)
+
+    def _say_lost(self, lost: LostWorker) -> None:
+        sentence = f"worker {lost.worker} is lost: {lost.why}"
+        if sentence not in self._said:
+            self._say(sentence)
 
     def kill(self) -> None:
         """End all workers that have not ended."""
@@ -310,7 +265,7 @@ class _Fleet:
             more = f" (and so did {plural(len(lost) - 1, 'other worker')})" if len(lost) > 1 else ""
             raise error(first.error or f"no worker measured anything: worker {first.number}: {first.lost.why}{more}")
         for item in lost:
-            self._talks.say(f"worker {item.worker} is lost: {item.why}")
+            self._say_lost(item)
         merged = merge({f"worker {number}": self._placed(result) for number, result in results.items()}, lost)
         outcome = "interrupted" if interrupted else merged.outcome  # which may have ended workers that had not begun
         return merged.model_copy(update={"run": self._watch.run, "config": self._config, "outcome": outcome})

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from loadtrt.asked.config import RunConfig
-    from loadtrt.runs.fleet import Clock
+    from loadtrt.runs.links import Clock
 
     Hear = Callable[[str | None], object]
 

@@ -67,19 +67,19 @@ class Listens(Silence):
 
 
 def watched(
-    act: Callable[[str, int], None] = lambda *_: None, **options: Any
+    act: Callable[[str, int, Listens], object] = lambda *_: None, signals: Signals | None = None, **options: Any
 ) -> tuple[RunResult, list[tuple[RunResult, Page]], list[str]]:
     """A run of two processes with metrics: its result, what was delivered and scraped then, and what was said.
 
-    act: called with the phase and the requests that have completed in it.
+    act: called with the phase, the requests that have completed in it, and what was said.
     """
     talks, seen = Listens(), list[tuple[RunResult, "Page"]]()
     config = RunConfig.of(**{**REAL, "processes": 2, "metrics": "127.0.0.1:0", "metrics_linger": "0s", **options})
     result = run_fleet(
         config,
         talks,
-        Signals(),
-        lambda phase, _, __, completed: act(phase, completed),
+        signals or Signals(),
+        lambda phase, _, __, completed: act(phase, completed, talks),
         deliver=lambda result: seen.append((result, talks.scrape())),
     )
     return result, seen, talks.said
@@ -103,18 +103,23 @@ def test_the_last_scrape_has_what_the_result_has() -> None:
 
 
 def test_a_worker_that_is_killed_is_told_by_metrics() -> None:
-    """What it has counted stays, and the others go on."""
+    """What it has counted stays, and the others go on; it is said at once, and once."""
+    signals = Signals()
 
-    def act(phase: str, completed: int) -> None:
-        if phase == "measure" and completed:
+    def act(phase: str, completed: int, talks: Listens) -> None:
+        if any(line.startswith("worker 1 is lost") for line in talks.said):
+            signals.ask()
+        elif phase == "measure" and completed and of_worker(talks.scrape()).get(("1",)):
             for child in workers_of(os.getpid()):
                 if command_of(child).endswith(":1\0"):
                     os.kill(child, signal.SIGKILL)
 
-    result, ((_, found),), _ = watched(act, duration="2s")
+    result, ((_, found),), said = watched(act, signals, duration="10m")
+    assert said.count("worker 1 is lost: it was ended by SIGKILL while it measured") == 1
+    assert result.workers[0].outcome == "interrupted"
     assert [lost.worker for lost in result.lost] == [1]
     assert values(found, "loadtrt_workers_lost") == {(): 1}
-    counts = values(found, "loadtrt_latency_seconds_count", "worker")
+    counts = of_worker(found)
     assert counts["0",] == result.workers[0].model.ok
     assert counts.keys() == {("0",), ("1",)}
 
@@ -220,6 +225,11 @@ def test_a_fleet_is_drawn_on_a_terminal(tmp_path: Path) -> None:
     assert b"2 workers" in drawn
     assert drawn.rindex(b"\x1b[?25h") > drawn.rindex(b"\x1b[?25l")
     assert RunResult.model_validate_json((tmp_path / "run.json").read_text()).outcome == "interrupted"
+
+
+def of_worker(found: Page) -> dict[tuple[str, ...], float]:
+    """Requests that each worker has served."""
+    return values(found, "loadtrt_latency_seconds_count", "worker")
 
 
 def workers_of(pid: int) -> list[int]:
