@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _DEVICES = Path("/dev")
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
+MOST_HERE = 256  # workers: 32 on each of 8 GPUs
 
 
 class WorkerProcess:
@@ -115,9 +116,14 @@ class Processes:
     lead_ns = 50 * MILLISECOND_NS
 
     def __init__(self, config: RunConfig) -> None:
-        """Raises UsageError where there is no such device."""
+        """Raises UsageError where there is no such device, and for too many workers."""
         self._devices = [device for device in _devices_of(config) for _ in range(config.processes)]
         self.count = len(self._devices)
+        if self.count > MOST_HERE:
+            raise UsageError(
+                f"--devices and --processes ask for {self.count} workers, and one host starts {MOST_HERE} at most: ask "
+                "for fewer"
+            )
 
     def start(self, number: int, config: RunConfig, hear: Hear, boards: str = "") -> WorkerProcess:
         """Start a worker. boards: see WorkerProcess. Raises UsageError."""

@@ -13,6 +13,7 @@ from loadtrt.results.capacity_result import CapacityResult, SweepResult, trimmed
 from loadtrt.results.engine_info import GPU_KINDS
 from loadtrt.results.fleet_result import MeasuredFleet
 from loadtrt.runs.fleet import run_fleet
+from loadtrt.runs.processes import MOST_HERE
 from loadtrt.sizing.fleet_check import comparison, measured_quantile
 from loadtrt.sizing.planning import MEASURED
 from loadtrt.sizing.rig import difference
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from loadtrt.signals import Signals
     from loadtrt.sizing.evidence import Source
 
-MOST_SIMULATED = 256  # workers, all on this host
 _KEPT = {"warmup", "drain", "shared_gpu", "telemetry", "max_queue", "batcher"}
 # What the plan decides, and what its files were asked for.
 _DECIDED = (keys_of("Load", "Ending", "Objectives", "Fleet", "Results", "Watching") | {"device"}) - _KEPT
@@ -135,7 +135,7 @@ def _require_room(plan: FleetResult, gpus: int, routing: str) -> None:
     """Raise UsageError where there are not as many devices here."""
     match plan.engine.kind:
         case "simulated":
-            most, there = MOST_SIMULATED, f"{MOST_SIMULATED} simulated ones are started at most"
+            most, there = MOST_HERE, f"{MOST_HERE} simulated ones are started at most"
         case kind if kind in GPU_KINDS:
             most = visible_gpus()
             there = f"there {'is' if most == 1 else 'are'} {most} here"

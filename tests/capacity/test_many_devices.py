@@ -108,6 +108,7 @@ def test_the_capacity_of_a_fleet(routing: str, tmp_path: Path) -> None:
         (("--processes", "0"), "begin at 1"),
         (("--processes", "257"), "processes"),
         (("--workers", "1,2"), "--workers is for workers on a Ray cluster"),
+        (("--devices", "0-63", "--processes", "1,5"), "ask for 320 workers, and one host starts 256 at most"),
         (("--contexts", "1", "--routing", "random"), "--routing says how workers share a load"),
     ],
 )

@@ -261,12 +261,28 @@ def test_a_fleets_own_processes_are_no_others_on_a_gpu(monkeypatch: pytest.Monke
     observing.close()
 
 
+def test_the_next_fleet_has_other_processes() -> None:
+    """On a GPU that is sampled already; and boards of a fleet that is over are read no more."""
+    observing, unused = Observing([Board(keep=1 << 12) for _ in range(2)]), Any
+    observing._gpus["bus 9"] = unused, unused, frozenset([10])  # type: ignore[assignment]
+    observing.handle({"gpu": "bus 9", "own": {"pids": [11], "before": []}})
+    assert observing._gpus["bus 9"][2] == {10, 11}
+    observing.handle({"facts": [facts_of(worker).to_json() for worker in range(2)]})
+    observing.handle({"finish": False})
+    assert observing.handle({"forget": True}) == {"forget": True}
+    assert observing._observation() is None
+    assert [seen.facts.run for seen in observing._ended_runs] == [FACTS.run]
+    observing.close()
+
+
 def test_a_board_without_a_writer_is_not_followed() -> None:
     """Of a worker that was lost before it had its engine."""
     observing = Observing([Board(keep=1 << 12) for _ in range(2)])
     observing.handle({"facts": ["", facts_of(1).to_json()]})
     observing.handle({"lost": [0, "it was ended by SIGKILL before it measured"]})
-    found = page(together([observing._observation()]))
+    seen = observing._observation()
+    assert seen is not None
+    found = page(together([seen]))
     assert list(values(found, "loadtrt_lanes", "worker")) == [("1",)]
     observing.close()
 

@@ -67,7 +67,7 @@ class Listens(Silence):
 
 
 def watched(
-    act: Callable[[str, int, Listens], object] = lambda *_: None, signals: Signals | None = None, **options: Any
+    act: Callable[[str, int, Listens], None] = lambda *_: None, signals: Signals | None = None, **options: Any
 ) -> tuple[RunResult, list[tuple[RunResult, Page]], list[str]]:
     """A run of two processes with metrics: its result, what was delivered and scraped then, and what was said.
 
@@ -137,7 +137,7 @@ def test_a_sweep_of_fleets_has_one_exporter(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(Shown, "linger", last)
     options = ["--engine", "simulated:service=5ms,clock=virtual", "--duration", "1s", "--warmup", "0", "--all"]
-    watching = ["--metrics", "127.0.0.1:0", "--metrics-linger", "10m", "--json", tmp_path / "s.json"]
+    watching = ["--metrics", "127.0.0.1:0", "--metrics-linger", "10m", "--json", str(tmp_path / "s.json")]
     monkeypatch.setattr(Signals, "sleep", lambda *_: None)
     done = loadtrt("sweep", *options, "--processes", "2,1,3", *watching)
     assert (done.returncode, done.stderr.count("metrics at http"), done.stderr.count("metrics stay")) == (0, 1, 1)
@@ -153,7 +153,7 @@ def test_a_sweep_of_fleets_has_one_exporter(tmp_path: Path, monkeypatch: pytest.
     }
     assert values(pages[0], "loadtrt_points", "run", "state")[runs[1].run, "done"] == 1
     told = values(pages[0], "loadtrt_run_info", "run", "point")
-    assert dict(told.keys()) == {run.run: f"processes {len(run.workers)}" for run in runs}
+    assert set(told) == {(run.run, f"processes {len(run.workers)}") for run in runs}
 
 
 def test_a_port_in_use_ends_a_sweep_of_fleets() -> None:
