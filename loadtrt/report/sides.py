@@ -113,6 +113,7 @@ def read_side(given: Path | ResultFile, layer_info: Path | None = None, option: 
         Kind.INTERFERENCE: ", which holds many runs: give two single runs",
         Kind.REPEAT: ": give a single run",
         Kind.FLEET: ", which is not a measurement: give two runs",
+        Kind.PLACEMENT: ", which is not a measurement: give two runs",
         Kind.COMPARISON: " already: give the two profiles",
         Kind.RUN_COMPARISON: " already: give the runs",
         Kind.SIDECAR: ", which has no times: give a run or a profile of the plan",
