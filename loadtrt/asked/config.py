@@ -194,6 +194,8 @@ class RunConfig(FleetOptions):
         shares = self.worker is not None or self.several_processes
         if shares and any(model.scenario is not None for model in self.models.values()):
             raise ValueError("MLPerf's scenarios are for one process: leave --scenario out")
+        if self.places_workers and any(model.device for model in self.models.values()):
+            raise ValueError("--devices and --ray give each worker a GPU of its own: leave --device out")
         for model in self.models.values():
             if self.profile and (several := "mix" if model.mix else "batcher" if model.batcher else None):
                 raise ValueError(f"a profile has requests of one size: leave --{several} out")

@@ -72,6 +72,11 @@ class FleetOptions(Strict):
         """Whether the run is made by processes that this one starts."""
         return self.devices is not None or self.processes > 1 or self.ray is not None
 
+    @property
+    def places_workers(self) -> bool:
+        """Whether the GPU of each worker is not the one that --device says."""
+        return self.devices is not None or (self.ray is not None and self.gpus_per_worker != 0)
+
     def _require_of_workers(self) -> None:
         """Refuse options that are of a run of one process, and those of a fleet that do not go together."""
         for name in self.given(*_OF_RAY) if self.ray is None else ():

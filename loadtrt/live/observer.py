@@ -193,6 +193,11 @@ class Observer:
         """What the run is, model by model, board by board; the terminal starts to draw. None: nobody writes there."""
         self.send(facts=["" if of_board is None else of_board.to_json() for of_board in facts])
 
+    def forget(self) -> None:
+        """Wait until the boards are read no more, so that they can be emptied for another run."""
+        self.send(forget=True)
+        self._answer("forget", _ANSWER_S)
+
     def finish(self, *, push: bool = True) -> list[str]:
         """The run is over, with all its rows on the board: keep its last numbers, and push them. push: whether there is
         time for that. Returns sentences on what could not be pushed."""

@@ -1,7 +1,8 @@
 """The observer process: `python -m loadtrt.live.observing FD`, started by `loadtrt.live.observer`.
 
-It reads one message a line from stdin and ends with it. Messages: wishes (once, first), facts, gpu, lost, say,
-telemetry, finish, end_drawing. The first, telemetry, finish and end_drawing are answered with one line on stdout each.
+It reads one message a line from stdin and ends with it. Messages: wishes (once, first), facts, forget, gpu, lost, say,
+telemetry, finish, end_drawing. The first, forget, telemetry, finish and end_drawing are answered with one line on
+stdout each.
 """
 
 from __future__ import annotations
@@ -107,10 +108,7 @@ class Observing:
                 except LoadtrtError as error:
                     return {"url": "", "error": str(error)}
             case {"facts": list(texts)}:
-                if self._final is not None:  # the GPU's numbers are those of the next run now
-                    others = tuple(replace(other, gpu=None) for other in self._final.others)
-                    self._ended_runs.append(replace(self._final, gpu=None, others=others))
-                    self._final = None
+                self._forget()
                 told = {place: RunFacts.from_json(text) for place, text in enumerate(texts) if text}
                 self._workers = {
                     place: Run(self._boards[place], facts, partial(self._latest, facts.bus))
@@ -120,6 +118,9 @@ class Observing:
                 Thread(target=self._follow, args=(runs,), daemon=True).start()
                 if self._draws:
                     self._drawing = Drawing(lambda: _of_all([run.view() for run in runs]))
+            case {"forget": _}:
+                self._forget()
+                return {"forget": True}
             case {"gpu": str(bus_id), "own": dict(own)}:
                 self._watch_gpu(bus_id, own)
             case {"lost": [place, why]} if place in self._workers:
@@ -153,16 +154,23 @@ class Observing:
             for run in runs:
                 run.follow()
 
-    def _observation(self) -> Observation:
-        """Of the run that is observed."""
-        return _of_all([run.observation() for run in self._runs])
+    def _forget(self) -> None:
+        """Boards are read no more, until others are described; the last numbers of a run that is over are kept."""
+        with self._pushing:
+            if self._final is not None:  # the GPU's numbers are those of the next run now
+                others = tuple(replace(other, gpu=None) for other in self._final.others)
+                self._ended_runs.append(replace(self._final, gpu=None, others=others))
+            self._final, self._runs, self._workers = None, [], {}
+
+    def _observation(self) -> Observation | None:
+        """Of the run that is observed; None where there is none."""
+        runs = self._runs
+        return _of_all([run.observation() for run in runs]) if runs else None
 
     def _finish(self, push: bool) -> list[str]:
-        if not self._runs:
-            return []
         with self._pushing:
             self._final = seen = self._observation()
-            return [] if self._pusher is None else self._pusher.finish(seen, push=push)
+            return [] if self._pusher is None or seen is None else self._pusher.finish(seen, push=push)
 
     def _before(self) -> list[Observation]:
         """Runs that have ended a moment ago: scrapes must see their last numbers, though others have begun."""
@@ -181,8 +189,8 @@ class Observing:
     def _push_each(self, pusher: Pusher, every_s: float) -> None:
         while not self._ended.wait(every_s):
             with self._pushing:  # what is pushed later must be seen later: histories take nothing older
-                if self._runs and self._final is None:
-                    pusher.push(self._observation())
+                if self._final is None and (seen := self._observation()) is not None:
+                    pusher.push(seen)
 
     def _latest(self, bus_id: str, start_ns: int, end_ns: int) -> GpuReading | None:
         if bus_id not in self._gpus:
@@ -205,9 +213,9 @@ class Observing:
 
         exporter = Exporter(
             address,
-            lambda: self._observation() if self._runs else None,
+            self._observation,
             native=native,
-            view=lambda: _of_all([run.view() for run in self._runs]) if self._runs else None,
+            view=lambda: _of_all([run.view() for run in runs]) if (runs := self._runs) else None,
             before=self._before,
         )
         return self._owned.enter_context(exporter).url
@@ -217,8 +225,12 @@ class Observing:
         from loadtrt.live.nvml import open_gpu
         from loadtrt.live.sampler import Sampler
 
+        if bus_id in self._gpus:  # of a fleet before: the next one has other processes
+            sampler, clients, before = self._gpus[bus_id]
+            self._gpus[bus_id] = sampler, clients, before | frozenset(own["pids"])
+            return
         gpu, self._no_gpu = open_gpu(bus_id)
-        if gpu is not None and bus_id not in self._gpus:
+        if gpu is not None:
             self._owned.enter_context(gpu)
             clients = Clients(gpu, Own.from_json(own))
             sampler = self._owned.enter_context(Sampler(gpu, clients=clients))

@@ -1,6 +1,6 @@
 """A run of several workers: each takes its part of one load, all begin at one instant, and their results make one.
 
-What starts workers, and where, is of no matter here: see `Places`.
+What starts workers, and where, is of no matter here: see `links.Places`.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any
 
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.lanes.model_run import tickers
 from loadtrt.results.run_result import LostWorker, RunResult
-from loadtrt.runs.fleet_watch import FleetWatch
+from loadtrt.runs.fleet_watch import FleetWatch, fleets_shown
 from loadtrt.signals import STOPPING
 from loadtrt.units import plural
 
@@ -25,64 +25,15 @@ if TYPE_CHECKING:
 
     from loadtrt.asked.config import RunConfig
     from loadtrt.lanes.model_run import OnTick, Phase
+    from loadtrt.live.observer import Point
+    from loadtrt.runs.links import Clock, Link, Places
+    from loadtrt.runs.shown import Shown
     from loadtrt.runs.watched import Talks
     from loadtrt.signals import Signals
 
 _FILES = ("engine", "plugins", "lean_library", "verify_against", "inputs", "load")  # of a model, load for its trace
 _LOOK_S = 0.05
 _PATIENCE_S = 10.0  # of a worker, to end after the second signal
-
-
-class Clock(NamedTuple):
-    """The wall clock of a worker's host, by round trips: it is `offset_ns` ahead of this host's, ± `error_ns`."""
-
-    offset_ns: int
-    error_ns: int
-
-    @property
-    def ahead_ns(self) -> int:
-        """What is corrected: an offset within the error may be none, as of hosts that NTP or PTP synchronizes."""
-        return self.offset_ns if abs(self.offset_ns) > self.error_ns else 0
-
-
-class Link(Protocol):
-    """A worker that was started (runs/worker.py), and the way to it: see `WorkerProcess`."""
-
-    @property
-    def where(self) -> dict[str, Any]: ...
-
-    @property
-    def host(self) -> str: ...
-
-    @property
-    def code(self) -> int | None: ...
-
-    @property
-    def end(self) -> str: ...
-
-    def send(self, line: str) -> None: ...
-
-    def stop(self) -> None: ...
-
-    def kill(self) -> None: ...
-
-    def clock(self) -> Clock | None: ...
-
-    def close(self) -> None: ...
-
-
-class Places(Protocol):
-    """Where the workers of a fleet run: see `Processes`."""
-
-    @property
-    def count(self) -> int: ...
-
-    @property
-    def lead_ns(self) -> int: ...
-
-    def start(self, number: int, config: RunConfig, hear: Callable[[str | None], object], boards: str) -> Link: ...
-
-    def close(self) -> None: ...
 
 
 @dataclass(slots=True)
@@ -126,6 +77,8 @@ def run_fleet(
     deliver: Callable[[RunResult], None] = lambda _: None,
     *,
     draws: bool = False,
+    shown: Shown | None = None,
+    point: Point | None = None,
 ) -> RunResult:
     """Make a run with the workers that `config` asks for.
 
@@ -133,6 +86,8 @@ def run_fleet(
     start_at: when to begin to measure, Unix time in ns; None: once all workers are ready.
     deliver: takes the result while metrics are still served.
     draws: whether a live view is drawn, as `config` says.
+    shown: what shows this run, among others; None: an observer of its own does, and serves its metrics for a while.
+    point: as for `Maker.run`.
 
     Raises UsageError, EngineError and KeyboardInterrupt where no worker has measured anything.
     """
@@ -141,9 +96,12 @@ def run_fleet(
         places = _places(config, talks, signals)
         with ExitStack() as stack:
             stack.callback(places.close)
-            # What is on other hosts cannot write to the memory of an observer here.
-            watch = FleetWatch(config, places.count, talks, draws=draws and config.ray is None)
-            stack.callback(watch.close)
+            own = shown is None
+            if shown is None:
+                # What is on other hosts cannot write to the memory of an observer here.
+                shown = fleets_shown(config, places.count, talks, draws=draws and config.ray is None)
+                stack.callback(shown.close)
+            watch = FleetWatch(config, places.count, shown, point)
             fleet = _Fleet(config, places, talks, signals, on_tick, watch)
             try:
                 fleet.wait(start_at)
@@ -152,8 +110,9 @@ def run_fleet(
                 watch.end()
             result = fleet.result()
             deliver(result)
-            watch.finish(push=not signals.hurried())
-            watch.linger(config, result.outcome, signals.sleep)
+            shown.finish(push=not signals.hurried())
+            if own:
+                shown.linger(config, result.outcome, signals.sleep)
             return result
 
 
@@ -240,9 +199,10 @@ class _Fleet:
     def _hear(self, worker: _Worker, line: str | None) -> None:
         if line is None:
             worker.over = True
-            self._watch.over(
-                worker.number, worker.link.where.get("device"), None if worker.result is not None else worker.lost.why
-            )
+            why = None if worker.result is not None else worker.lost.why
+            self._watch.over(worker.number, worker.link.where.get("device"), why)
+            if worker.phase == "measure" and why is not None:  # a run of hours may be given up now
+                self._say_lost(worker.lost)
             return
         content: Any
         try:
@@ -270,6 +230,11 @@ class _Fleet:
     def _say(self, sentence: str, whose: str = "") -> None:
         self._said.add(sentence)
         self._talks.say(whose + sentence)
+
+    def _say_lost(self, lost: LostWorker) -> None:
+        sentence = f"worker {lost.worker} is lost: {lost.why}"
+        if sentence not in self._said:
+            self._say(sentence)
 
     def kill(self) -> None:
         """End all workers that have not ended."""
@@ -300,7 +265,7 @@ class _Fleet:
             more = f" (and so did {plural(len(lost) - 1, 'other worker')})" if len(lost) > 1 else ""
             raise error(first.error or f"no worker measured anything: worker {first.number}: {first.lost.why}{more}")
         for item in lost:
-            self._talks.say(f"worker {item.worker} is lost: {item.why}")
+            self._say_lost(item)
         merged = merge({f"worker {number}": self._placed(result) for number, result in results.items()}, lost)
         outcome = "interrupted" if interrupted else merged.outcome  # which may have ended workers that had not begun
         return merged.model_copy(update={"run": self._watch.run, "config": self._config, "outcome": outcome})

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from loadtrt.live.observer import RunFacts
+from loadtrt.live.observer import Point, RunFacts
 from loadtrt.live.watching import Watch
 from loadtrt.records.board import boards_in
 from loadtrt.runs.maker import run_name
@@ -22,25 +22,33 @@ if TYPE_CHECKING:
     from loadtrt.runs.watched import Talks
 
 
-class FleetWatch(Shown):
-    """The live view and the metrics of a fleet. It shows nothing until all workers have loaded their engines.
+def fleets_shown(config: RunConfig, workers: int, talks: Talks, *, draws: bool = False) -> Shown:
+    """What shows fleets, with an observer where one is asked for. Raises UsageError for metrics that cannot be served.
+
+    workers: the most that a fleet has.
+    draws: whether a live view is drawn, as `config` says.
+    """
+    wishes = wishes_of(config, talks, draws=draws)
+    boards = workers * len(config.models)
+    return Shown(Watch(wishes if wishes.follows else None, talks.say, None, boards), talks, wishes)
+
+
+class FleetWatch:
+    """A fleet's run as it is shown: not before all workers have loaded their engines.
 
     run: what the fleet's run is called, in metrics and in the result.
     """
 
-    def __init__(self, config: RunConfig, workers: int, talks: Talks, *, draws: bool = False) -> None:
-        """Start an observer where one is asked for. Raises UsageError for metrics that cannot be served or pushed.
-
-        draws: whether a live view is drawn, as `config` says.
-        """
-        wishes = wishes_of(config, talks, draws=draws)
+    def __init__(self, config: RunConfig, workers: int, shown: Shown, point: Point | None = None) -> None:
+        """point: as for `Maker.run`."""
+        shown.empty()
         self.run = run_name(datetime.now(UTC))
+        self._shown, self._point = shown, point
         self._models, self._telemetry = len(config.models), config.telemetry
-        boards = workers * self._models
-        super().__init__(Watch(wishes if wishes.follows else None, talks.say, None, boards), talks, wishes)
-        self._facts: list[RunFacts | None] = [None] * boards
+        self._facts: list[RunFacts | None] = [None] * (workers * self._models)
         self._pids: set[int] = set()
-        self._awaited = set(range(workers)) if self.boards else set()
+        self._awaited = set(range(workers)) if shown.boards else set()
+        self._told = False
         self._lost: dict[int, str] = {}
         self._unheard: dict[int, str] = {}  # devices of workers that were lost before they told anything
         self._alone = workers == 1
@@ -48,7 +56,7 @@ class FleetWatch(Shown):
     def boards_for(self, number: int) -> str:
         """What the process of a worker finds its boards by: the descriptor that it inherits, and the place of the first
         one. "" where nobody reads them."""
-        observer = self.watch.observer
+        observer = self._shown.watch.observer
         return f"{observer.descriptor}:{number * self._models}" if observer is not None else ""
 
     def hear(self, number: int, device: int | None, told: dict[str, Any]) -> None:
@@ -56,19 +64,19 @@ class FleetWatch(Shown):
         self._pids.update(told["pids"])
         worker, where = ("", "") if self._alone else (str(number), "" if device is None else str(device))
         for place, text in enumerate(told["facts"]):
-            facts = replace(RunFacts.from_json(text), run=self.run, worker=worker, device=where)
+            facts = replace(RunFacts.from_json(text), run=self.run, worker=worker, device=where, point=self._point)
             self._facts[number * self._models + place] = facts
         self._await(number)
 
     def over(self, number: int, device: int | None, why: str | None) -> None:
         """The process of a worker has ended. why: None where it left a result."""
-        if not self.boards:
+        if not self._shown.boards:
             return
         if number in self._awaited:  # before it had its engines
             self._unheard[number] = "" if device is None else str(device)
         for place in range(number * self._models, (number + 1) * self._models):
             if why is None:
-                self.boards[place].enter("done")
+                self._shown.boards[place].enter("done")
             else:
                 self._lost[place] = why
                 self._tell_lost(place)
@@ -84,23 +92,25 @@ class FleetWatch(Shown):
         for unheard, device in self._unheard.items():  # it would have measured what the others do
             for place, facts in enumerate(told[: self._models], unheard * self._models):
                 self._facts[place] = replace(facts, worker=str(unheard), device=device, bus="", uuid="")
-        self.watch.open(None, telemetry=False)
-        self.describe(*self._facts)
+        self._shown.watch.open(None, telemetry=False)
+        self._shown.describe(*self._facts)
+        self._told = True
         for place in self._lost:
             self._tell_lost(place)
-        observer = self.watch.observer
+        observer = self._shown.watch.observer
         if observer is not None and self._telemetry:
             for bus_id in dict.fromkeys(facts.bus for facts in self._facts if facts is not None and facts.bus):
                 observer.send(gpu=bus_id, own={"pids": sorted(self._pids), "before": []})
 
     def _tell_lost(self, place: int) -> None:
-        if self.watch.observer is not None and self._has_begun:
-            self.watch.observer.send(lost=[place, self._lost[place]])
+        observer = self._shown.watch.observer
+        if observer is not None and self._told:
+            observer.send(lost=[place, self._lost[place]])
 
     def end(self) -> None:
         """All workers have ended."""
-        self.watch.end(0, 0, 0)
-        self.end_drawing()
+        self._shown.watch.end(0, 0, 0)
+        self._shown.end_drawing()
 
 
 class Boards:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from loadtrt.asked.config import RunConfig
-    from loadtrt.runs.fleet import Clock
+    from loadtrt.runs.links import Clock
 
     Hear = Callable[[str | None], object]
 
@@ -131,6 +131,13 @@ class Processes:
 
     def close(self) -> None:
         """There is nothing to give back."""
+
+
+def workers_of(config: RunConfig) -> int:
+    """How many workers this configuration asks for: none for a run of this process. Raises UsageError."""
+    if config.ray is not None:
+        return config.workers or 0
+    return Processes(config).count if config.several_processes else 0
 
 
 def _devices_of(config: RunConfig) -> list[int | None]:

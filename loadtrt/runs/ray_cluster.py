@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from loadtrt.engines.open import needs_gpu
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.printing import shortened
-from loadtrt.runs.fleet import Clock
+from loadtrt.runs.links import Clock
 from loadtrt.runs.ray_host import RayHost
 from loadtrt.runs.shipping import Shipment
 from loadtrt.units import MILLISECOND_NS, plural

@@ -48,15 +48,19 @@ class Shown:
         """Where a run writes its rows; none where nobody reads them."""
         return self.watch.boards
 
+    def empty(self) -> None:
+        """Empty the boards for another run. Nobody writes to them."""
+        if self._has_begun and self.watch.observer is not None:
+            self.watch.observer.forget()
+            for board in self.boards:
+                board.reset()
+
     def describe(self, *facts: RunFacts | None) -> None:
         """A run begins, of these models, board by board: show it."""
         observer = self.watch.observer
         if observer is None:
             return
-        if self._has_begun:
-            for board in self.boards:
-                board.reset()
-        elif observer.url:
+        if observer.url and not self._has_begun:
             self._talks.say(f"metrics at {observer.url}")
         self._has_begun = True
         if self._draws:

@@ -134,6 +134,7 @@ class Watched(Shown):
             buses = (bus_id_of(one.engine.info.kind, one.model.device) for one in runs.values())
             self._bus_id = next(filter(None, buses), None)
             self.watch.open(self._bus_id, telemetry=config.telemetry)
+        self.empty()
         followers = self._followers or (self if self.boards else None)
         if followers is not None:
             for one, board in zip(runs.values(), followers.boards, strict=True):

@@ -20,6 +20,7 @@ from loadtrt.errors import EngineError, UsageError
 from loadtrt.lanes.ending import DRAIN_NS
 from loadtrt.printing import command_line
 from loadtrt.results.capacity_result import CapacityResult, Trial, name_of
+from loadtrt.runs.processes import workers_of
 from loadtrt.sizing.candidate import Work
 from loadtrt.sizing.keeping import to_the_end
 from loadtrt.sizing.outcomes import failure_of, host_bound
@@ -57,7 +58,7 @@ class Finder:
         time_s = wanted.time_ns / SECOND_NS
         self._works = [Work(config, self._objectives, time_s, self._searching) for config in wanted.configs()]
         rig.beside = wanted.beside
-        rig.workers = wanted.config.several_processes
+        rig.workers = workers_of(wanted.config)
         self.result = CapacityResult(
             loadtrt=loadtrt.__version__,
             started=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 MOST_SIMULATED = 256  # workers, all on this host
 _KEPT = {"warmup", "drain", "shared_gpu", "telemetry", "max_queue", "batcher"}
 # What the plan decides, and what its files were asked for.
-_DECIDED = keys_of("Load", "Ending", "Objectives", "Fleet", "Results", "Watching") - _KEPT
+_DECIDED = (keys_of("Load", "Ending", "Objectives", "Fleet", "Results", "Watching") | {"device"}) - _KEPT
 
 
 def measure(

@@ -12,6 +12,7 @@ from loadtrt.live.observer import Point
 from loadtrt.report.settings import models_of
 from loadtrt.results.capacity_result import trimmed
 from loadtrt.runs.fleet import run_fleet
+from loadtrt.runs.fleet_watch import fleets_shown
 from loadtrt.runs.maker import Maker
 from loadtrt.units import SECOND_NS, format_duration
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from loadtrt.results.engine_info import EngineInfo
     from loadtrt.results.run_result import RunResult
     from loadtrt.runs.narrowed import Part
+    from loadtrt.runs.shown import Shown
     from loadtrt.runs.watched import Talks
     from loadtrt.signals import Signals
 
@@ -86,7 +88,8 @@ def _of_first(result: RunResult) -> RunResult:
 class Rig:
     """A maker of many runs, which keeps an engine open while only the load changes. Use it in a `with`.
 
-    workers: whether workers make the runs (runs/fleet.py), which are started for each, with engines of their own.
+    workers: the most that make a run (runs/fleet.py), which are started for each, with engines of their own; 0 where
+        this process makes the runs.
     before: engines of the runs that the result has already, which those that are opened must be, too.
     beside: models by name that run beside the one that is measured, each under its own load; none unless it is set.
     progress: points, or candidates, that are done, and those that are left after this one.
@@ -100,7 +103,8 @@ class Rig:
         self._makes_sense = False
         self._wrong: LoadtrtError | None = None  # of workers, the first
         self._of_workers: dict[str, EngineInfo] = {}
-        self.workers = False
+        self.workers = 0
+        self._shown: Shown | None = None
         self.before: list[EngineInfo] = []
         self.beside: Mapping[str, Model] = {}
         self.progress = (0, 0)
@@ -112,7 +116,11 @@ class Rig:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._maker.__exit__()
+        try:
+            if self._shown is not None:
+                self._shown.close()
+        finally:
+            self._maker.__exit__()
 
     def another(self) -> Rig:
         """A rig for other engines beside those of this one."""
@@ -162,6 +170,8 @@ class Rig:
         will open it. Raises UsageError for what is wrong with `others` too, and so is not a matter of these settings,
         as a missing file; and for an engine that is not that of the runs before."""
         if self.workers:
+            whole = self._with_beside(config, 0)
+            self._shown = self._shown or fleets_shown(whole, self.workers, self._talks)
             return None
         try:
             self.open(config)
@@ -215,7 +225,7 @@ class Rig:
         looks = looks and not simulated
         tick, place = self._ticking(what, whole, number, looks=looks), Point(point or what, *self.progress)
         if self.workers:
-            result = self._run_workers(whole, tick, part)
+            result = self._run_workers(whole, tick, part, place)
         else:
             result = self._maker.run(whole, tick, part, point=place)
         if self._maker.fault is not None:
@@ -227,14 +237,16 @@ class Rig:
             self.others = self.others or next(shared, None)
         return trimmed(_of_first(result) if self.beside else result)
 
-    def _run_workers(self, config: RunConfig, tick: OnTick, part: tuple[int, int] | Part | None) -> RunResult:
+    def _run_workers(
+        self, config: RunConfig, tick: OnTick, part: tuple[int, int] | Part | None, point: Point
+    ) -> RunResult:
         """A run of workers, each on the part of its engine."""
         if part is not None:
             (name, model), *others = config.models.items()
             first = model.model_copy(update={"contexts": part[0], "buffers": part[1]})
             config = config.model_copy(update={"models": {name: first, **dict(others)}})
         try:
-            result = run_fleet(config, self._talks, self._maker.signals, tick)
+            result = run_fleet(config, self._talks, self._maker.signals, tick, shown=self._shown, point=point)
         except LoadtrtError as error:
             self._wrong = self._wrong or error
             raise NoWorkersError(str(error)) from None
@@ -244,6 +256,8 @@ class Rig:
 
     def linger(self, config: RunConfig, result: Any) -> None:
         """All runs are over, with this result: serve metrics of the last one for a while, as `Maker.linger` does."""
+        if self._shown is not None:
+            self._shown.linger(config, result.outcome, self._maker.signals.sleep)
         self._maker.linger(config, result)
 
     def _look(self) -> None:

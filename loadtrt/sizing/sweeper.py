@@ -14,6 +14,7 @@ from loadtrt.findings.device_scaling import fewest_devices, scaling
 from loadtrt.printing import command_line
 from loadtrt.report.settings import axes_text
 from loadtrt.results.capacity_result import SkippedPoint, SweepPoint, SweepResult
+from loadtrt.runs.processes import workers_of
 from loadtrt.sizing.grid import AXES, knee_of, pareto_of, parse_axis, points_of, spent_axis, unusable
 from loadtrt.sizing.keeping import to_the_end
 from loadtrt.sizing.rig import MACHINE, changed
@@ -60,7 +61,7 @@ class Sweeper:
         loaded = any(not config.model.load.closed for config in self._configs.values())
         self._gaining = {} if loaded or all_points else axes  # the throughput of an open loop is the offered load
         self._points: dict[int, SweepPoint] = {}
-        rig.workers = any(one.several_processes for one in self._configs.values())
+        rig.workers = max(map(workers_of, self._configs.values()))
         self.result = SweepResult(
             loadtrt=loadtrt.__version__,
             started=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -363,7 +363,7 @@ def test_cells_are_lines_of_csv(whole: InterferenceResult, tmp_path: Path) -> No
     lines = list(csv.DictReader((tmp_path / "i.csv").read_text().splitlines()))
     assert len(lines) == len(whole.cells)
     assert set(whole.to_pandas().columns) | {"file", "kind", "number"} == set(lines[0])
-    assert float(lines[0]["p99_ratio"]) == pytest.approx(whole.cells[0].ratio("p99").ratio)  # type: ignore[union-attr]
+    assert float(lines[0]["mean_ratio"]) == pytest.approx(whole.cells[0].ratio("mean").ratio)  # type: ignore[union-attr]
     loadtrt("run", A, "--requests", "20", "--warmup", "0", "--quiet", "--json", tmp_path / "r.json")
     done = loadtrt("report", tmp_path / "r.json", tmp_path / "i.json", "-o", tmp_path / "b.csv")
     assert done.returncode == 2

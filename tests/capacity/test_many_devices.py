@@ -61,7 +61,7 @@ def test_a_sweep_of_workers_is_continued(tmp_path: Path, monkeypatch: pytest.Mon
     other = command("sweep", *COMMON, "--contexts", "1", "--processes", "1,2", "--json", file, "--resume")
     assert (other.returncode, "differs: duration was" in other.stderr) == (2, True)
 
-    def fail(*_: Any) -> Any:
+    def fail(*_: Any, **__: Any) -> Any:
         raise EngineError("out of memory")
 
     monkeypatch.setattr(rig, "run_fleet", fail)

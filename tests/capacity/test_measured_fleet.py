@@ -76,12 +76,14 @@ def test_fleets_obey_their_laws(services: str, gpus: int) -> None:
 
 def test_what_is_run_is_what_was_planned(runs: tuple[RunResult, ...], asked: list[Any]) -> None:
     """The planned rate, arrivals, objectives and GPUs without spares; what else the files' runs had is left out."""
+    others = [run.model_copy(update={"config": run.config.with_device(1)}) for run in runs]
     result = loadtrt.plan_capacity(
-        *runs, demand=300, growth="10%", headroom="20%", spares=1, burstiness=2, measure=True, duration="2s",
+        *others, demand=300, growth="10%", headroom="20%", spares=1, burstiness=2, measure=True, duration="2s",
         objective=["latency.p99 < 800ms"], routing="random,least-outstanding", seed=7,
     )  # fmt: skip
     (config,) = asked
     assert (config.model.load.rate, config.model.load.cv) == (pytest.approx(396), 2)
+    assert config.model.device == 0  # of GPUs that --devices numbers
     assert config.processes == result.choices[0].needed == result.measured[0].gpus
     assert [item.text for item in config.model.objectives] == ["latency.p99 < 800ms"]
     assert (config.duration, config.model.requests, config.model.seed, config.routing) == (2 * 10**9, None, 7, "random")

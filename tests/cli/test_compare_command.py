@@ -185,16 +185,16 @@ def test_a_run_and_times(measured: dict[str, dict[str, Any]], save: Save) -> Non
     assert rows["compute p50"] == ["1.00 ms", "2.05 ms", "2.049"]
     assert rows["h2d p50"] == ["0 ns", "500 µs", "–"]
     assert "latency p50" not in rows
-    assert "\nenqueue is all calls of a request to loadtrt" in text
+    assert "\nfor loadtrt enqueue is all calls of a request" in text
 
 
 def test_a_file_that_loadtrt_may_have_written(measured: dict[str, dict[str, Any]], save: Save) -> None:
     """Whose terms its times are in depends on who wrote it, which stamps to the nanosecond do not tell: "if"."""
     save("own.json", _times(100, digits=9))
     run, trtexec = save("run.json", measured["fast"]), save("trtexec.json", _times(100))
-    assert "\nif trtexec wrote B: enqueue is all calls of a request to loadtrt" in _compare(run, "own.json")
-    assert "\nif trtexec wrote A: enqueue is all calls" in _compare("own.json", run)
-    assert "\nif loadtrt wrote B: enqueue is all calls" in _compare(trtexec, "own.json")
+    assert "\nif trtexec wrote B: for loadtrt enqueue is all calls of a request" in _compare(run, "own.json")
+    assert "\nif trtexec wrote A: for loadtrt enqueue is all calls" in _compare("own.json", run)
+    assert "\nif loadtrt wrote B: for loadtrt enqueue is all calls" in _compare(trtexec, "own.json")
     assert "enqueue is all calls" not in _compare("own.json", "own.json")
     assert "trtexec's times" not in _compare("own.json", "own.json")
 

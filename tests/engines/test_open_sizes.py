@@ -75,7 +75,7 @@ def test_the_example_runs(make: Any, tmp_path: Path) -> None:
     told = loadtrt(*RUN, file)
     assert told.returncode == 2
     assert told.stderr.count("\n") == 1
-    example = re.search(r"such as (--shapes \S+) \(this model runs so\)", told.stderr)
+    example = re.search(r"such as (--shapes \S+) \(the model runs with these\)", told.stderr)
     assert example, told.stderr
     loadtrt(*RUN, file, *example[1].split(), "--json", tmp_path / "r.json")
     (measured,) = json.loads((tmp_path / "r.json").read_text())["models"].values()
@@ -121,7 +121,7 @@ def test_all_open_inputs_are_told_at_once(tmp_path: Path) -> None:
     file = save(tmp_path / "three.onnx", nodes, inputs, outputs, {})
     three = "audio fp32[B,samples], state fp32[2,B2,128] and mask fp32[B3,4] leave dimensions open: add --shapes"
     refused(UsageError, three, file)
-    refused(UsageError, "such as --shapes audio:1x128,state:2x1x128,mask:1x4 (this", file)
+    refused(UsageError, "such as --shapes audio:1x128,state:2x1x128,mask:1x4 (the", file)
     refused(UsageError, "state fp32[2,B2,128] and mask fp32[B3,4] leave", file, shapes={"audio": (1, 512)})
     rest = {"audio": (1, 512), "state": (2, 1, 128)}
     refused(UsageError, "mask fp32[B3,4] leaves its first dimension open: add --batch N", file, shapes=rest)

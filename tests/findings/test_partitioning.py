@@ -95,9 +95,9 @@ def test_nothing_is_said_where_facts_do_not_speak_for_it(result: RunResult) -> N
 @pytest.mark.parametrize(
     ("mode", "words"),
     [
-        ({"partitions": "1 of 32 SMs"}, "its share (partitions) is that of a part of the plan's work alone"),
-        ({"priority": "high, -5 of 0 to -5"}, "its share (priority) is"),
-        ({"partitions": "1 of 32 SMs", "priority": "-5 of 0 to -5"}, "its share (partitions and priority) is"),
+        ({"partitions": "1 of 32 SMs"}, "its share (partitions) applies only to a part of the plan's work"),
+        ({"priority": "high, -5 of 0 to -5"}, "its share (priority) applies"),
+        ({"partitions": "1 of 32 SMs", "priority": "-5 of 0 to -5"}, "its share (partitions and priority) applies"),
     ],
 )
 def test_work_outside_of_its_share_is_told(mode: dict[str, str], words: str) -> None:

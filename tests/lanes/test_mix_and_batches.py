@@ -338,7 +338,7 @@ async def test_the_summary_tells_parts_batches_drops_and_early_ends() -> None:
         ({"mix": "1:1", "inputs": ("a.npz",)}, "from files"),
         ({"mix": "1:1", "profile": True}, "one size"),
         ({"abort_on_fail": True}, "needs an objective"),
-        ({"abort_delay": "1s"}, "about --abort-on-fail"),
+        ({"abort_delay": "1s"}, "needs --abort-on-fail"),
         ({"precision": "0%"}, "above 0 and below 100%, such as 3%"),
         ({"precision": "x"}, "not a share"),
     ],

@@ -91,6 +91,9 @@ class FakeObserver:
         self.asked.append((start_ns, end_ns, inferences))
         return self.answer
 
+    def forget(self) -> None:
+        self.described = False
+
     def describe(self, *facts: Any) -> None:
         self.described = bool(facts)
 

@@ -17,13 +17,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from command_line import loadtrt
 from exported import FACTS, page, values
 from listening import listening
 from loadtrt.asked.config import RunConfig
 from loadtrt.errors import UsageError
+from loadtrt.report.result_files import read_result
+from loadtrt.results.capacity_result import SweepResult
 from loadtrt.results.run_result import RunResult
 from loadtrt.runs.fleet import run_fleet
-from loadtrt.runs.fleet_watch import FleetWatch
+from loadtrt.runs.fleet_watch import FleetWatch, fleets_shown
+from loadtrt.runs.shown import Shown
 from loadtrt.runs.watched import Silence
 from loadtrt.signals import Signals
 from prometheus import PATIENCE_S
@@ -63,19 +67,19 @@ class Listens(Silence):
 
 
 def watched(
-    act: Callable[[str, int], None] = lambda *_: None, **options: Any
+    act: Callable[[str, int, Listens], object] = lambda *_: None, signals: Signals | None = None, **options: Any
 ) -> tuple[RunResult, list[tuple[RunResult, Page]], list[str]]:
     """A run of two processes with metrics: its result, what was delivered and scraped then, and what was said.
 
-    act: called with the phase and the requests that have completed in it.
+    act: called with the phase, the requests that have completed in it, and what was said.
     """
     talks, seen = Listens(), list[tuple[RunResult, "Page"]]()
     config = RunConfig.of(**{**REAL, "processes": 2, "metrics": "127.0.0.1:0", "metrics_linger": "0s", **options})
     result = run_fleet(
         config,
         talks,
-        Signals(),
-        lambda phase, _, __, completed: act(phase, completed),
+        signals or Signals(),
+        lambda phase, _, __, completed: act(phase, completed, talks),
         deliver=lambda result: seen.append((result, talks.scrape())),
     )
     return result, seen, talks.said
@@ -99,20 +103,65 @@ def test_the_last_scrape_has_what_the_result_has() -> None:
 
 
 def test_a_worker_that_is_killed_is_told_by_metrics() -> None:
-    """What it has counted stays, and the others go on."""
+    """What it has counted stays, and the others go on; it is said at once, and once."""
+    signals = Signals()
 
-    def act(phase: str, completed: int) -> None:
-        if phase == "measure" and completed:
+    def act(phase: str, completed: int, talks: Listens) -> None:
+        if any(line.startswith("worker 1 is lost") for line in talks.said):
+            signals.ask()
+        elif phase == "measure" and completed and of_worker(talks.scrape()).get(("1",)):
             for child in workers_of(os.getpid()):
                 if command_of(child).endswith(":1\0"):
                     os.kill(child, signal.SIGKILL)
 
-    result, ((_, found),), _ = watched(act, duration="2s")
+    result, ((_, found),), said = watched(act, signals, duration="10m")
+    assert said.count("worker 1 is lost: it was ended by SIGKILL while it measured") == 1
+    assert result.workers[0].outcome == "interrupted"
     assert [lost.worker for lost in result.lost] == [1]
     assert values(found, "loadtrt_workers_lost") == {(): 1}
-    counts = values(found, "loadtrt_latency_seconds_count", "worker")
+    counts = of_worker(found)
     assert counts["0",] == result.workers[0].model.ok
     assert counts.keys() == {("0",), ("1",)}
+
+
+def test_a_sweep_of_fleets_has_one_exporter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says its address once, stays once after the last point, and has the numbers of each point under its own name,
+    also where one has fewer workers than one before."""
+    pages, lingered, linger = [], [], Shown.linger
+
+    def last(this: Any, *given: Any) -> None:
+        lingered.append(this)
+        with urllib.request.urlopen(this.watch.observer.url, timeout=PATIENCE_S) as answer:  # noqa: S310  # http
+            pages.append(page(text_string_to_metric_families(answer.read().decode())))
+        linger(this, *given)
+
+    monkeypatch.setattr(Shown, "linger", last)
+    options = ["--engine", "simulated:service=5ms,clock=virtual", "--duration", "1s", "--warmup", "0", "--all"]
+    watching = ["--metrics", "127.0.0.1:0", "--metrics-linger", "10m", "--json", tmp_path / "s.json"]
+    monkeypatch.setattr(Signals, "sleep", lambda *_: None)
+    done = loadtrt("sweep", *options, "--processes", "2,1,3", *watching)
+    assert (done.returncode, done.stderr.count("metrics at http"), done.stderr.count("metrics stay")) == (0, 1, 1)
+    assert len(lingered) == 1
+    points = read_result(SweepResult, tmp_path / "s.json").points
+    runs = [point.run for point in points if point.run is not None]
+    assert [len(run.workers) for run in runs] == [2, 1, 3]
+    counts = values(pages[0], "loadtrt_latency_seconds_count", "run", "worker")
+    assert counts == {
+        (run.run, str(number) if len(run.workers) > 1 else ""): worker.model.ok
+        for run in runs
+        for number, worker in enumerate(run.workers)
+    }
+    assert values(pages[0], "loadtrt_points", "run", "state")[runs[1].run, "done"] == 1
+    told = values(pages[0], "loadtrt_run_info", "run", "point")
+    assert dict(told.keys()) == {run.run: f"processes {len(run.workers)}" for run in runs}
+
+
+def test_a_port_in_use_ends_a_sweep_of_fleets() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = loadtrt("sweep", "simulated:service=5ms", "--processes", "1,2", "--metrics", address)
+    assert (done.returncode, done.stderr.count("the port is in use")) == (2, 1)
+    assert workers_of(os.getpid()) == []
 
 
 def test_a_port_in_use_is_told_before_workers_are_started() -> None:
@@ -127,30 +176,32 @@ def test_a_port_in_use_is_told_before_workers_are_started() -> None:
 def test_workers_have_labels_where_there_are_several(workers: int, told: tuple[str, str]) -> None:
     """And what all are called is the fleet's name, whatever each calls its own run."""
     config = RunConfig.of(**REAL, metrics="127.0.0.1:0")
-    watch, described = FleetWatch(config, workers, Silence()), list[Any]()
-    watch.describe = lambda *facts: described.extend(facts)  # type: ignore[method-assign]
+    shown, described = fleets_shown(config, workers, Silence()), list[Any]()
+    watch = FleetWatch(config, workers, shown)
+    shown.describe = lambda *facts: described.extend(facts)  # type: ignore[method-assign]
     for number in range(workers):
         watch.hear(number, 6 + number, {"pids": [number], "facts": [replace(FACTS, run="another").to_json()]})
     assert [facts.run for facts in described] == [watch.run] * workers
     assert (described[-1].worker, described[-1].device) == told
-    watch.close()
+    shown.close()
 
 
 def test_a_worker_that_is_lost_before_it_has_its_engine_is_counted() -> None:
     """As one that would have measured what the others do."""
     config, talks = RunConfig.of(**REAL, metrics="127.0.0.1:0"), Listens()
-    watch = FleetWatch(config, 3, talks)
+    shown = fleets_shown(config, 3, talks)
+    watch = FleetWatch(config, 3, shown)
     watch.hear(0, 5, {"pids": [1], "facts": [replace(FACTS, uuid="GPU-5", bus="b", lanes=2).to_json()]})
     watch.over(2, 6, "it ended with code 3 before it measured")
     watch.over(1, 5, "it ended with code 3 before it measured")
-    assert watch.watch.observer is not None
-    watch.watch.observer.telemetry(0, 1, 1)  # an answer: it has read all before it, too
+    assert shown.watch.observer is not None
+    shown.watch.observer.telemetry(0, 1, 1)  # an answer: it has read all before it, too
     found = talks.scrape()
     assert values(found, "loadtrt_workers_lost") == {(): 2}
     assert values(found, "loadtrt_lanes", "worker", "device") == {("0", "5"): 2, ("1", "5"): 2, ("2", "6"): 2}
     assert list(values(found, "loadtrt_run_info", "UUID")) == [("GPU-5",)]
     assert not any(value for (name, _), value in found.items() if name == "loadtrt_problem_active")
-    watch.close()
+    shown.close()
 
 
 def test_a_fleet_is_drawn_on_a_terminal(tmp_path: Path) -> None:
@@ -174,6 +225,11 @@ def test_a_fleet_is_drawn_on_a_terminal(tmp_path: Path) -> None:
     assert b"2 workers" in drawn
     assert drawn.rindex(b"\x1b[?25h") > drawn.rindex(b"\x1b[?25l")
     assert RunResult.model_validate_json((tmp_path / "run.json").read_text()).outcome == "interrupted"
+
+
+def of_worker(found: Page) -> dict[tuple[str, ...], float]:
+    """Requests that each worker has served."""
+    return values(found, "loadtrt_latency_seconds_count", "worker")
 
 
 def workers_of(pid: int) -> list[int]:

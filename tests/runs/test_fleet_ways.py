@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 HAS_RAY = importlib.util.find_spec("ray") is not None
 WORKERS = 4
+ALL = frozenset(range(WORKERS))
 VIRTUAL: dict[str, Any] = {
     "engine": "simulated:service=1ms,distribution=exponential,clock=virtual",
     "warmup": "0s",
@@ -65,8 +66,8 @@ def way(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 class Acts:
     """Calls each function of `acts` once: "load", when all workers were started; "begun", when all measure; (phase,
-    worker), when this worker has come to that phase, and has completed requests where that is "measure". The functions
-    get the links of the workers.
+    worker), when this worker has come to that phase; a set of workers, when each has completed requests while it
+    measured. They get the links of the workers.
 
     counts: what each worker was last heard to have completed while it measured.
     """
@@ -95,8 +96,9 @@ class Acts:
                 self._begun |= {number} if elapsed_ns else set()
                 if len(self._begun) == WORKERS:
                     self._act("begun")
-            if phase != "measure" or (elapsed_ns and completed):
-                self._act((phase, number))
+            self._act((phase, number))
+            for when in [key for key in self._acts if isinstance(key, frozenset) and all(map(self.counts.get, key))]:
+                self._act(when)
 
         return tick
 
@@ -136,9 +138,13 @@ def kill(number: int, links: list[Any]) -> None:
 
 def test_workers_that_are_killed(way: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """In any phase: its last count, the others' results, no slower rate, and no verdict."""
-    acts: dict[Any, int] = {"load": 1, ("warm-up", 2): 2, ("measure", 3): 3}
-    heard = Acts(monkeypatch, {when: partial(kill, number) for when, number in acts.items()})
-    result = measured(REAL, **way, objective="latency.p99 < 1s")
+
+    def end(links: list[Any]) -> None:
+        kill(3, links)
+        links[0].stop()
+
+    heard = Acts(monkeypatch, {"load": partial(kill, 1), ("warm-up", 2): partial(kill, 2), frozenset({0, 3}): end})
+    result = measured(REAL, **way, objective="latency.p99 < 1s", duration="600s")
     assert result.outcome == "failed"
     assert [lost.worker for lost in result.lost] == [1, 2, 3]
     assert [lost.why.endswith("before it measured") for lost in result.lost] == [True, True, False]
@@ -162,7 +168,7 @@ def test_all_workers_killed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_interrupted_fleet_keeps_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """One signal ends all workers, with what is in flight; on Ray see below."""
     signals = Signals()
-    Acts(monkeypatch, {("measure", 1): lambda _: signals.ask()})
+    Acts(monkeypatch, {ALL: lambda _: signals.ask()})
     result = measured(REAL, signals, processes=WORKERS, duration="300s")
     assert result.outcome == "interrupted"
     assert len(result.workers) == WORKERS
@@ -304,9 +310,11 @@ def test_a_node_that_is_lost(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> N
         os.kill(ray.get(links[of_process]._actor.__ray_call__.remote(lambda _: os.getpid())), signal.SIGKILL)
         cluster.remove_node(on[of_node], allow_graceful=False)
         lost.extend([of_node, of_process])
+        for number in ALL.difference(lost):
+            links[number].stop()
 
-    Acts(monkeypatch, {("measure", 2): lose})
-    result = measured(REAL, ray=cluster.address, workers=WORKERS, duration="5s")
+    Acts(monkeypatch, {ALL: lose})
+    result = measured(REAL, ray=cluster.address, workers=WORKERS, duration="600s")
     assert [worker.worker for worker in result.lost] == sorted(lost)
     assert {worker.why for worker in result.lost} == {"Ray lost its process or its node while it measured"}
     assert (result.failure or "").startswith("only 2 of 4 workers")
@@ -362,10 +370,12 @@ def test_other_versions_of_ray() -> None:
     ("options", "sentence"),
     [
         ({"ray": "auto"}, "say how many, such as --workers 4"),
-        ({"workers": 2}, "--workers is of workers on a Ray cluster: add --ray"),
-        ({"gpus_per_worker": 0.5}, "--gpus-per-worker is of workers on a Ray cluster"),
-        ({"ray": "auto", "workers": 2, "processes": 2}, "--processes is of this host"),
+        ({"workers": 2}, "--workers is for workers on a Ray cluster: add --ray"),
+        ({"gpus_per_worker": 0.5}, "--gpus-per-worker is for workers on a Ray cluster"),
+        ({"ray": "auto", "workers": 2, "processes": 2}, "--processes is for this host"),
         ({"ray": "auto", "workers": 2, "worker": "0/2"}, "leave --worker out"),
+        ({"devices": "0-1", "device": 3}, "give each worker a GPU of its own: leave --device out"),
+        ({"ray": "auto", "workers": 2, "device": 3}, "give each worker a GPU of its own: leave --device out"),
     ],
 )
 def test_what_does_not_go_together(options: dict[str, Any], sentence: str) -> None:

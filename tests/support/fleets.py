@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from loadtrt.results.run_result import RunResult
 
 
-def run_fleet(config: RunConfig, _talks: Any, signals: Any, _on_tick: Any = None, _start_at: Any = None) -> RunResult:
+def run_fleet(config: RunConfig, _talks: Any, signals: Any, *_: Any, **__: Any) -> RunResult:
     """As `loadtrt.runs.fleet.run_fleet`, for engines in virtual time."""
     devices = [None] if config.devices is None else parse_devices(config.devices)
     places = [device for device in devices for _ in range(config.processes)]
