@@ -40,6 +40,8 @@ def fleet_text(config: RunConfig, axes: Collection[str] = ()) -> str:
     devices, processes = (getattr(config, name) if name not in axes else None for name in ("devices", "processes"))
     texts = [] if devices is None else [f"devices {devices}"]
     texts += [f"{processes} processes{' on each' if texts else ''}"] if processes and processes > 1 else []
+    texts += [f"Ray cluster {config.ray}"] if config.ray is not None else []
+    texts += [f"{config.workers} workers"] if config.workers is not None and "workers" not in axes else []
     several = texts or not {"devices", "processes"}.isdisjoint(axes)
     texts += [f"requests dealt out {config.routing}"] if several and not config.model.load.closed else []
     return " · ".join(texts)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 AXES = {  # option: placeholder of its values in --help
     "devices": "0-3",
     "processes": "1,2,4",
+    "workers": "1,2,4",
     "fp16": "off,on",
     "batch": "1,4,16",
     "threads_per_context": "1,2,4",
@@ -164,7 +165,7 @@ def _in_order(name: str, values: Sequence[Any]) -> Sequence[Any]:
     """The values of an axis as they are measured: the fewest devices first, with which others are compared."""
     if name == "devices":
         return sorted(values, key=lambda text: len(parse_devices(text)) or math.inf)
-    return sorted(values) if name in GAINING else values
+    return sorted(values) if name in (*GAINING, "workers") else values
 
 
 def unusable(settings: Mapping[str, Any]) -> str | None:

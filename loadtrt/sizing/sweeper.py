@@ -183,7 +183,7 @@ def base_and_axes(file: Path | RunConfig | None, given: dict[str, Any]) -> tuple
     axes = {name: parse_axis(name, given[name]) for name in given if name in AXES and given[name] is not None}
     if not axes:
         raise UsageError("a sweep needs an axis: give several values, such as --contexts 1,2,4 or --batch 1,4,16")
-    over_file = [name for name in ("rate", "burstiness", "batch", "batcher", "max_queue") if name in axes]
+    over_file = [name for name in ("rate", "burstiness", "batch", "batcher", "max_queue", "workers") if name in axes]
     common = {name: value for name, value in given.items() if name not in AXES}
     first = {name: axes[name][0] for name in over_file}
     base = load_config(file, common | first, without={"profile"}, base=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -106,9 +107,17 @@ def test_the_capacity_of_a_fleet(routing: str, tmp_path: Path) -> None:
         (("--devices", "0", "--devices", "0,0"), "names a device twice"),
         (("--processes", "0"), "begin at 1"),
         (("--processes", "257"), "processes"),
+        (("--workers", "1,2"), "--workers is for workers on a Ray cluster"),
         (("--contexts", "1", "--routing", "random"), "--routing says how workers share a load"),
     ],
 )
 def test_what_no_axis_of_devices_is(arguments: tuple[Any, ...], sentence: str) -> None:
     done = command("sweep", *COMMON, *arguments)
     assert (done.returncode, sentence in done.stderr) == (2, True)
+
+
+def test_workers_on_a_cluster_are_an_axis(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Ray is not installed, no point is measured and the sentence says what to install."""
+    monkeypatch.setitem(sys.modules, "ray", None)
+    done = command("sweep", *COMMON, "--ray", "auto", "--workers", "2,1")
+    assert (done.returncode, "--ray needs Ray" in done.stderr) == (2, True)

@@ -389,7 +389,7 @@ def test_runs_that_differ_need_several() -> None:
     (alone,) = rows_of("one", differing(2_000, 400, random), 1, ("latency.p50",))
     edge = alone.verdicts["1.05"]
     assert edge.get("regressed", 0) + edge.get("not regressed", 0) > 0.8
-    times = differing(2_000, 1000, random)
+    times = differing(1_000, 500, random)
     _wrong_seldom(times, 5, ("latency.p50",))
     (several,) = rows_of("several", times, 5, ("latency.p50",))
     assert several.verdicts["1.1"]["regressed"] > 0.7
