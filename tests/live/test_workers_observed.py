@@ -266,7 +266,9 @@ def test_a_board_without_a_writer_is_not_followed() -> None:
     observing = Observing([Board(keep=1 << 12) for _ in range(2)])
     observing.handle({"facts": ["", facts_of(1).to_json()]})
     observing.handle({"lost": [0, "it was ended by SIGKILL before it measured"]})
-    found = page(together([observing._observation()]))
+    seen = observing._observation()
+    assert seen is not None
+    found = page(together([seen]))
     assert list(values(found, "loadtrt_lanes", "worker")) == [("1",)]
     observing.close()
 

@@ -75,11 +75,15 @@ def watched(
     """
     talks, seen = Listens(), list[tuple[RunResult, "Page"]]()
     config = RunConfig.of(**{**REAL, "processes": 2, "metrics": "127.0.0.1:0", "metrics_linger": "0s", **options})
+
+    def tick(phase: str, _: int, __: int, completed: int) -> None:
+        act(phase, completed, talks)
+
     result = run_fleet(
         config,
         talks,
         signals or Signals(),
-        lambda phase, _, __, completed: act(phase, completed, talks),
+        tick,
         deliver=lambda result: seen.append((result, talks.scrape())),
     )
     return result, seen, talks.said
@@ -137,7 +141,7 @@ def test_a_sweep_of_fleets_has_one_exporter(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(Shown, "linger", last)
     options = ["--engine", "simulated:service=5ms,clock=virtual", "--duration", "1s", "--warmup", "0", "--all"]
-    watching = ["--metrics", "127.0.0.1:0", "--metrics-linger", "10m", "--json", tmp_path / "s.json"]
+    watching: list[str | Path] = ["--metrics", "127.0.0.1:0", "--metrics-linger", "10m", "--json", tmp_path / "s.json"]
     monkeypatch.setattr(Signals, "sleep", lambda *_: None)
     done = loadtrt("sweep", *options, "--processes", "2,1,3", *watching)
     assert (done.returncode, done.stderr.count("metrics at http"), done.stderr.count("metrics stay")) == (0, 1, 1)
@@ -153,7 +157,7 @@ def test_a_sweep_of_fleets_has_one_exporter(tmp_path: Path, monkeypatch: pytest.
     }
     assert values(pages[0], "loadtrt_points", "run", "state")[runs[1].run, "done"] == 1
     told = values(pages[0], "loadtrt_run_info", "run", "point")
-    assert dict(told.keys()) == {run.run: f"processes {len(run.workers)}" for run in runs}
+    assert {key[0]: key[1] for key in told} == {run.run: f"processes {len(run.workers)}" for run in runs}
 
 
 def test_a_port_in_use_ends_a_sweep_of_fleets() -> None:
