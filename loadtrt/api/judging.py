@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,9 +42,9 @@ def planning(given_sources: Sequence[Any], given: dict[str, Any]) -> Call[FleetR
     if not given_sources:
         raise UsageError("a plan needs measurements: give the result of loadtrt.capacity or loadtrt.sweep, or its file")
     options = options_of("plan-capacity", given, (*OPTIONS, *DEMANDS, *ARRIVALS, "together"))
-    if len(given_sources) == 1 and isinstance(given_sources[0], dict):
-        return _placing(given_sources[0], options)
-    if isinstance(options.get("demand"), dict) or "together" in options:
+    if len(given_sources) == 1 and isinstance(given_sources[0], Mapping):
+        return _placing(dict(given_sources[0]), options)
+    if isinstance(options.get("demand"), Mapping) or "together" in options:
         raise UsageError(
             "a plan of several models needs the capacity of each by name: give {'a': found, 'b': 'b.json'}"
         )

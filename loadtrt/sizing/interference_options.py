@@ -49,6 +49,8 @@ def wanted_interference(
 
     Raises UsageError.
     """
+    if file is None and not models:
+        raise UsageError("interference is between models, and there is none: give two engines, such as a.plan b.plan")
     own = {name: given.get(name, default) for name, default in OPTIONS.items()}
     arrivals = given.get("arrivals") or ARRIVALS[0]
     if arrivals not in ARRIVALS:

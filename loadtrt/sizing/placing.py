@@ -6,6 +6,7 @@ measurements cover (sizing/side_by_side.py), and the fewest GPUs are those of an
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ from loadtrt.sizing.side_by_side import SideBySide, alone_of, rates_text
 from loadtrt.units import parse_rate, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from loadtrt.results import Result
@@ -244,7 +245,7 @@ def _read(given: Path | Result) -> tuple[str, Any]:
 
 def require_names(demand: object, alone: Mapping[str, object]) -> dict[str, Any]:
     """The demand of each model, as Python gives it. Raises UsageError unless each has one."""
-    if not isinstance(demand, dict):
+    if not isinstance(demand, Mapping):
         raise UsageError(f"demand {bounded_repr(demand)} has no names: write demand={{'a': '3000/s', 'b': 800}}")
     rates = {str(name): rate for name, rate in demand.items()}
     if rates.keys() != alone.keys():

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from itertools import combinations, product
+from statistics import fmean
 from typing import TYPE_CHECKING, TypeAlias
 
 from loadtrt.asked.load import Rate
@@ -27,7 +28,7 @@ from loadtrt.results.interference_result import CLOSED, IDLE, InterferenceResult
 from loadtrt.results.placement_result import Limit, Placement
 from loadtrt.sizing.evidence import evidence_of
 from loadtrt.sizing.fleet_check import sure_rate
-from loadtrt.stats.paired import Pair, paired_ratio
+from loadtrt.stats.paired import LEAST, Pair, paired_ratio
 from loadtrt.units import SECOND_NS, format_count, format_duration, plural
 
 if TYPE_CHECKING:
@@ -301,7 +302,9 @@ def _within(objective: Objective, seen: Sequence[Measured | None]) -> tuple[bool
     found = paired_ratio(objective.name, pairs)
     if found.ratio is None:
         return False, False, f"{objective.name} is not known"
-    sure = found.high is not None and found.high <= objective.limit_ns
+    # Rounds that agree show a ratio however short they are, as where nobody disturbs; of a percentile they do not.
+    large = fmean(pair.sizes[1] for pair in pairs) >= LEAST[objective.name]
+    sure = large and found.high is not None and found.high <= objective.limit_ns
     possible = (found.low or 0.0) <= objective.limit_ns
     most = "" if found.high is None else f", at most {format_duration(found.high)}"
     return sure, possible, f"{objective.quantile} {format_duration(found.ratio)}{most}"

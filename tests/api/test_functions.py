@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -240,7 +241,8 @@ def test_interrupted_interference_has_its_cells(
 def test_a_plan_of_several_models_is_awaited(made: dict[str, loadtrt.Result]) -> None:
     capacity = made["capacity"]
     assert isinstance(capacity, loadtrt.CapacityResult)
-    plan = asyncio.run(loadtrt.plan_capacity_async({"a": capacity, "b": capacity}, demand={"a": 5, "b": 6}))
+    both, demand = MappingProxyType({"a": capacity, "b": capacity}), MappingProxyType({"a": 5, "b": 6})
+    plan = asyncio.run(loadtrt.plan_capacity_async(both, demand=demand))
     assert isinstance(plan, loadtrt.PlacementResult)
 
 

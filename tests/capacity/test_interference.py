@@ -434,6 +434,7 @@ def test_one_model_has_a_fingerprint(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ([], "and there is none: give two engines, such as a.plan b.plan"),
         ([A], "there is one: give another engine, or --stressors"),
         ([A, B, "--share", "both"], "--share: 'both' needs a split of the SMs: write both=32+100"),
         ([A, B, "--share", "mps"], "--share: 'mps' is not a way to share: write such as streams,priority"),

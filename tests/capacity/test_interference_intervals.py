@@ -116,3 +116,11 @@ def test_a_load_that_misses_its_objective_is_seldom_taken_for_one_that_meets_it(
         sure, possible = sure + met, possible + may
     assert sure <= 0.075 * cells
     assert possible >= 0.9 * cells
+
+
+@pytest.mark.parametrize(("worth", "sure"), [(20.0, False), (400.0, True)])
+def test_rounds_that_agree_by_chance_are_not_sure(worth: float, *, sure: bool) -> None:
+    """Three with the same p99, of requests that are worth few independent ones."""
+    bound = parse_objective("latency.p99 < 10ms")
+    one = Measured(due=1, served=1, per_s=1, latency_ns={"p99": 9e6}, effective={"p99": worth})
+    assert _within(bound, [one] * 3)[:2] == (sure, True)
