@@ -149,16 +149,20 @@ class Observer:
         self._memory = mmap.mmap(self.descriptor, models * board_bytes())
         # -P, and this process' path: a file in the user's folder must not be imported as a module.
         command = [sys.executable, "-P", "-m", "loadtrt.live.observing", str(self.descriptor)]
-        with blocked():  # signals are for the run, which ends the observer later
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                pass_fds=(self.descriptor,),
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-                start_new_session=True,  # the terminal's Ctrl-Z, too
-                text=True,
-            )
+        try:
+            with blocked():  # signals are for the run, which ends the observer later
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    pass_fds=(self.descriptor,),
+                    env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                    start_new_session=True,  # the terminal's Ctrl-Z, too
+                    text=True,
+                )
+        except BaseException:
+            self._file.close()
+            raise
         self._kill = self._process.kill
         SIGNALS.last_acts.append(self._kill)
         self.boards = boards_in(self._memory, models)

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,9 @@ import pytest
 
 from loadtrt.cli.watch import parse_url, read_view
 from loadtrt.lanes.recorder import Recorder
+from loadtrt.live import observer as live_observer
 from loadtrt.live.observer import Observer, RunFacts, Wishes
-from loadtrt.records.board import KEEP, RING
+from loadtrt.records.board import KEEP, RING, board_bytes
 from loadtrt.results.run_result import RunResult
 from prometheus import PATIENCE_S, free_port, running_prometheus
 
@@ -306,3 +308,18 @@ def _output(descriptor: int) -> Iterator[bytes]:
         if not part:
             return
         yield part
+
+
+def test_an_observer_that_cannot_be_started_leaves_no_file_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a host that is out of processes."""
+
+    def refused(*_: object, **__: object) -> None:
+        raise BlockingIOError
+
+    with tempfile.TemporaryFile() as file:
+        file.truncate(board_bytes())
+        monkeypatch.setattr(live_observer, "_shared_file", lambda _: file)
+        monkeypatch.setattr(subprocess, "Popen", refused)
+        with pytest.raises(BlockingIOError):
+            Observer(Wishes())
+        assert file.closed
