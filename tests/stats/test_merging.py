@@ -334,7 +334,7 @@ def _queue_of(gaps: Any, services: float) -> Any:
 def test_fleets_of_constant_services_obey_their_laws(workers: int, routing: str) -> None:
     """M/D/1's mean by Pollaczek and Khinchine; Erlang-N arrivals by a long simulation of Lindley's recursion."""
     engine = "simulated:service=1ms,clock=virtual"
-    result = merged(fleet(workers, rate=700 * workers, duration="120s", routing=routing, seed=7, engine=engine))
+    result = merged(fleet(workers, rate=700 * workers, duration="60s", routing=routing, seed=7, engine=engine))
     if routing == "random":
         law = 1e6 + 1e6 * 0.7 / (2 * 0.3)
     else:
