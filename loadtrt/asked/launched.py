@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from loadtrt.errors import UsageError
 from loadtrt.load.dealing import parse_worker
 from loadtrt.printing import shortened
-from loadtrt.units import SECOND_NS
+from loadtrt.units import SECOND_NS, format_count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -121,7 +121,7 @@ def parse_start(text: str) -> int:
     start_ns = int(whole[0]) * SECOND_NS + int(billionths[0])
     left_ns = start_ns - time.time_ns()
     if left_ns <= 0:
-        ago = f"{-left_ns / SECOND_NS:.3g} s ago by this host's clock"
+        ago = f"{format_count(-left_ns // SECOND_NS)} s ago by this host's clock"
         raise UsageError(f"'{text}' has passed, {ago}: give all workers a later one")
     if left_ns > _LONGEST_WAIT_NS:
         raise UsageError(f"'{text}' is more than a day away: give all workers an earlier instant")

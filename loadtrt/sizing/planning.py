@@ -248,7 +248,10 @@ def source_of(given: Path | Result) -> tuple[str, Kind, Result | None]:
         kind, schema = file.kind, SCHEMAS.get(file.kind)
         name, result = str(given), None if schema is None else read_result(schema, file)
     if _of_workers(result):
-        raise UsageError(f"{name} is of workers that share a load, and a plan needs runs of one process")
+        raise UsageError(
+            f"{name} is of workers that share a load, and a plan needs runs of one process: measure one GPU, without "
+            "--devices, --processes and --ray"
+        )
     return name, kind, result
 
 
