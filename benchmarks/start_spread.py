@@ -73,7 +73,7 @@ def by_ray(address: str, workers: int) -> RunResult:
     offset, error = (
         max(abs(clock[f"clock_{name}_ns"]) for clock in clocks) / 1e6 for name in ("offset", "offset_error")
     )
-    print(f"{'':<18} clocks told {offset:.3f} ms ahead at most, ± {error:.3f} ms; in truth 0")
+    print(f"{'':<18} clock offsets measured: at most {offset:.3f} ms, ± {error:.3f} ms; the true offset is 0")
     return result
 
 

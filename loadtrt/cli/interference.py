@@ -33,8 +33,8 @@ _ARRIVALS = ("poisson", "constant")  # as sizing/interference_options.py has the
 @extra(
     ("--model", "models"),
     "Engine",
-    "A model with its own options, as YAML names them (repeatable); options given apart are of all models. With a rate "
-    "it is judged under that load.",
+    "A model with its own options, as YAML names them (repeatable); options given apart apply to all models. With a "
+    "rate it is judged under that load.",
     multiple=True,
     metavar="NAME=ENGINE,KEY=VALUE,…",
 )

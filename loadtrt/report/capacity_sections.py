@@ -67,7 +67,7 @@ def _badges(result: CapacityResult) -> tuple[Badge, ...]:
 def _head(result: CapacityResult, file: str) -> Iterator[Block]:
     yield words(search_text(result))
     if workers := fleet_text(result.config):
-        yield words(f"{workers}; requests in flight are of each worker")
+        yield words(f"{workers}; requests in flight are per worker")
     yield about(result, file)
     yield from noted(candidate.engine for candidate in result.candidates)
     best = result.best

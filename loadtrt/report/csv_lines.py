@@ -109,7 +109,7 @@ def csv_text(loaded: Sequence[Loaded]) -> str:
     cells = [isinstance(item.result, InterferenceResult) for item in loaded]
     if any(cells) and not all(cells):
         file = loaded[cells.index(True)].file
-        raise UsageError(f"{file} is of interference, whose columns are others: write it to a file of its own")
+        raise UsageError(f"{file} holds interference, which has other columns: write it to a file of its own")
     text = io.StringIO()
     writer = csv.DictWriter(text, CELL_COLUMNS if any(cells) else COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()

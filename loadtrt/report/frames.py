@@ -116,7 +116,9 @@ def _records(run: RunResult) -> Table:
     records = run.records
     if records is None:
         why = (
-            "it is of several processes" if run.workers else "it was read from a file, or there were more than are kept"
+            "it was made by several processes"
+            if run.workers
+            else "it was read from a file, or there were more than are kept"
         )
         raise UsageError(f"this result has no records: {why}; its table 'slowest' has those around the slowest request")
     return _of_records(records)

@@ -77,7 +77,7 @@ def _blocks(result: RunResult) -> Iterator[Block]:
     for name in result.models:
         yield from _figures(result, name)
     if len(result.workers) > _MOST_FIGURES:
-        yield words(f"Charts are of the first {_MOST_FIGURES} workers.", only="page")
+        yield words(f"Charts show the first {_MOST_FIGURES} workers.", only="page")
 
 
 def _figures(result: RunResult, name: str) -> Iterator[Block]:

@@ -145,8 +145,8 @@ class Maker:
             return
         if config.several_processes:
             raise UsageError(
-                "--devices and --processes are of 'loadtrt run', 'sweep' and 'capacity': leave them out; --device "
-                "takes the number of one GPU"
+                "--devices and --processes are options of 'loadtrt run', 'sweep' and 'capacity': leave them out; "
+                "--device takes the number of one GPU"
             )
         self._close_engines()
         require_files()

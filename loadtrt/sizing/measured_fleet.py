@@ -93,8 +93,8 @@ def _config(plan: FleetResult, choice: Choice, source: Source, code: Mapping[str
     demand, gpu, gpus = plan.demand, plan.gpu, choice.needed or 1
     if demand.arrivals == "trace":
         raise UsageError(
-            "the busiest part of a trace is no steady load: 'loadtrt run' replays it, with --trace and as many devices "
-            "or processes (--devices, --processes)"
+            "the busiest part of a trace is not a steady load: 'loadtrt run' replays it, with --trace and as many "
+            "devices or processes (--devices, --processes)"
         )
     asked = _asked(plan, source).options()
     for key in CODE:

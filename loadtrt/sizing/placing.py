@@ -222,8 +222,8 @@ def named_files(files: Sequence[Path], names: Sequence[str]) -> dict[str, Path]:
         named = bool(sign) and word in names and not file.exists()
         name, path = (word, type(file)(rest)) if named else (file.stem, file)
         if name not in names:
-            known = f"name it, as {next(iter(names))}={file}; the demands are of {', '.join(names)}"
-            raise UsageError(f"{file} is of no model that has a demand: {nearest(name, names, known)}")
+            known = f"name it, as {next(iter(names))}={file}; the demands are for {', '.join(names)}"
+            raise UsageError(f"{file} measures no model that has a demand: {nearest(name, names, known)}")
         if name in found:
             raise UsageError(f"{found[name]} and {path} are both of {name}: give one, and others as --together")
         found[name] = path
@@ -250,5 +250,5 @@ def require_names(demand: object, alone: Mapping[str, object]) -> dict[str, Any]
     rates = {str(name): rate for name, rate in demand.items()}
     if rates.keys() != alone.keys():
         of, have = (", ".join(sorted(names)) or "nothing" for names in (rates, alone))
-        raise UsageError(f"the demands are of {of}, and the measurements of {have}: give both for each model")
+        raise UsageError(f"the demands are for {of}, and the measurements of {have}: give both for each model")
     return rates

@@ -249,8 +249,8 @@ def source_of(given: Path | Result) -> tuple[str, Kind, Result | None]:
         name, result = str(given), None if schema is None else read_result(schema, file)
     if _of_workers(result):
         raise UsageError(
-            f"{name} is of workers that share a load, and a plan needs runs of one process: measure one GPU, without "
-            "--devices, --processes and --ray"
+            f"{name} was measured by workers that share a load, and a plan needs runs of one process: "
+            "measure one GPU, without --devices, --processes and --ray"
         )
     return name, kind, result
 
@@ -303,7 +303,7 @@ def _measure_ns(given: Mapping[str, Any], *, measure: object) -> int | None:
         raise UsageError(f"measure {bounded_repr(measure)} is neither True nor False")
     for key in ("duration", *CODE) if not measure else ():
         if given.get(key):
-            raise UsageError(f"{option_name(key)} is of fleets that are run: add --measure, or leave it out")
+            raise UsageError(f"{option_name(key)} is for fleets that are run: add --measure, or leave it out")
     if not measure:
         return None
     if given.get("duration") is None:

@@ -82,9 +82,9 @@ class _Met:
 def alone_of(name: str, source: str, result: object, seed: int) -> Alone:
     """A model by itself, of a search for its capacity. Raises UsageError for anything else."""
     if not isinstance(result, CapacityResult):
-        raise UsageError(f"{source} is no search for capacity: give one of {name} alone, by loadtrt capacity --json")
+        raise UsageError(f"{source} is not a search for capacity: give one of {name} alone, by loadtrt capacity --json")
     if result.beside:
-        raise UsageError(f"{source} is of {name} beside {', '.join(result.beside)}: give it as --together")
+        raise UsageError(f"{source} measures {name} beside {', '.join(result.beside)}: give it as --together")
     evidence = evidence_of(result)
     candidate = evidence.capacity
     sure = None if candidate is None else sure_rate(candidate)
@@ -120,12 +120,14 @@ class SideBySide:
             case CapacityResult(beside=beside) if beside:
                 self._take_search(source, result)
             case CapacityResult():
-                raise UsageError(f"{source} is of one model alone: search beside the others, by loadtrt capacity --of")
+                raise UsageError(
+                    f"{source} measures one model alone: search beside the others, by loadtrt capacity --of"
+                )
             case InterferenceResult():
                 self._take_interference(source, result)
             case _:
                 raise UsageError(
-                    f"{source} is no measurement of models beside each other: give one of loadtrt interference or "
+                    f"{source} is not a measurement of models beside each other: give one of loadtrt interference or "
                     "loadtrt capacity --of"
                 )
 
@@ -158,14 +160,14 @@ class SideBySide:
         names = [name for name in result.config.models if name in self.alone]
         if len(names) < 2:
             of, known = ", ".join(result.config.models), ", ".join(self.alone)
-            raise UsageError(f"{source} is of {of}, and two at least have a demand in a plan of {known}")
+            raise UsageError(f"{source} measures {of}, of which fewer than two are in the plan of {known}")
         for name in names:
             self._require_same(source, name, result.alone[name].engine)
         unknown = {name: why for name in names if (why := _unknown_to_cells(self.alone[name].evidence.objectives))}
         self.notes += [f"{source} was left out for {name}: {why}" for name, why in unknown.items()]
         closed = any(result.config.models[name].load.closed for name in names)
         if closed and result.arrivals != "poisson":
-            raise UsageError(f"{source} is of {result.arrivals} arrivals: measure with --arrivals poisson")
+            raise UsageError(f"{source} was measured with {result.arrivals} arrivals: measure with --arrivals poisson")
         for cell in result.matrix:
             if {cell.model, cell.neighbour} <= set(names) and cell.valid and cell.neighbour_level != IDLE:
                 for name in (cell.model, cell.neighbour):
@@ -217,8 +219,8 @@ class SideBySide:
         ):
             if was != is_:
                 raise UsageError(
-                    f"{source} and {self.alone[name].source} are of another {what} of {name} ({is_}, {was}): measure "
-                    "both with the same"
+                    f"{source} and {self.alone[name].source} measured {name} with another {what} ({is_}, {was}): "
+                    "measure both with the same"
                 )
 
     def _require_poisson(self, source: str, name: str, load: Load) -> None:

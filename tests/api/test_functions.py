@@ -263,7 +263,7 @@ def test_several_models_are_planned_by_name(made: dict[str, loadtrt.Result], tmp
     assert list(plan.models) == ["a", "b"]
     assert plan.sources == ("CapacityResult", str(tmp_path / "b.json"))
     for together in (pair, [pair]):
-        with pytest.raises(loadtrt.UsageError, match="of another engine of a"):
+        with pytest.raises(loadtrt.UsageError, match="measured a with another engine"):
             loadtrt.plan_capacity({"a": capacity, "b": capacity}, demand=demand, together=together)
 
 
@@ -313,7 +313,7 @@ FAULTS: dict[str, tuple[Callable[[], object], str]] = {
     "plan, no names": (lambda: loadtrt.plan_capacity("c.json", demand={"a": 5}), "needs the capacity of each by name"),
     "plan, together": (lambda: loadtrt.plan_capacity("c.json", demand=5, together="i.json"), "by name"),
     "placement, demand": (lambda: loadtrt.plan_capacity({"a": "c.json"}, demand=5), "demand 5 has no names"),
-    "placement, other": (lambda: loadtrt.plan_capacity({"a": "c.json"}, demand={"b": 5}), "the demands are of b, and"),
+    "placement, other": (lambda: loadtrt.plan_capacity({"a": "c.json"}, demand={"b": 5}), "the demands are for b, and"),
     "placement, one": (lambda: loadtrt.plan_capacity({"a": "c.json"}, demand={"a": 5}), "needs the demand of each"),
     "placement, source": (lambda: loadtrt.plan_capacity({"a": 3}, demand={"a": 5}), "3 is neither a result nor"),  # type: ignore[dict-item]
     "interference, one": (lambda: loadtrt.interference(engines=["a.plan"]), "there is one: give another engine"),
@@ -386,7 +386,7 @@ def test_what_is_merged_must_be_of_one_fleet(made: dict[str, Any], tmp_path: Pat
     whole = loadtrt.merge(other, file)
     assert whole == loadtrt.merge(worker, other).model_copy(update={"command": whole.command})
     assert whole.model.ok == worker.model.ok + other.model.ok == 500
-    with pytest.raises(loadtrt.UsageError, match="no records: it is of several processes"):
+    with pytest.raises(loadtrt.UsageError, match="no records: it was made by several processes"):
         whole.to_pandas("records")
 
 

@@ -367,7 +367,7 @@ def test_cells_are_lines_of_csv(whole: InterferenceResult, tmp_path: Path) -> No
     loadtrt("run", A, "--requests", "20", "--warmup", "0", "--quiet", "--json", tmp_path / "r.json")
     done = loadtrt("report", tmp_path / "r.json", tmp_path / "i.json", "-o", tmp_path / "b.csv")
     assert done.returncode == 2
-    assert "i.json is of interference, whose columns are others" in done.stderr
+    assert "i.json holds interference, which has other columns" in done.stderr
 
 
 def test_cells_are_a_table_for_pandas(whole: InterferenceResult) -> None:

@@ -95,9 +95,9 @@ def test_the_capacity_of_a_fleet(routing: str, tmp_path: Path) -> None:
     assert candidate.predicted_per_s == pytest.approx(truth, rel=0.1)
     assert candidate.ladder[0].in_flight == 1
     text = " ".join(command("report", file).stdout.split())
-    assert f"4 processes · requests dealt out {routing}; requests in flight are of each worker" in text
+    assert f"4 processes · requests dealt out {routing}; requests in flight are per worker" in text
     planned = command("plan-capacity", file, "--demand", "5000/s")
-    assert (planned.returncode, "is of workers that share a load" in planned.stderr) == (2, True)
+    assert (planned.returncode, "was measured by workers that share a load" in planned.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(

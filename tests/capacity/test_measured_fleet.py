@@ -164,7 +164,7 @@ def test_fleets_that_cannot_be_run(
     trace = tmp_path / "trace.csv"
     trace.write_text("timestamp\n" + "".join(f"{place / 280:.6f}\n" for place in range(2000)))
     replayed = command("plan-capacity", *file, "--trace", trace, *options)
-    assert (replayed.returncode, "is no steady load: 'loadtrt run' replays it" in replayed.stderr) == (2, True)
+    assert (replayed.returncode, "is not a steady load: 'loadtrt run' replays it" in replayed.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(("gpus", "sentence"), [(1, "and there is 1 here: plan for"), (0, "and there are 0 here")])
@@ -197,8 +197,8 @@ def test_no_result_makes_a_fleet_load_code(runs: tuple[RunResult, ...], asked: l
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"duration": "5s"}, "--duration is of fleets that are run: add --measure"),
-        ({"allow_host_code": True}, "--allow-host-code is of fleets that are run"),
+        ({"duration": "5s"}, "--duration is for fleets that are run: add --measure"),
+        ({"allow_host_code": True}, "--allow-host-code is for fleets that are run"),
         ({"measure": True, "duration": "0s"}, "a run of 0s measures nothing"),
         ({"measure": True, "routing": "least-outstanding"}, "under random and round-robin routing alone"),
         ({"measure": "yes"}, "neither True nor False"),

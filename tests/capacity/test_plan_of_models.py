@@ -267,13 +267,16 @@ def test_files_are_named_by_what_they_are_called_or_by_a_name(folder: Path) -> N
         ("a.json b.json --demand a=100 --demand a=200", "--demand is given twice for a"),
         ("a.json b.json --demand a=fast --demand b=1", "--demand a: 'fast' is not a rate"),
         ("a.json --demand a=100 --demand b=1", "b has a demand and no file"),
-        ("a.json b.json --demand a=100 --demand c=1", "b.json is of no model that has a demand"),
+        ("a.json b.json --demand a=100 --demand c=1", "b.json measures no model that has a demand"),
         ("a.json a=b.json --demand a=100 --demand b=1", "a.json and b.json are both of a"),
-        ("a.json b=aof.json --demand a=1 --demand b=1", "aof.json is of b beside b: give it as --together"),
-        ("a.json b=i.json --demand a=1 --demand b=1", "i.json is no search for capacity"),
-        ("a.json b.json --demand a=1 --demand b=1 --together a.json", "a.json is of one model alone"),
+        ("a.json b=aof.json --demand a=1 --demand b=1", "aof.json measures b beside b: give it as --together"),
+        ("a.json b=i.json --demand a=1 --demand b=1", "i.json is not a search for capacity"),
+        ("a.json b.json --demand a=1 --demand b=1 --together a.json", "a.json measures one model alone"),
         ("a.json b.json --demand a=1 --demand b=1 --together no.json", "no.json"),
-        ("a.json x=b.json --demand a=1 --demand x=1 --together i.json", "i.json is of a, b, and two at least"),
+        (
+            "a.json x=b.json --demand a=1 --demand x=1 --together i.json",
+            "i.json measures a, b, of which fewer than two",
+        ),
         ("a.json x=b.json --demand a=1 --demand x=1 --together aof.json", "aof.json has b, which has no demand"),
         ("a.json b.json --demand a=1 --demand b=1 --trace t.csv", "--trace is for one model"),
         ("a.json b.json --demand a=1 --demand b=1 --routing random", "--routing is for one model"),
@@ -298,7 +301,7 @@ def test_bad_arguments(folder: Path, arguments: str, message: str) -> None:
     [
         ("aof.json", {"objectives": ["latency.p99 < 30ms"]}, "are for other objectives of a"),
         ("aof.json", {"of": None}, "does not say which of the models it is of"),
-        ("i.json", {"arrivals": "constant"}, "is of constant arrivals: measure with --arrivals poisson"),
+        ("i.json", {"arrivals": "constant"}, "was measured with constant arrivals: measure with --arrivals poisson"),
     ],
 )
 def test_measurements_of_something_else(
@@ -316,4 +319,4 @@ def test_another_engine_is_not_the_same_model(folder: Path, tmp_path: Path) -> N
     (tmp_path / "aof.json").write_text(text)
     done = _plan(folder, *demands(1, 1), "--together", tmp_path / "aof.json")
     assert done.returncode == 2
-    assert "are of another engine of a" in done.stderr
+    assert "measured a with another engine" in done.stderr

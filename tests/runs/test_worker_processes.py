@@ -195,11 +195,11 @@ def test_what_is_of_one_process(tmp_path: Path) -> None:
     pair.write_text("processes: 2\nwarmup: 0s\n")
     engine = "simulated:service=1ms,clock=virtual"
     other = command("interference", "--config", pair, engine, f"{engine},cv=1")
-    assert (other.returncode, "--devices and --processes are of 'loadtrt run'" in other.stderr) == (2, True)
+    assert (other.returncode, "--devices and --processes are options of 'loadtrt run'" in other.stderr) == (2, True)
     result = tmp_path / "fleet.json"
     assert command("run", "--config", file, "--json", result).returncode == 0
     planned = command("plan-capacity", result, "--demand", "100/s", "--objective", "latency.p99 < 1s")
-    assert (planned.returncode, "is of workers that share a load" in planned.stderr) == (2, True)
+    assert (planned.returncode, "was measured by workers that share a load" in planned.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(
