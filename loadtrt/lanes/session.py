@@ -121,7 +121,7 @@ def _allocate(run: ModelRun, stop: Stop) -> None:
 def _expected(load: Load, session: Session) -> int:
     """How many requests will be measured: in a closed loop, if it goes on as it did in warm-up."""
     if load.due is not None:
-        return len(load.due)
+        return len(load.due) if load.router is None else 2 * len(load.due) // load.router.workers
     pace = session.warmup_requests / session.warmup_ns if session.warmup_ns else 0
     return max(round(pace * load.least_ns), load.least_requests)
 
@@ -172,4 +172,9 @@ def _measuring(run: ModelRun, load: Load, config: RunConfig, stop: Stop) -> Driv
     if may_end_early(config):
         import loadtrt.stats.early  # noqa: F401  # before anything is measured
     run.begin("measure")
-    return Drive(Driver(engine, recorder, replace(load, pace_ns=run.session.pace_ns), stop), engine)
+    given = engine, recorder, replace(load, pace_ns=run.session.pace_ns), stop
+    if load.router is None:
+        return Drive(Driver(*given), engine)
+    from loadtrt.lanes.routed import RoutedDriver
+
+    return Drive(RoutedDriver(*given), engine)
