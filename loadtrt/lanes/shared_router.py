@@ -7,7 +7,9 @@ import mmap
 import os
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from errno import EBUSY
+from typing import TYPE_CHECKING, Any, Self
+from zlib import crc32
 
 import numpy as np
 
@@ -18,14 +20,15 @@ from loadtrt.loop.routing import Router
 from loadtrt.units import NEVER
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
 
     from loadtrt.load.dealing import Deal
     from loadtrt.loop.requests import State
 
-_LOCK_CELLS = 16  # a pthread_mutex_t has 40 or 48 bytes; the rest keeps other words off its cache lines
+_LOCK_CELLS = 16  # a pthread_mutex_t has 40 or 48 bytes; the rest keeps other words off its cache lines, but for ...
+_SHAPE = 15  # ... a number that is the same of all workers
 _LINE_CELLS = 16  # two cache lines, which processors fetch together
 _SHARED, _ROBUST = 1, 1  # PTHREAD_PROCESS_SHARED, PTHREAD_MUTEX_ROBUST
 _POLICIES = {"": cells_of.LONGEST_IDLE, "longest-idle": cells_of.LONGEST_IDLE, "lowest-index": cells_of.LOWEST_INDEX}
@@ -65,6 +68,18 @@ class RoutingMemory:
         os.close(self.descriptor)
 
 
+def _agreed(cells: npt.NDArray[np.int64], functions: Mapping[str, Any], shape: int) -> bool:
+    """Whether all workers so far have this number; the first one writes it down."""
+    lock_at = cells.ctypes.data
+    while (status := functions["trylock"](lock_at, 0, 0, 0)) == EBUSY:
+        time.sleep(0.001)
+    if status == cells_of.OWNER_DIED:
+        functions["consistent"](lock_at, 0, 0, 0)
+    cells[_SHAPE] = cells[_SHAPE] or shape
+    functions["unlock"](lock_at, 0, 0, 0)
+    return bool(cells[_SHAPE] == shape)
+
+
 @dataclass(frozen=True, slots=True)
 class SharedRouter:
     """What a worker routes the requests of one load by.
@@ -93,6 +108,8 @@ class SharedRouter:
         sets: number of buffer sets of a worker, at most.
         seed: the fleet's.
         sizes: input sets of all requests, where a mix draws them.
+
+        Raises EngineError where that is not what the workers beside this one have.
         """
         count, workers = len(schedule), deal.workers
         row = _LINE_CELLS * -(-(CELLS + sets) // _LINE_CELLS)
@@ -120,6 +137,12 @@ class SharedRouter:
             instant.ctypes.data,
             time.CLOCK_MONOTONIC,
         )
+        shape = crc32(schedule.tobytes(), sets) + 1
+        if not _agreed(cells, functions, shape):
+            raise EngineError(
+                "this worker has another load, or other lanes, than those beside it: leave the plan and the trace "
+                "as they are while workers start"
+            )
         arrays = Router(
             n=n,
             lock=functions["trylock"],

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from loadtrt.errors import UsageError
-from loadtrt.loop.routing import DRAW_BITS
 from loadtrt.printing import shortened
 
 if TYPE_CHECKING:
@@ -68,6 +67,8 @@ class Deal:
     def draws(self, count: int, seed: int) -> npt.NDArray[np.int64]:
         """The random numbers of each of `count` requests by which workers route them, int64: two workers for
         "two-choices", one number of DRAW_BITS bits for random ties; for others none."""
+        from loadtrt.loop.routing import DRAW_BITS
+
         random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_DEALING_STREAM,)))
         if self.routing == "two-choices":
             return random.integers(self.workers, size=2 * count)

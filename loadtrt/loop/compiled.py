@@ -30,7 +30,7 @@ _COMPILED = (
     *(of_device.clock, of_device.launch, of_device.complete, of_device.poll, of_device.receive, spin),
 )
 _ROUTED = (
-    *(of_routing.moment, of_routing.outstanding, of_routing.idle_since, of_routing.idle_longer),
+    *(of_routing.moment, of_routing.outstanding, of_routing.of_two, of_routing.of_all),
     *(of_routing.chosen, of_routing.choose, of_routing.route, spin_routed),
 )
 
@@ -76,7 +76,7 @@ def is_compiled() -> bool:
 
 
 @cache
-def _entry(*, kept: bool, routed: bool = False) -> Any:
+def _entry(*, kept: bool, routed: bool) -> Any:
     """`spin`, or `spin_routed`, as numba compiles it. kept: beside this file, or in the user's cache."""
     import numba
 

@@ -107,58 +107,58 @@ def outstanding(r: Router, worker: int) -> int:
     return count
 
 
-def idle_since(r: Router, worker: int) -> int:
-    """When a worker came to have as many outstanding as it has, ns from the start."""
-    at = worker * r.n[ROW_CELLS]
-    latest = r.rows[at + CELLS]
-    for place in range(at + CELLS, at + CELLS + r.n[SETS]):
-        if r.rows[place] > latest:
-            latest = r.rows[place]
-    latest -= r.rows[at + BEGAN]
-    if r.last[worker] >= 0:
-        latest = max(latest, r.schedule[r.last[worker]])
-    since: int = latest
-    return since
+def of_two(r: Router, request: int) -> int:
+    """Of the two workers that were drawn for a request, the one with fewer outstanding, among equals the first."""
+    one: int = r.draws[2 * request]
+    other: int = r.draws[2 * request + 1]
+    if r.gone[one] or (not r.gone[other] and outstanding(r, other) < outstanding(r, one)):
+        return other
+    return one
 
 
-def idle_longer(r: Router, worker: int, other: int) -> bool:
-    """Whether a worker came to have as many outstanding as it has before another one did."""
-    since, since_other = idle_since(r, worker), idle_since(r, other)
-    longer: bool = since < since_other or (since == since_other and r.last[worker] < r.last[other])
-    return longer
-
-
-def chosen(r: Router, request: int) -> int:
-    """The worker that a request goes to, by what is known now."""
-    n, counts = r.n, r.counts
-    policy = n[POLICY]
-    if policy == TWO_CHOICES:
-        one, other = r.draws[2 * request], r.draws[2 * request + 1]
-        if r.gone[one] or (not r.gone[other] and outstanding(r, other) < outstanding(r, one)):
-            one = other
-        if not r.gone[one]:
-            two: int = one
-            return two
-    best, ties = -1, 0
+def of_all(r: Router, request: int) -> int:
+    """The worker with the fewest outstanding."""
+    # A call takes as long as several workers here: machine code counts references to each array of `r`.
+    n, rows, given, last, gone, counts = r.n, r.rows, r.given, r.last, r.gone, r.counts
+    longest_idle, cells, sets = n[POLICY] == LONGEST_IDLE, n[ROW_CELLS], n[SETS]
+    best, fewest, ties, idle = -1, 0, 0, 0
     for worker in range(n[WORKERS]):
-        counts[worker] = outstanding(r, worker)
-        if r.gone[worker]:
+        at = worker * cells
+        count = counts[worker] = given[worker] - rows[at + COMPLETED] - rows[at + DROPPED]
+        if gone[worker] or (best >= 0 and count > fewest):
             continue
-        if best < 0 or counts[worker] < counts[best]:
-            best, ties = worker, 1
-        elif counts[worker] == counts[best]:
+        since = 0  # when it came to have so few, ns from the start
+        if longest_idle:
+            for place in range(at + CELLS, at + CELLS + sets):
+                if rows[place] > since:
+                    since = rows[place]
+            since -= rows[at + BEGAN]
+            if last[worker] >= 0 and r.schedule[last[worker]] > since:
+                since = r.schedule[last[worker]]
+        if best < 0 or count < fewest:
+            best, fewest, ties, idle = worker, count, 1, since
+        else:
             ties += 1
-            if policy == LONGEST_IDLE and idle_longer(r, worker, best):
-                best = worker
-    if policy == RANDOM_TIES and ties > 1:
-        left, fewest = (r.draws[request] * ties) >> DRAW_BITS, counts[best]
+            if longest_idle and (since < idle or (since == idle and last[worker] < last[best])):
+                best, idle = worker, since
+    if n[POLICY] == RANDOM_TIES and ties > 1:
+        left = (r.draws[request] * ties) >> DRAW_BITS
         for worker in range(best, n[WORKERS]):
-            if counts[worker] == fewest and not r.gone[worker]:
+            if counts[worker] == fewest and not gone[worker]:
                 best = worker
                 if not left:
                     break
                 left -= 1
     return n[WORKER] if best < 0 else best
+
+
+def chosen(r: Router, request: int) -> int:
+    """The worker that a request goes to, by what is known now."""
+    if r.n[POLICY] == TWO_CHOICES:
+        worker = of_two(r, request)
+        if not r.gone[worker]:
+            return worker
+    return of_all(r, request)
 
 
 def choose(r: Router, request: int) -> int:

@@ -19,6 +19,7 @@ from callback_device import CallbackDevice
 from loadtrt.engines.clock import VirtualClock
 from loadtrt.engines.simulated import SimulatedEngine
 from loadtrt.engines.simulation import Simulation
+from loadtrt.errors import EngineError
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.lanes.routed import RoutedDriver
 from loadtrt.lanes.scheduler import Driver, Load, Stop, drive_with
@@ -371,7 +372,7 @@ def test_processes_take_the_whole_schedule(memory: RoutingMemory, routing: str, 
     assert [process.returncode for process in processes] == [0, 0, -signal.SIGKILL if dies else 0, 0]
     told = {number: json.loads(text) for number, text in enumerate(said) if text}
     owners = SharedRouter.join(
-        memory.descriptor, Deal(0, workers, routing), np.zeros(count, np.int64), 1, 1
+        memory.descriptor, Deal(0, workers, routing), np.arange(count) * 1000, 1, 1
     ).arrays.owners
     assert set(owners[:count].tolist()) == {1, 2, 3, 4}
     for number, one in told.items():
@@ -380,6 +381,16 @@ def test_processes_take_the_whole_schedule(memory: RoutingMemory, routing: str, 
     if not dies:
         assert sorted(place for one in told.values() for place in one["due"]) == list(range(count))
         assert sum(one["chosen"] for one in told.values()) == count
+
+
+def test_workers_of_another_load_are_refused(memory: RoutingMemory) -> None:
+    """A trace that was changed while workers started, or a plan: their memory would have another layout."""
+    due = np.arange(10, dtype=np.int64)
+    joined(memory, due, 2, ("least-outstanding", ""))
+    for other, sets in ((due + 1, 1), (due[:9], 1), (due, 2)):
+        with pytest.raises(EngineError, match="another load, or other lanes, than those beside it"):
+            SharedRouter.join(memory.descriptor, Deal(1, 2, "least-outstanding"), other, sets, SEED)
+    joined(memory, due, 2, ("least-outstanding", ""))
 
 
 def test_a_lock_that_is_held_stops_nothing_else(memory: RoutingMemory) -> None:
