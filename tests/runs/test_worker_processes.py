@@ -10,6 +10,7 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Timer
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -149,21 +150,49 @@ def test_workers_route_the_whole_schedule(routing: str) -> None:
     assert RunResult.model_validate_json(result.to_json()) == result
 
 
-def test_a_worker_that_is_killed_is_given_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The others serve what comes, and the sum is of those that are left; what it was given before is lost."""
-    links: list[Any] = []
-    started = fleet._Fleet._start
+@pytest.fixture
+def links(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Those of the workers that are started."""
+    started, found = fleet._Fleet._start, list[Any]()
 
     def start(this: Any, *args: Any) -> Any:
         worker = started(this, *args)
-        links.append(worker.link)
+        found.append(worker.link)
         return worker
+
+    monkeypatch.setattr(fleet._Fleet, "_start", start)
+    return found
+
+
+def test_a_worker_that_stands_still_keeps_nobody_waiting(links: list[Any]) -> None:
+    """The others route and serve meanwhile, and it serves what it was given once it goes on: no request is lost."""
+    stopped: list[float] = []
+
+    def tick(phase: str, elapsed_ns: int, *_: int) -> None:
+        process = links[1]._process
+        if phase == "measure" and elapsed_ns and not stopped:
+            stopped.append(time.monotonic())
+            process.send_signal(signal.SIGSTOP)
+            Timer(1.5, process.send_signal, [signal.SIGCONT]).start()
+
+    config = RunConfig.of(**REAL, processes=3, routing="least-outstanding")
+    result = run_fleet(config, Silence(), Signals(), tick)
+    whole, _ = config.due(config.model)
+    assert whole is not None
+    assert (result.model.submitted, result.model.ok) == (len(whole), len(whole))
+    slowest = [run.model.metrics["latency"].max_ns or 0 for run in result.workers]
+    assert slowest[1] > 10**9
+    served = [run.model.ok for run in result.workers]
+    assert served[1] < min(served[0], served[2])
+
+
+def test_a_worker_that_is_killed_is_given_nothing_more(links: list[Any]) -> None:
+    """The others serve what comes, and the sum is of those that are left; what it was given before is lost."""
 
     def tick(phase: str, elapsed_ns: int, *_: int) -> None:
         if phase == "measure" and elapsed_ns:
             links[1].kill()
 
-    monkeypatch.setattr(fleet._Fleet, "_start", start)
     config = RunConfig.of(**REAL, processes=3, routing="least-outstanding")
     result = run_fleet(config, Silence(), Signals(), tick)
     whole, _ = config.due(config.model)
