@@ -128,6 +128,8 @@ class ModelRun:
                 order = np.resize(order, places[-1] + 1)[places].tolist()
         router, deal = None, config.deal
         if due is not None and deal is not None and deal.pooled:
+            if config.max_duration is not None:  # workers do not stop at the same ns
+                due = due[: np.searchsorted(due, config.max_duration, side="right")]
             sizes = order if model.mix_parts else ()
             session.router = router = self._router(deal, due, sizes)
             order = [0] * len(due) if sizes else order

@@ -142,7 +142,7 @@ class Processes:
         return [RoutingMemory(self.count) for _ in range(self._routed)]
 
     def start(self, number: int, config: RunConfig, hear: Hear, boards: str = "") -> WorkerProcess:
-        """Start a worker. boards: see WorkerProcess. Raises UsageError."""
+        """Start a worker. boards: see WorkerProcess. Raises UsageError, and EngineError where it cannot route."""
         device = self._devices[number]
         seen: dict[str, str] = {}
         if device is not None:

@@ -9,7 +9,7 @@ from loadtrt.asked.fields import option_name
 from loadtrt.asked.reading import CODE, keys_of, load_config
 from loadtrt.environment import visible_gpus
 from loadtrt.errors import LoadtrtError, UsageError
-from loadtrt.load.dealing import POOLED
+from loadtrt.load.dealing import POOLED, TIES
 from loadtrt.results.capacity_result import CapacityResult, SweepResult, trimmed
 from loadtrt.results.engine_info import GPU_KINDS
 from loadtrt.results.fleet_result import MeasuredFleet
@@ -106,6 +106,7 @@ def _config(plan: FleetResult, choice: Choice, source: Source, code: Mapping[str
             )
     _require_room(plan, gpus, choice.routing)
     on_gpus = plan.engine.kind in GPU_KINDS
+    by_ties = choice.routing == "least-outstanding" and plan.ties != TIES[0]
     options = {key: value for key, value in asked.items() if key not in _DECIDED and value is not None}
     given = {
         "contexts": gpu.contexts,
@@ -116,7 +117,7 @@ def _config(plan: FleetResult, choice: Choice, source: Source, code: Mapping[str
         "duration": exact_duration(duration_ns),
         "objective": [objective.text for objective in plan.objectives],
         "seed": plan.seed,
-        "routing": f"{choice.routing}:{plan.ties}" if choice.routing == "least-outstanding" else choice.routing,
+        "routing": choice.routing + (f":{plan.ties}" if by_ties else ""),
         "devices": f"0-{gpus - 1}" if on_gpus else None,
         "processes": 1 if on_gpus else gpus,
     }
