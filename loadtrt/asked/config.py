@@ -260,9 +260,9 @@ class RunConfig(FleetOptions):
 
     def due(self, model: Model) -> tuple[npt.NDArray[np.int64] | None, npt.NDArray[np.intp] | None]:
         """When this model's requests are due, in ns from the start, and their places among those of the fleet; None
-        for a closed loop, and for a run that takes the whole load. Raises UsageError."""
+        for a closed loop, and where all requests are this worker's, or may be. Raises UsageError."""
         due, deal = model.load.due(self.least_ns(model), model.requests or 0, model.seed), self.deal
-        if due is None or deal is None:
+        if due is None or deal is None or deal.pooled:
             return due, None
         places = deal.places(len(due), model.seed, self.keys(model))
         return due[places], places
@@ -273,8 +273,8 @@ class RunConfig(FleetOptions):
 
     def keys(self, model: Model) -> npt.NDArray[np.uint64] | None:
         """The keys by which this model's requests are dealt out; None for other routings."""
-        key = parse_routing(self.routing)[1]
-        return model.load.keys(key) if key else None
+        routing, key = parse_routing(self.routing)
+        return model.load.keys(key) if routing == "sticky" else None
 
     def own_requests(self, model: Model) -> int | None:
         """How many requests of this model to measure, as --requests says; of a worker its part."""

@@ -8,7 +8,8 @@ from typing import Annotated
 from loadtrt.asked.declaring import FLEETS, Strict, option
 from loadtrt.asked.fields import kept, option_name
 from loadtrt.asked.launched import parse_devices, parse_ray
-from loadtrt.load.dealing import MOST_WORKERS, parse_routing, parse_worker
+from loadtrt.errors import UsageError
+from loadtrt.load.dealing import MOST_WORKERS, POOLED, of_one_host, parse_routing, parse_worker
 
 _fleet = partial(option, group="Fleet")
 # What ends or judges a run by the numbers of one process.
@@ -31,10 +32,10 @@ class FleetOptions(Strict):
     )
     routing: Annotated[str, kept(parse_routing)] = _fleet(
         "random",
-        "How the load is dealt out to workers: each request to a random one, to the next one, or to that of its key in "
-        "the trace.",
+        "How the load is dealt out to workers: each request to a random one, to the next one, to that of its key in "
+        "the trace, or on one host to that with the fewest requests outstanding, of all or of two random ones.",
         commands=FLEETS,
-        metavar="random|round-robin|sticky:KEY",
+        metavar="random|round-robin|sticky:KEY|least-outstanding|two-choices",
     )
 
     devices: Annotated[str, kept(parse_devices)] | None = _fleet(
@@ -76,6 +77,12 @@ class FleetOptions(Strict):
     def places_workers(self) -> bool:
         """Whether the GPU of each worker is not the one that --device says."""
         return self.devices is not None or (self.ray is not None and self.gpus_per_worker != 0)
+
+    def require_one_host(self) -> None:
+        """Raise UsageError for a routing that only workers of one host can do. Not where a worker is told its part."""
+        routing, _ = parse_routing(self.routing)
+        if routing in POOLED:
+            raise UsageError(of_one_host(routing))
 
     def _require_of_workers(self) -> None:
         """Refuse options that are of a run of one process, and those of a fleet that do not go together."""

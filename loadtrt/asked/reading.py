@@ -186,6 +186,8 @@ def _config_of(
         faults += [fault_of(item, given, source, bool(data.get("models"))) for item in error.errors()]
     if faults := list(dict.fromkeys(faults)):  # an option of all models is wrong once
         raise UsageError(joined(faults, len(faults)))
+    if not base and (config.worker is not None or config.ray is not None):
+        config.require_one_host()
     for asked in config.models.values():  # not where a result is read, which may be elsewhere
         asked.load.require()
         config.keys(asked)

@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
-from loadtrt.errors import EngineError, shortage_of
+from loadtrt.engines.clock import VirtualClock
+from loadtrt.errors import EngineError, UsageError, shortage_of
 from loadtrt.lanes.scheduler import Load
+from loadtrt.load.dealing import of_one_host
 from loadtrt.load.request_sizes import Batcher, draw
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    import numpy.typing as npt
 
     from loadtrt.asked.config import RunConfig
     from loadtrt.asked.model import Model
@@ -20,6 +24,8 @@ if TYPE_CHECKING:
     from loadtrt.engines.reference import Reference
     from loadtrt.lanes.recorder import Recorder
     from loadtrt.lanes.scheduler import Driven
+    from loadtrt.lanes.shared_router import SharedRouter
+    from loadtrt.load.dealing import Deal
     from loadtrt.load.inputs import InputOrigin
     from loadtrt.load.tensors import Arrays
     from loadtrt.records.board import Board
@@ -48,6 +54,7 @@ class Session:
     origins, notes: where the values of each input come from, and what the user should read about them.
     pace_ns: the longest time without a completion that a completion has ended, where that was over a second, else 0;
         None while nothing was completed.
+    router: what the requests are routed by among workers; None where they are not.
     outputs: of one quiet request with the first input set, after measuring, where the configuration asks for them; or
         the sentence of why there are none.
     """
@@ -73,6 +80,7 @@ class Session:
     notes: tuple[str, ...] = ()
     pace_ns: int | None = None
     outputs: Arrays | str | None = None
+    router: SharedRouter | None = None
 
     def fail(self, error: Exception) -> None:
         """Note what ended the run of this model."""
@@ -93,6 +101,7 @@ class ModelRun:
     board: the memory that observers read: the phases, and the rows of the measuring phase.
     allocated: the lanes are allocated with these inputs, by an earlier run.
     reference: what the outputs for the first input set are compared with, before anything is counted.
+    routing: descriptor of the memory by which the workers of this host route requests; None where there is none.
     """
 
     engine: Engine
@@ -104,6 +113,7 @@ class ModelRun:
     board: Board | None = None
     allocated: bool = False
     reference: Reference | None = None
+    routing: int | None = None
 
     def load(self, config: RunConfig) -> Load:
         """The load to measure. Raises UsageError for arrivals that cannot be drawn."""
@@ -116,6 +126,13 @@ class ModelRun:
             order = draw([part.weight for part in model.mix_parts], session.input_sets, seed)
             if places is not None and len(places):
                 order = np.resize(order, places[-1] + 1)[places].tolist()
+        router, deal = None, config.deal
+        if due is not None and deal is not None and deal.pooled:
+            if config.max_duration is not None:  # workers do not stop at the same ns
+                due = due[: np.searchsorted(due, config.max_duration, side="right")]
+            sizes = order if model.mix_parts else ()
+            session.router = router = self._router(deal, due, sizes)
+            order = [0] * len(due) if sizes else order
         return Load(
             due=due,
             least_ns=config.least_ns(model),
@@ -125,7 +142,21 @@ class ModelRun:
             order=order,
             most_waiting=model.max_queue,
             batcher=None if model.batching is None else Batcher(model.batching, session.input_sets),
+            router=router,
         )
+
+    def _router(self, deal: Deal, due: npt.NDArray[np.int64], sizes: Sequence[int]) -> SharedRouter:
+        """What the requests are routed by. Raises UsageError where no other worker can know of them."""
+        from loadtrt.lanes.shared_router import SharedRouter
+
+        if self.routing is None:
+            raise UsageError(of_one_host(deal.routing))
+        if isinstance(getattr(self.engine, "clock", None), VirtualClock):
+            raise UsageError(
+                f"{deal.routing} routing needs workers with one clock, and the virtual one of each passes by itself: "
+                "leave clock=virtual out, or take --routing random or round-robin"
+            )
+        return SharedRouter.join(self.routing, deal, due, self.places, self.model.seed, sizes)
 
     @property
     def failed(self) -> bool:

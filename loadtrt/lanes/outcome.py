@@ -12,7 +12,9 @@ from loadtrt.findings.remedies import faster_host, less_load
 from loadtrt.findings.validity import Counts, Terms, lateness_of, problems_of, typical_ns
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.records.board import KEEP
+from loadtrt.records.histogram import Histogram
 from loadtrt.records.records import DROPPED, FAILED, METRICS, OK, UNSERVED
+from loadtrt.results.breakdown import RoutingCost
 from loadtrt.results.gpu_telemetry import mark_throttled
 from loadtrt.results.run_result import Finding, ModelResult, ObjectiveShare, Phases, Problem, RunResult, Throughput
 from loadtrt.stats.early import Widths, ranks_of
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from loadtrt.asked.objective import Objective
     from loadtrt.engines.engine import Engine
     from loadtrt.lanes.model_run import ModelRun, Session
+    from loadtrt.lanes.shared_router import SharedRouter
     from loadtrt.results.engine_info import MemoryBill
     from loadtrt.results.gpu_telemetry import GpuSharing, GpuTelemetry
     from loadtrt.results.steadiness import Interval, Steadiness
@@ -152,6 +155,7 @@ def result_of(
         flow=None if several else flow_of(recorder.records, engine.contexts),
         failure=None if together_ns is None else session.failure,
         together_ns=together_ns,
+        routing=None if session.router is None else _routing(session.router),
     )
     (name,) = config.models
     result = RunResult(
@@ -265,6 +269,12 @@ def _neighbour_ended(model: ModelResult, single: RunResult, together_ns: int) ->
             cause="another model of the run has ended earlier, by its own schedule or by an error",
             remedy="give all models the same length, by --duration",
         )
+
+
+def _routing(router: SharedRouter) -> RoutingCost:
+    histogram = Histogram()
+    histogram.add(router.took_ns)
+    return RoutingCost(chosen=router.chosen, histogram=histogram.to_dict())
 
 
 def _with_ns(instant: int | None) -> str:

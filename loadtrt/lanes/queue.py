@@ -33,7 +33,11 @@ class Queue:
         rows, cursor = recorder.board.rows, recorder.shared_cursor() if compiled else recorder.cursor
         lanes = engine.contexts, engine.buffers, engine.per_launch
         self.arrays = requests.new_state(*lanes, load.due, load.order, rows, cursor)
+        if load.router is not None:
+            self.arrays = load.router.share(self.arrays)
         self.state = requests.view_of(self.arrays) if compiled else requests.lists_of(self.arrays)
+        if load.router is not None:
+            self.state = self.state._replace(n=self.arrays.n.data, free=self.arrays.free.data)
         self.n = self.state.n
         if load.most_waiting is not None:
             # A free buffer set takes a request that waits before anything else happens, unless a batch forms first.

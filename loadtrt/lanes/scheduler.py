@@ -51,15 +51,16 @@ if TYPE_CHECKING:
 
     from loadtrt.engines.engine import Completion, Engine
     from loadtrt.lanes.recorder import Recorder
+    from loadtrt.lanes.shared_router import SharedRouter
     from loadtrt.load.request_sizes import Batcher
+    from loadtrt.loop.device import Device
 
 
 @dataclass(slots=True)
 class Stop:
     """Ends a run early; set from anywhere in the event loop. Nothing more comes due then.
 
-    requested: the user wants the run to end. Requests that wait or are in flight are waited for.
-    enough: the run has measured enough. Requests that wait or are in flight are waited for.
+    requested, enough: the user wants it to end, or it has measured enough. Requests due or in flight are waited for.
     cut: the run ends now. Requests that wait are forgotten, as if they had not come due.
     """
 
@@ -82,6 +83,7 @@ class Load:
     order: numbers of the input sets that requests take in turn.
     most_waiting: a request that comes due while so many wait is dropped; None: no limit.
     batcher: forms batches of requests and chooses their input sets (open loops only).
+    router: what `due` is routed by among workers, which have it all; None: it is of this process.
     """
 
     due: npt.NDArray[np.int64] | None
@@ -94,6 +96,7 @@ class Load:
     order: Sequence[int] = (0,)
     most_waiting: int | None = None
     batcher: Batcher | None = None
+    router: SharedRouter | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +137,7 @@ class Driver:
     and recorder: a round then waits until the earliest instant that a driver asks for.
 
     recorder: where its rows go.
-    spin: does rounds without wait until an instant, and returns the present one; None where the engine does not spin.
+    spin: does rounds until an instant, and returns the present one; None where the engine does not spin.
     start_ns: when the load began.
     next_show: when `show` is to be called again, ns.
     """
@@ -149,17 +152,18 @@ class Driver:
     ) -> None:
         self._engine, self.recorder, self._load, self._stop = engine, recorder, load, stop
         self._on_completion = on_completion
-        self._on_tick: Callable[[int, int], None] | None = None
         # Requests that batches are formed of, and completions that others look at, pass through Python.
         driven_here = load.batcher is not None or on_completion is not None
         self._spins = engine if isinstance(engine, Spins) and not driven_here else None
         self._device = None if self._spins is None else self._spins.spins()
         compiled = self._device is not None and is_compiled()
         self._queue = Queue(engine, recorder, load, compiled=compiled)
-        self.spin: Callable[[int], int] | None = None
-        if self._device is not None:
-            interpreted = partial(spin, self._queue.state, view_of(self._device))
-            self.spin = spinner(self._queue.arrays, self._device) if compiled else interpreted
+        self.spin = None if self._device is None else self._spinning(self._device, compiled=compiled)
+
+    def _spinning(self, device: Device, *, compiled: bool) -> Callable[[int], int]:
+        if compiled:
+            return spinner(self._queue.arrays, device)
+        return partial(spin, self._queue.state, view_of(device))
 
     def begin(self, on_tick: Callable[[int, int], None] | None = None) -> None:
         """The load begins at `recorder.start_ns`. All that takes long was done before."""
@@ -226,8 +230,7 @@ class Driver:
 
     def _send_batches(self, batcher: Batcher, now: int, until: int) -> tuple[int, bool]:
         """Each free buffer set takes a batch of the requests that have waited longest, once it may go."""
-        queue, state, n = self._queue, self._queue.state, self._queue.n
-        soon = True
+        queue, state, n, soon = self._queue, self._queue.state, self._queue.n, True
         while n[FREE] and (waiting := queue.due_waiting):
             count, ready = batcher.next_batch(waiting, all_came=n[NEXT_DUE] == NEVER)
             if ready > now:
@@ -279,9 +282,8 @@ class Driver:
 
     def close(self, end: int) -> Driven:
         """Record the requests that were sent or due and never served, and finish the recorder."""
-        recorder, queue, n = self.recorder, self._queue, self._queue.n
-        submitted, completed = int(n[SUBMITTED]), int(n[COMPLETED])
-        recorder.submitted = submitted
+        recorder, queue, n, ending = self.recorder, self._queue, self._queue.n, self._ending
+        recorder.submitted = submitted = int(n[SUBMITTED])
         for lane, (oldest, began, enqueued, late, inputs, first, count) in queue.left_in_flight():
             for due in (oldest, *queue.state.due[first + 1 : first + count]):
                 recorder.record(due, began, enqueued, max(end, enqueued), 0, 0, 0, late, lane, UNSERVED, inputs)
@@ -289,9 +291,7 @@ class Driver:
         unsent = queue.unsent(end)
         recorder.record_unsent(unsent, end)
         recorder.finish(end)
-        unserved = submitted - completed + len(unsent)
-        ending = self._ending
-        sent_ns = min(ending.sent_ns, end)
+        unserved, sent_ns = submitted - int(n[COMPLETED]) + len(unsent), min(ending.sent_ns, end)
         return Driven(recorder.start_ns, sent_ns, end, submitted, unserved, ending.silent_ns, ending.pace_ns)
 
 

@@ -73,9 +73,9 @@ async def run_models(
     loads = [(run, run.load(config)) for run in runs]
     several = len(runs) > 1
     try:
-        for run in runs:
+        for run, load in loads:
             with failing(run, several):
-                _allocate(run, stop)
+                _allocate(run, load, stop)
         # Before outputs are compared: those of requests that are submitted as the measured ones.
         for run in unfailed(runs) if config.warmup else ():
             if isinstance(run.engine, Submits) and len(run.engine.ways) > 1 and run.engine.way is None:
@@ -108,20 +108,29 @@ async def run_models(
             run.session.interrupted |= stop.requested
 
 
-def _allocate(run: ModelRun, stop: Stop) -> None:
+def _allocate(run: ModelRun, load: Load, stop: Stop) -> None:
     engine = run.engine
     began = engine.now_ns()
     if not run.allocated:
         engine.allocate(run.inputs)
     run.session.allocate_ns = engine.now_ns() - began
     # Its loop is compiled now, where none was kept: in warm-up, clocks would be given up before they settle.
-    Driver(engine, Recorder(engine.contexts, 0, keep=0), Load(None), stop)
+    for each in (Load(None), load) if load.router is not None else (Load(None),):
+        _driver(engine, Recorder(engine.contexts, 0, keep=0), each, stop)
+
+
+def _driver(engine: Engine, recorder: Recorder, load: Load, stop: Stop) -> Driver:
+    if load.router is None:
+        return Driver(engine, recorder, load, stop)
+    from loadtrt.lanes.routed import RoutedDriver
+
+    return RoutedDriver(engine, recorder, load, stop)
 
 
 def _expected(load: Load, session: Session) -> int:
     """How many requests will be measured: in a closed loop, if it goes on as it did in warm-up."""
     if load.due is not None:
-        return len(load.due)
+        return len(load.due) if load.router is None else 2 * len(load.due) // load.router.workers
     pace = session.warmup_requests / session.warmup_ns if session.warmup_ns else 0
     return max(round(pace * load.least_ns), load.least_requests)
 
@@ -172,4 +181,4 @@ def _measuring(run: ModelRun, load: Load, config: RunConfig, stop: Stop) -> Driv
     if may_end_early(config):
         import loadtrt.stats.early  # noqa: F401  # before anything is measured
     run.begin("measure")
-    return Drive(Driver(engine, recorder, replace(load, pace_ns=run.session.pace_ns), stop), engine)
+    return Drive(_driver(engine, recorder, replace(load, pace_ns=run.session.pace_ns), stop), engine)

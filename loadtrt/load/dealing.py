@@ -1,5 +1,6 @@
 """One load for the workers of a fleet. Each worker draws the whole schedule, by the fleet's seed, and takes the
-requests that are dealt to it: together they are the schedule, whatever the number of workers.
+requests that are dealt to it: together they are the schedule, whatever the number of workers. Only workers of one host,
+which know what each has outstanding, deal out as requests come due.
 
 Requests that are dealt at random come to a worker as a thinned process: of gaps with the coefficient of variation c,
 those at one of N workers have √(1 + (c² − 1)/N), so that Poisson arrivals stay Poisson. Dealt out in turn they have
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 MOST_WORKERS = 4096
+POOLED = ("least-outstanding", "two-choices")  # routings by what each worker has outstanding
+TIES = ("longest-idle", "random", "lowest-index")  # which of several with the fewest gets the next request
+FORMS = "random, round-robin, sticky:KEY, least-outstanding or two-choices"
 _DEALING_STREAM = 7  # apart from the random numbers of arrivals (load/arrivals.py)
 _SEED_STEP, _SEEDS = 1 << 32, 1 << 63
 
@@ -31,15 +35,21 @@ class Deal:
 
     worker: its number, from 0.
     workers: how many there are.
-    routing: "random" (each request goes to a random worker), "round-robin" (to the next one) or "sticky" (to that of
-        its key).
-    key: the column or key of the trace by which "sticky" deals; "" for the others.
+    routing: "random" (each request goes to a random worker), "round-robin" (to the next one), "sticky" (to that of
+        its key) or one of POOLED, by which workers route requests as they come due (loop/routing.py).
+    key: the column or key of the trace by which "sticky" deals; what "least-outstanding" does with ties; "" for the
+        others.
     """
 
     worker: int
     workers: int
     routing: str = "random"
     key: str = ""
+
+    @property
+    def pooled(self) -> bool:
+        """Whether nothing is dealt out beforehand."""
+        return self.routing in POOLED
 
     def places(self, count: int, seed: int, keys: npt.NDArray[np.uint64] | None = None) -> npt.NDArray[np.intp]:
         """Places of this worker's requests among the first `count` of the schedule, ascending.
@@ -53,6 +63,16 @@ class Deal:
             return np.flatnonzero(np.resize(keys % np.uint64(self.workers) == self.worker, count))
         random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_DEALING_STREAM,)))
         return np.flatnonzero(random.integers(self.workers, size=count, dtype=np.uint16) == self.worker)
+
+    def draws(self, count: int, seed: int) -> npt.NDArray[np.int64]:
+        """The random numbers of each of `count` requests by which workers route them, int64: two workers for
+        "two-choices", one number of DRAW_BITS bits for random ties; for others none."""
+        from loadtrt.loop.routing import DRAW_BITS
+
+        random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_DEALING_STREAM,)))
+        if self.routing == "two-choices":
+            return random.integers(self.workers, size=2 * count)
+        return random.integers(1 << DRAW_BITS, size=count if self.key == "random" else 0)
 
     def requests(self, count: int) -> int:
         """How many of the fleet's requests a worker sends in a closed loop, which no schedule deals out."""
@@ -84,15 +104,29 @@ def parse_worker(text: str) -> tuple[int, int]:
 
 
 def parse_routing(text: str) -> tuple[str, str]:
-    """(routing, key) of "random", "round-robin" or "sticky:KEY". Raises UsageError."""
+    """(routing, key) of "random", "round-robin", "sticky:KEY", "least-outstanding", "least-outstanding:TIES" or
+    "two-choices". Raises UsageError."""
     routing, _, key = text.partition(":")
-    if text not in ("random", "round-robin") and (routing != "sticky" or not key):
-        if text == "sticky":
-            raise UsageError("sticky routing goes by a column or key of the trace: name it, such as sticky:user")
-        if text in ("least-outstanding", "two-choices"):
-            raise UsageError(
-                f"{text} routing needs a dispatcher that knows each worker's queue, and workers deal the load out "
-                "beforehand: take random, round-robin or sticky:KEY"
-            )
-        raise UsageError(f"'{shortened(text)}' is not a routing: write random, round-robin or sticky:KEY")
+    if routing == "sticky" and not key:
+        raise UsageError("sticky routing goes by a column or key of the trace: name it, such as sticky:user")
+    if routing == "least-outstanding" and ":" in text and key not in TIES:
+        raise UsageError(
+            f"'{shortened(text)}' does not say what to do with ties: write one of {', '.join(TIES)} behind the colon, "
+            "or least-outstanding alone, for the first"
+        )
+    if text not in ("random", "round-robin", *POOLED) and routing not in ("sticky", "least-outstanding"):
+        raise UsageError(f"'{shortened(text)}' is not a routing: write {FORMS}")
     return routing, key
+
+
+def is_even(routing: str) -> bool:
+    """Whether workers get the same arrivals, or arrivals that depend on those of all: their errors go together."""
+    return parse_routing(routing)[0] in ("round-robin", *POOLED)
+
+
+def of_one_host(routing: str) -> str:
+    """Why workers that were not started together on one host cannot route so, in a sentence."""
+    return (
+        f"{routing} routing counts what each worker has outstanding, in memory that workers of one host share: start "
+        "them by --devices or --processes, or take --routing random, round-robin or sticky:KEY"
+    )

@@ -2,6 +2,7 @@
 
     requests   the requests of one model, and the steps of each: come due, be sent, finish, leave a row
     device     lanes whose work is enqueued and asked about by plain C functions, and `spin`, which drives them
+    routing    the requests of one load that workers route among them as they come due
     compiled   `spin` as machine code, where numba is installed; else Python runs the same lines
 
 lanes/scheduler.py drives other engines with the same steps.

@@ -15,7 +15,9 @@ from loadtrt import units
 from loadtrt.errors import EngineError
 from loadtrt.loop import device as of_device
 from loadtrt.loop import requests as of_requests
+from loadtrt.loop import routing as of_routing
 from loadtrt.loop.device import Device, spin
+from loadtrt.loop.routing import Router, spin_routed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,26 +29,31 @@ _COMPILED = (
     *(of_requests.finish, of_requests.write_row),
     *(of_device.clock, of_device.launch, of_device.complete, of_device.poll, of_device.receive, spin),
 )
+_ROUTED = (
+    *(of_routing.moment, of_routing.outstanding, of_routing.of_two, of_routing.of_all),
+    *(of_routing.chosen, of_routing.choose, of_routing.route, spin_routed),
+)
 
 
-def spinner(state: State, device: Device) -> Callable[[int], int]:
-    """`spin` of these arrays until an instant, as machine code. Compiling takes seconds, once; numba is installed.
-    Raises EngineError where this numba cannot compile it."""
+def spinner(state: State, device: Device, router: Router | None = None) -> Callable[[int], int]:
+    """`spin` of these arrays until an instant, or `spin_routed`, as machine code. Compiling takes seconds, once; numba
+    is installed. Raises EngineError where this numba cannot compile it."""
     from numba import __version__, typeof
 
     n, of = state.n, device.n
     wanted = n[of_requests.LANE_COUNT] - 1, n[of_requests.PLACES] - 1, state.order.max()
     if any(map(ge, wanted, (of[of_device.LANES], of[of_device.BUFFER_SETS], of[of_device.SETS]))):
         raise IndexError("the load has more lanes, buffer sets or input sets than the engine")
-    device = Device(*(_c_function()(field) if callable(field) else field for field in device))
-    types = tuple(map(typeof, (state, device, 0)))
+    parts: list[Any] = [state, device] if router is None else [state, router, device]
+    arrays = [type(part)(*(_c_function()(it) if callable(it) else it for it in part)) for part in parts]
+    types = tuple(map(typeof, (*arrays, 0)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # functions as arguments are experimental
         try:
-            entry = _entry(kept=True)
+            entry = _entry(kept=True, routed=router is not None)
             entry.compile(types)  # now, and not at its first call
         except Exception:  # there is no folder to keep it in, it is full, or what is kept there is damaged
-            entry = _entry(kept=False)
+            entry = _entry(kept=False, routed=router is not None)
             try:
                 entry.compile(types)
             except Exception as error:
@@ -55,7 +62,7 @@ def spinner(state: State, device: Device) -> Callable[[int], int]:
                     "'loadtrt[fast]', or set NUMBA_DISABLE_JIT=1 to run the loop in Python"
                 ) from error
     # numba's own dispatch would look at the types of all fields at each call: 0.13 ms, in which requests come due.
-    return partial(entry.overloads[types].entry_point, state, device)
+    return partial(entry.overloads[types].entry_point, *arrays)
 
 
 @cache
@@ -69,20 +76,23 @@ def is_compiled() -> bool:
 
 
 @cache
-def _entry(*, kept: bool) -> Any:
-    """`spin` as numba compiles it. kept: beside this file, or in the user's cache."""
+def _entry(*, kept: bool, routed: bool) -> Any:
+    """`spin`, or `spin_routed`, as numba compiles it. kept: beside this file, or in the user's cache."""
     import numba
 
-    for function in _COMPILED:
+    for function in (*_COMPILED, *_ROUTED):
         numba.extending.register_jitable(function)
-    modules = of_requests, of_device, units
+    modules = of_requests, of_device, of_routing, units
     sources = crc32(b"".join(Path(str(module.__file__)).read_bytes() for module in modules))
 
+    # numba keeps code by this file's time and by what is closed over here: a change of other files is known by it.
     def entry(s: State, d: Device, until: int) -> int:
-        # numba keeps code by this file's time and by what is closed over here: a change of other files is known by it.
         return spin(s, d, until) if sources else until
 
-    return numba.njit(cache=kept, nogil=True)(entry)
+    def routed_entry(s: State, r: Router, d: Device, until: int) -> int:
+        return spin_routed(s, r, d, until) if sources else until
+
+    return numba.njit(cache=kept, nogil=True)(routed_entry if routed else entry)
 
 
 @cache

@@ -161,6 +161,9 @@ def _together(result: RunResult) -> Iterator[str]:
             f"{format_duration(error)}, drift up to {format_duration(drift)}"
         )
     for name, model in result.models.items():
+        if model.routing is not None and any(count for _, count in model.routing.histogram["buckets"]):
+            p50, p99 = map(format_duration, Histogram.from_dict(model.routing.histogram).quantiles((0.5, 0.99)))
+            yield f"{f'{name}: ' if len(result.models) > 1 else ''}routing a request took {p50}, p99 {p99}"
         if model.fairness is not None:
             yield f"{f'{name}: ' if len(result.models) > 1 else ''}fairness {model.fairness:.3f}"
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
+from loadtrt.records.histogram import require_histogram
 from loadtrt.results import Count, Finite, Model, Positive
 
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
@@ -138,6 +139,24 @@ class Batches(Model):
     counts: dict[int, int]
     mean: float
     padded: float
+
+
+class RoutingCost(Model):
+    """What it took workers of one host to route requests as they came due (loop/routing.py).
+
+    chosen: number of requests whose worker was chosen.
+    histogram: of the time from when a worker found a request due that had no worker until it knew which, ns: reading
+        what all have outstanding, choosing, and waiting for another that chose.
+    """
+
+    chosen: Count
+    histogram: dict[str, Any]
+
+    @field_validator("histogram")
+    @classmethod
+    def _a_histogram(cls, given: dict[str, Any]) -> dict[str, Any]:
+        require_histogram("routing", given)
+        return given
 
 
 class ScenarioResult(Model):

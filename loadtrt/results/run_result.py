@@ -25,6 +25,7 @@ from loadtrt.results.breakdown import (  # noqa: TC001
     MetricSummary,
     MixPart,
     Overlap,
+    RoutingCost,
     Sample,
     ScenarioResult,
 )
@@ -184,6 +185,7 @@ class ModelResult(Model):
     flow: speed and work by requests in flight; None for few requests, and where they are launched several at a time.
     failure: what ended the run of this model of several.
     together_ns: how long all models of the run sent requests, from the start; None with one model.
+    routing: what it took to route requests to workers as they came due; None where none were.
     """
 
     engine: EngineInfo
@@ -224,6 +226,7 @@ class ModelResult(Model):
     inputs: dict[str, InputOrigin] = Field(default_factory=dict)
     failure: str | None = None
     together_ns: int | None = None
+    routing: RoutingCost | None = None
 
     @property
     def verdict(self) -> Verdict | None:

@@ -77,6 +77,7 @@ class Maker:
     models: the engines that are open, by the names of their models.
     sessions: what the last run measured of each model, row by row.
     stop: ends the run that goes on.
+    routing: descriptors of the memory by which workers route requests, of each model.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class Maker:
         self.models: dict[str, Opened] = {}
         self.sessions: dict[str, Session] = {"": Session()}
         self.stop = Stop()
+        self.routing: dict[str, int] = {}
         self._many, self._leave, self._followers = many, leave, followers
         self._watched: Watched | None = None
 
@@ -273,6 +275,7 @@ class Maker:
             name,
             allocated=opened.allocate_ns is not None,
             reference=opened.reference if same and opened.deviation is None else None,
+            routing=self.routing.get(name),
         )
 
     async def _work(self, config: RunConfig, runs: dict[str, ModelRun], start_at: StartAt | None) -> None:

@@ -6,17 +6,20 @@ import os
 import subprocess
 import sys
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.asked.launched import parse_devices
 from loadtrt.errors import UsageError
+from loadtrt.lanes.shared_router import RoutingMemory
+from loadtrt.load.dealing import POOLED, parse_routing
 from loadtrt.signals import pass_on, signal_name
 from loadtrt.units import MILLISECOND_NS, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from loadtrt.asked.config import RunConfig
     from loadtrt.runs.links import Clock
@@ -38,18 +41,25 @@ class WorkerProcess:
     host = ""
 
     def __init__(
-        self, config: str, hear: Hear, seen: Mapping[str, str], where: dict[str, Any] | None = None, boards: str = ""
+        self,
+        config: str,
+        hear: Hear,
+        seen: Mapping[str, str],
+        where: dict[str, Any] | None = None,
+        boards: str = "",
+        routing: Sequence[int] = (),
     ) -> None:
         """config: its configuration, as JSON.
 
         hear: called from a thread with each line that it says, and with None once it has ended.
         seen: variables of its environment that differ from those of this process.
         boards: what it finds the memory of an observer by; "" for none.
+        routing: descriptors of the memory by which workers route requests, of each model.
         """
         self.where = where or {}
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "loadtrt.runs.worker", boards],
-            pass_fds=(int(boards.partition(":")[0]),) if boards else (),
+            [sys.executable, "-P", "-m", "loadtrt.runs.worker", boards, *map(str, routing)],
+            pass_fds=(*((int(boards.partition(":")[0]),) if boards else ()), *routing),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             encoding="utf-8",
@@ -124,19 +134,39 @@ class Processes:
                 f"--devices and --processes ask for {self.count} workers, and one host starts {MOST_HERE} at most: ask "
                 "for fewer"
             )
+        self._routed = len(config.models) if parse_routing(config.routing)[0] in POOLED else 0
+
+    @cached_property
+    def _routing(self) -> list[RoutingMemory]:
+        """By which workers route the requests of each model."""
+        return [RoutingMemory(self.count) for _ in range(self._routed)]
 
     def start(self, number: int, config: RunConfig, hear: Hear, boards: str = "") -> WorkerProcess:
-        """Start a worker. boards: see WorkerProcess. Raises UsageError."""
+        """Start a worker. boards: see WorkerProcess. Raises UsageError, and EngineError where it cannot route."""
         device = self._devices[number]
-        if device is None:
-            return WorkerProcess(config.model_dump_json(by_alias=True), hear, {}, boards=boards)
-        seen = _visible(device, os.environ)
+        seen: dict[str, str] = {}
+        if device is not None:
+            seen, config = _visible(device, os.environ), config.with_device(0)
+
+        def heard(line: str | None) -> None:
+            if line is None:  # before anybody else knows
+                for memory in self._routing:
+                    memory.leave(number)
+            hear(line)
+
         return WorkerProcess(
-            config.with_device(0).model_dump_json(by_alias=True), hear, seen, {"device": device}, boards
+            config.model_dump_json(by_alias=True),
+            heard,
+            seen,
+            None if device is None else {"device": device},
+            boards,
+            [memory.descriptor for memory in self._routing],
         )
 
     def close(self) -> None:
-        """There is nothing to give back."""
+        """Forget how requests were routed."""
+        for memory in self._routing:
+            memory.close()
 
 
 def workers_of(config: RunConfig) -> int:

@@ -1,5 +1,6 @@
 """A worker: a process that measures its part of a fleet's load. `Worker` is what drives it, whatever starts it; this
-module is also the process that `runs/fleet.py` starts: `python -m loadtrt.runs.worker BOARDS`, "" for none.
+module is also the process that `runs/fleet.py` starts: `python -m loadtrt.runs.worker BOARDS [DESCRIPTOR…]`, BOARDS ""
+for none; the descriptors are of the memory by which workers route the requests of each model.
 
 Messages are lines of JSON. On stdin: the configuration, {"start": Unix time in ns}, and {"hurry": true}, which ends the
 run at once; the end of stdin does so, too. On stdout: {"say"}, {"tick"}, {"ready"}, {"facts"} for who observes it, then
@@ -125,10 +126,12 @@ def main() -> None:
         with SIGNALS:
             config = RunConfig.model_validate_json(sys.stdin.readline())
             boards = None
-            if found_by := "".join(sys.argv[1:]):
+            found_by, *routing = sys.argv[1:]
+            if found_by:
                 boards = Boards(found_by, len(config.models), own_process().pids, partial(tell, "facts"))
             with Maker(_Telling(tell), signals=SIGNALS, followers=boards) as maker:
                 worker = Worker(maker, tell)
+                maker.routing = dict(zip(config.models, map(int, routing), strict=False))
                 Thread(target=listen, daemon=True).start()
                 worker.prepare(config)
                 result = worker.run(lambda: started[0] if started else None)

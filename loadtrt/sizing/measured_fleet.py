@@ -9,13 +9,13 @@ from loadtrt.asked.fields import option_name
 from loadtrt.asked.reading import CODE, keys_of, load_config
 from loadtrt.environment import visible_gpus
 from loadtrt.errors import LoadtrtError, UsageError
+from loadtrt.load.dealing import POOLED, TIES
 from loadtrt.results.capacity_result import CapacityResult, SweepResult, trimmed
 from loadtrt.results.engine_info import GPU_KINDS
 from loadtrt.results.fleet_result import MeasuredFleet
 from loadtrt.runs.fleet import run_fleet
 from loadtrt.runs.processes import MOST_HERE
 from loadtrt.sizing.fleet_check import comparison, measured_quantile
-from loadtrt.sizing.planning import MEASURED
 from loadtrt.sizing.rig import difference
 from loadtrt.units import exact_duration, format_count, format_duration, plural
 
@@ -52,8 +52,9 @@ def measure(
     A fleet that cannot be run has the reason. A signal ends the measurements, and the plan has those until then.
     """
     measured: list[MeasuredFleet] = []
+    left_out = POOLED if plan.engine.mode.get("clock") == "virtual" else ()
     for choice in plan.choices:
-        if choice.needed is None or choice.routing not in MEASURED or signals.requested():
+        if choice.needed is None or choice.routing in left_out or signals.requested():
             continue
         made: dict[str, Any] = {"run": None}
         try:
@@ -65,9 +66,9 @@ def measure(
             break
         measured.append(MeasuredFleet(routing=choice.routing, gpus=choice.needed, **made))
     outcome = "interrupted" if signals.requested() else plan.outcome
-    left_out = [choice.routing for choice in plan.choices if choice.routing not in MEASURED]
-    notes = [f"not measured: {' and '.join(left_out)} routing, as workers know nothing of each other's queues"]
-    changes = {"measured": tuple(measured), "outcome": outcome, "notes": (*plan.notes, *(notes if left_out else ()))}
+    names = [choice.routing for choice in plan.choices if choice.routing in left_out]
+    notes = [f"not measured: {' and '.join(names)} routing, as the virtual clock of each worker passes by itself"]
+    changes = {"measured": tuple(measured), "outcome": outcome, "notes": (*plan.notes, *(notes if names else ()))}
     return plan.model_copy(update=changes)
 
 
@@ -105,6 +106,7 @@ def _config(plan: FleetResult, choice: Choice, source: Source, code: Mapping[str
             )
     _require_room(plan, gpus, choice.routing)
     on_gpus = plan.engine.kind in GPU_KINDS
+    by_ties = choice.routing == "least-outstanding" and plan.ties != TIES[0]
     options = {key: value for key, value in asked.items() if key not in _DECIDED and value is not None}
     given = {
         "contexts": gpu.contexts,
@@ -115,7 +117,7 @@ def _config(plan: FleetResult, choice: Choice, source: Source, code: Mapping[str
         "duration": exact_duration(duration_ns),
         "objective": [objective.text for objective in plan.objectives],
         "seed": plan.seed,
-        "routing": choice.routing,
+        "routing": choice.routing + (f":{plan.ties}" if by_ties else ""),
         "devices": f"0-{gpus - 1}" if on_gpus else None,
         "processes": 1 if on_gpus else gpus,
     }

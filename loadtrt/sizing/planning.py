@@ -53,7 +53,6 @@ OPTIONS: dict[str, Any] = {
 DEMANDS = ("demand", "demand_inferences", "stages", "trace")
 ARRIVALS = ("arrivals", "burstiness", "trace_column")
 _MOST_SPARES = 1000
-MEASURED = frozenset({"random", "round-robin"})  # routings that workers can deal out
 DURATION_NS = 30 * SECOND_NS  # of a planned fleet that is measured
 _MOST_SHARE = 1000.0
 _MOST_PRICE = 1e9
@@ -181,10 +180,6 @@ def plan_of(given: Mapping[str, Any]) -> Plan:
         seed=values["seed"],
         measure_ns=_measure_ns(given, measure=values["measure"]),
     )
-    if plan.measure_ns is not None and MEASURED.isdisjoint(plan.routings):
-        raise UsageError(
-            f"--measure runs fleets under {' and '.join(sorted(MEASURED))} routing alone: add one of them to --routing"
-        )
     named = [name for name in DEMANDS if given.get(name) is not None]
     if len(named) != 1:
         options_given = " and ".join(map(option_name, named))

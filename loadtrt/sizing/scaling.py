@@ -12,6 +12,7 @@ import numpy as np
 from loadtrt.asked.load import Rate
 from loadtrt.asked.load_options import at_rate
 from loadtrt.load.arrivals import Gamma
+from loadtrt.load.dealing import is_even
 from loadtrt.records.histogram import Histogram, bounds_of
 from loadtrt.results.capacity_result import Scaling, rung_of
 from loadtrt.runs.narrowed import Part
@@ -210,7 +211,7 @@ def of_one_worker(ladder: Sequence[Trial], config: RunConfig) -> tuple[list[Tria
     ]
     load = config.model.load
     if isinstance(load, Rate) and not load.bursts:
-        cv2 = load.cv**2 / workers if config.routing == "round-robin" else 1 + (load.cv**2 - 1) / workers
+        cv2 = load.cv**2 / workers if is_even(config.routing) else 1 + (load.cv**2 - 1) / workers
         config = config.with_model(load=replace(load, process=Gamma(math.sqrt(cv2))))
     return first, config, workers
 

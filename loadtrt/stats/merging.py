@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from loadtrt.asked.reading import OUTPUT_KEYS
 from loadtrt.errors import UsageError
-from loadtrt.load.dealing import parse_worker
+from loadtrt.load.dealing import is_even, parse_worker
 from loadtrt.printing import command_line, shortened
 from loadtrt.results.run_result import Finding, LostWorker, Problem, RunResult
 from loadtrt.stats.union import union_of
@@ -121,7 +121,7 @@ def _sum(runs: Sequence[RunResult], lost: tuple[LostWorker, ...], count: int) ->
         told = (*problems, *gathered([part.problems for part in parts], "worker", [run.worker for run in runs]))
         found = gathered([part.findings for part in parts], "worker", [run.worker for run in runs])
         failures = [part.failure for part in parts if part.failure is not None]
-        union = union_of(model, parts, missing, per_gpu, even=first.config.routing == "round-robin")
+        union = union_of(model, parts, missing, per_gpu, even=is_even(first.config.routing))
         if union.metrics["latency"].percentiles_ns["p99"] is not None:  # together they are enough
             found = tuple(item for item in found if item.kind != "few-samples")
         models[name] = union.model_copy(

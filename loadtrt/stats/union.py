@@ -28,7 +28,7 @@ import numpy as np
 from loadtrt.records.board import KEEP
 from loadtrt.records.histogram import CELL, QUANTILE_ERROR, Histogram
 from loadtrt.records.records import METRICS
-from loadtrt.results.breakdown import PERCENTILES, Batches, ConfidenceInterval, MetricSummary
+from loadtrt.results.breakdown import PERCENTILES, Batches, ConfidenceInterval, MetricSummary, RoutingCost
 from loadtrt.results.run_result import ModelResult, ObjectiveShare, Throughput
 from loadtrt.results.steadiness import Interval
 from loadtrt.stats.sample_size import least_samples
@@ -75,7 +75,7 @@ def union_of(
     parts: of each worker.
     missing: which workers are lost, in words, so that no objective can be decided; "" for none.
     per_gpu: places of the workers whose GPUs are different ones.
-    even: whether the workers take turns (round-robin).
+    even: whether the arrivals of the workers depend on each other (round-robin, least-outstanding, two-choices).
     """
     first, adding = parts[0], _Adding(together=asked.load.clustered or even)
     histograms = {name: _merged(part.histograms[name] for part in parts) for name in first.histograms}
@@ -112,6 +112,7 @@ def union_of(
             "batches": _batches([part.batches for part in parts if part.batches is not None]),
             "ended_early": next((part.ended_early for part in parts if part.ended_early), None),
             "flow": None,
+            "routing": _routing([part.routing for part in parts if part.routing is not None]),
             "together_ns": min((part.together_ns for part in parts if part.together_ns is not None), default=None),
         }
     )
@@ -238,6 +239,13 @@ def _interval(start_ns: int, parts: Sequence[Interval]) -> Interval:
         throttled=any(throttled) if throttled else None,
         latency_counts=dict(sorted(counts.items())),
     )
+
+
+def _routing(parts: Sequence[RoutingCost]) -> RoutingCost | None:
+    if not parts:
+        return None
+    histogram = _merged(part.histogram for part in parts)
+    return RoutingCost(chosen=sum(part.chosen for part in parts), histogram=histogram.to_dict())
 
 
 def _batches(parts: Sequence[Batches]) -> Batches | None:

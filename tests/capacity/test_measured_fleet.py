@@ -91,6 +91,25 @@ def test_what_is_run_is_what_was_planned(runs: tuple[RunResult, ...], asked: lis
     assert FleetResult.model_validate_json(result.to_json()) == result
 
 
+def test_routings_that_workers_do_themselves(runs: tuple[RunResult, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the ties that the plan has; not where the clock of each worker is its own."""
+    configs: list[RunConfig] = []
+
+    def start(config: RunConfig, *_: Any) -> RunResult:
+        configs.append(config)
+        raise EngineError("enough")
+
+    monkeypatch.setattr(measured_fleet, "run_fleet", start)
+    options: dict[str, Any] = {"routing": "two-choices,least-outstanding", "ties": "lowest-index", "measure": True}
+    loadtrt.plan_capacity(*runs, demand=280, **options)
+    assert configs == []
+    made = [run.with_model(engine=replace(run.model.engine, mode={"clock": "loop"})) for run in runs]
+    result = loadtrt.plan_capacity(*made, demand=280, **options)
+    assert [config.routing for config in configs] == ["two-choices", "least-outstanding:lowest-index"]
+    assert [fleet.why_not for fleet in result.measured] == ["enough"] * 2
+    assert not any("not measured" in note for note in result.notes)
+
+
 def test_the_command_shows_both(file: tuple[Path, ...], tmp_path: Path) -> None:
     """In the terminal, in the file and on the page."""
     target = tmp_path / "plan.json"
@@ -200,7 +219,6 @@ def test_no_result_makes_a_fleet_load_code(runs: tuple[RunResult, ...], asked: l
         ({"duration": "5s"}, "--duration is for fleets that are run: add --measure"),
         ({"allow_host_code": True}, "--allow-host-code is for fleets that are run"),
         ({"measure": True, "duration": "0s"}, "a run of 0s measures nothing"),
-        ({"measure": True, "routing": "least-outstanding"}, "under random and round-robin routing alone"),
         ({"measure": "yes"}, "neither True nor False"),
     ],
 )

@@ -52,6 +52,18 @@ def test_a_device_is_one_of_those_that_are_seen(tiny: Path) -> None:
     assert [worker.environment["device"] for worker in point.run.workers] == [0]
 
 
+def test_workers_route_by_what_is_outstanding(tiny: Path) -> None:
+    """Each request goes to one of them, whatever drives them."""
+    common = {**SECOND, "engine": str(tiny), "contexts": 1}
+    rate = 0.3 * _per_s(loadtrt.run(**common))
+    result = loadtrt.run(**common, rate=rate, processes=2, routing="least-outstanding")
+    whole, _ = result.config.due(result.config.model)
+    assert whole is not None
+    assert result.model.routing is not None
+    assert result.model.ok == result.model.routing.chosen == len(whole), result.failure
+    assert all(worker.model.ok for worker in result.workers)
+
+
 def test_a_planned_fleet_of_one_gpu(tiny: Path) -> None:
     """Is run, beside its prediction; one of more GPUs than there are is not, with a sentence."""
     common = {**SECOND, "engine": str(tiny), "contexts": 1, "buffers": 1, "objective": "latency.p99 < 1s"}

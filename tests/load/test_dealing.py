@@ -134,6 +134,33 @@ def test_a_mix_is_dealt_out_with_its_requests() -> None:
     assert closed[0] != closed[1]
 
 
+@pytest.mark.parametrize("routing", ["least-outstanding", "least-outstanding:random", "two-choices"])
+def test_what_workers_route_themselves(routing: str) -> None:
+    """Every worker knows the whole schedule, and what is drawn for it; the part that comes to it is a mean."""
+    load: dict[str, Any] = {"engine": "simulated:null", "rate": 400, "requests": 500}
+    whole, _ = (config := RunConfig.of(**load)).due(config.model)
+    assert whole is not None
+    draws = []
+    for number in range(4):
+        config = RunConfig.of(**load, processes=4, routing=routing).model_copy(
+            update={"processes": 1, "worker": f"{number}/4"}
+        )
+        due, places = config.due(config.model)
+        assert (np.array_equal(due if due is not None else (), whole), places) == (True, None)
+        assert config.offered_per_s(config.model) == 100
+        assert config.deal is not None
+        draws.append(config.deal.draws(500, 7).tolist())
+    assert draws[0] == draws[1] == draws[2] == draws[3]
+    assert len(draws[0]) == {"least-outstanding": 0, "two-choices": 1000}.get(routing, 500)
+
+
+@pytest.mark.parametrize("where", [{"worker": "0/2"}, {"ray": "auto", "workers": 2}])
+@pytest.mark.parametrize("routing", ["least-outstanding", "least-outstanding:random", "two-choices"])
+def test_only_workers_of_one_host_know_what_is_outstanding(where: dict[str, Any], routing: str) -> None:
+    with pytest.raises(UsageError, match="in memory that workers of one host share: start them by --devices or --proc"):
+        RunConfig.of(engine="simulated:null", rate=100, routing=routing, **where)
+
+
 def test_a_closed_loop_shares_the_requests_alone() -> None:
     """Each worker has all its lanes."""
     fleet = _fleet(3, requests=1000, contexts=4)
@@ -150,7 +177,10 @@ def test_a_closed_loop_shares_the_requests_alone() -> None:
         (parse_worker, "0/0", "too few"),
         (parse_worker, f"0/{MOST_WORKERS + 1}", "too many"),
         (parse_routing, "sticky", "name it, such as sticky:user"),
-        (parse_routing, "least-outstanding", "needs a dispatcher"),
+        (parse_routing, "sticky:", "name it, such as sticky:user"),
+        (parse_routing, "least-outstanding:", "does not say what to do with ties: write one of longest-idle, random"),
+        (parse_routing, "least-outstanding:first", "does not say what to do with ties"),
+        (parse_routing, "two-choices:random", "is not a routing"),
         (parse_routing, "fastest", "is not a routing"),
         (parse_routing, "random:user", "is not a routing"),
     ],

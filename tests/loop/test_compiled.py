@@ -35,7 +35,7 @@ state = new_state(1, 1, 1, None, (0,), rows, cursor)
 begin(view_of(state), 0)
 state.n[LAST] = state.n[DRAINS] = 1
 compiled.spinner(state, device)(10_000)
-hits = sum(compiled._entry(kept=True).stats.cache_hits.values())
+hits = sum(compiled._entry(kept=True, routed=False).stats.cache_hits.values())
 print(compiled.is_compiled(), hits, cursor[0], rows[0, 8])
 """
 

@@ -10,6 +10,7 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Timer
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -131,6 +132,82 @@ def _command(process: int) -> str:
         return Path(f"/proc/{process}/cmdline").read_text().replace("\0", " ")
     except OSError:
         return ""
+
+
+@pytest.mark.parametrize("routing", ["least-outstanding", "two-choices"])
+def test_workers_route_the_whole_schedule(routing: str) -> None:
+    """Whatever their timing: each request is served by one of them, its worker is chosen once, and all have some."""
+    result = measured({**REAL, "rate": 300, "warmup": "0s"}, processes=3, routing=routing)
+    whole, _ = result.config.due(result.config.model)
+    assert whole is not None
+    model, parts = result.model, [run.model for run in result.workers]
+    assert (model.submitted, model.ok, model.unserved) == (len(whole), len(whole), 0)
+    assert model.routing is not None
+    assert model.routing.chosen == len(whole) == sum(part.routing.chosen for part in parts if part.routing)
+    assert all(part.ok for part in parts)
+    text = " ".join(str(result).split())
+    assert re.search(rf"requests dealt out {routing} · .*routing a request took [\d.]+ .s, p99 [\d.]+ .s", text)
+    assert RunResult.model_validate_json(result.to_json()) == result
+
+
+@pytest.fixture
+def links(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Those of the workers that are started."""
+    started, found = fleet._Fleet._start, list[Any]()
+
+    def start(this: Any, *args: Any) -> Any:
+        worker = started(this, *args)
+        found.append(worker.link)
+        return worker
+
+    monkeypatch.setattr(fleet._Fleet, "_start", start)
+    return found
+
+
+def test_a_worker_that_stands_still_keeps_nobody_waiting(links: list[Any]) -> None:
+    """The others route and serve meanwhile, and it serves what it was given once it goes on: no request is lost."""
+    stopped: list[float] = []
+
+    def tick(phase: str, elapsed_ns: int, *_: int) -> None:
+        process = links[1]._process
+        if phase == "measure" and elapsed_ns and not stopped:
+            stopped.append(time.monotonic())
+            process.send_signal(signal.SIGSTOP)
+            Timer(1.5, process.send_signal, [signal.SIGCONT]).start()
+
+    config = RunConfig.of(**REAL, processes=3, routing="least-outstanding")
+    result = run_fleet(config, Silence(), Signals(), tick)
+    whole, _ = config.due(config.model)
+    assert whole is not None
+    assert (result.model.submitted, result.model.ok) == (len(whole), len(whole))
+    slowest = [run.model.metrics["latency"].max_ns or 0 for run in result.workers]
+    assert slowest[1] > 10**9
+    served = [run.model.ok for run in result.workers]
+    assert served[1] < min(served[0], served[2])
+
+
+def test_a_worker_that_is_killed_is_given_nothing_more(links: list[Any]) -> None:
+    """The others serve what comes, and the sum is of those that are left; what it was given before is lost."""
+
+    def tick(phase: str, elapsed_ns: int, *_: int) -> None:
+        if phase == "measure" and elapsed_ns:
+            links[1].kill()
+
+    config = RunConfig.of(**REAL, processes=3, routing="least-outstanding")
+    result = run_fleet(config, Silence(), Signals(), tick)
+    whole, _ = config.due(config.model)
+    assert whole is not None
+    assert (result.fleet, [item.worker for item in result.lost]) == ("2 of 3 workers", [1])
+    assert len(whole) / 3 < result.model.ok < len(whole)
+    assert result.model.submitted == result.model.ok
+    late = max(max(interval.start_ns for interval in run.model.intervals) for run in result.workers)
+    assert late >= 2 * 10**9  # they went on to the end
+
+
+def test_a_clock_of_ones_own_cannot_be_routed_by() -> None:
+    """In one sentence, of a simulated engine's virtual time."""
+    with pytest.raises(UsageError, match="least-outstanding routing needs workers with one clock, and the virtual one"):
+        measured(VIRTUAL, processes=2, routing="least-outstanding")
 
 
 @pytest.mark.parametrize(("text", "numbers"), [("0-3", (0, 1, 2, 3)), ("0,2-3", (0, 2, 3)), ("5", (5,)), ("all", ())])
