@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -31,7 +30,6 @@ from loadtrt.loop.compiled import is_compiled
 from loadtrt.loop.requests import COMING, COMPLETED, LAST, begin, new_state
 from loadtrt.loop.routing import DRAW_BITS, LOCK_AT, NEXT, SEEN, choose, route
 from loadtrt.records.records import COLUMNS, OK, UNSERVED
-from loadtrt.sizing.routers import router_of
 from loadtrt.units import MILLISECOND_NS as MS
 from loadtrt.units import NEVER, SECOND_NS
 from spinning_engine import SpinningEngine, use
@@ -111,37 +109,39 @@ def rows_of(recorder: Recorder) -> Instants:
     return by_due
 
 
-@dataclass(eq=False)
-class Gpu:
-    """As sizing/routers.py asks for."""
+class OneRouter:
+    """A router that sees every arrival and every completion."""
 
-    number: int
-    outstanding: int = 0
-    place: int = 0
+    def __init__(self, workers: int, policy: tuple[str, str], count: int) -> None:
+        self._policy, self._outstanding, self._since, self._changes = (
+            policy,
+            [0] * workers,
+            list(range(workers)),
+            workers,
+        )
+        self._draws: list[int] = Deal(0, workers, *policy).draws(count, SEED).tolist()
 
-
-class ByDraws:
-    """The routers that draw, by the numbers of `Deal.draws`."""
-
-    def __init__(self, gpus: list[Gpu], policy: tuple[str, str], count: int) -> None:
-        self._gpus, self._two = gpus, policy[0] == "two-choices"
-        draws = Deal(0, len(gpus), *policy).draws(count, SEED).tolist()
-        self._draws: Iterator[Any] = iter(zip(draws[::2], draws[1::2], strict=True)) if self._two else iter(draws)
-
-    def send(self) -> Gpu:
-        drawn = next(self._draws)
-        if self._two:
-            one, other = (self._gpus[int(number)] for number in drawn)
-            gpu = other if other.outstanding < one.outstanding else one
+    def send(self, request: int) -> int:
+        outstanding, (routing, ties) = self._outstanding, self._policy
+        fewest = min(outstanding)
+        tied = [worker for worker, count in enumerate(outstanding) if count == fewest]
+        if routing == "two-choices":
+            worker, other = self._draws[2 * request : 2 * request + 2]
+            worker = other if outstanding[other] < outstanding[worker] else worker
+        elif ties == "random":
+            worker = tied[self._draws[request] * len(tied) >> DRAW_BITS]
         else:
-            fewest = min(gpu.outstanding for gpu in self._gpus)
-            ties = [gpu for gpu in self._gpus if gpu.outstanding == fewest]
-            gpu = ties[int(drawn) * len(ties) >> DRAW_BITS]
-        gpu.outstanding += 1
-        return gpu
+            worker = tied[0] if ties == "lowest-index" else min(tied, key=self._since.__getitem__)
+        self._change(worker, 1)
+        return worker
 
-    def done(self, gpu: Gpu) -> None:
-        gpu.outstanding -= 1
+    def done(self, worker: int) -> None:
+        self._change(worker, -1)
+
+    def _change(self, worker: int, by: int) -> None:
+        self._outstanding[worker] += by
+        self._since[worker] = self._changes
+        self._changes += 1
 
 
 def by_one_router(
@@ -149,19 +149,15 @@ def by_one_router(
 ) -> list[list[tuple[int, int, int]]]:
     """(due, submitted, completed) of the requests of each worker, as one router deals them out that sees every arrival
     and every completion at once, to queues that are first come, first served."""
-    gpus = [Gpu(number) for number in range(workers)]
-    drawn = policy[0] == "two-choices" or policy[1] == "random"
-    make = router_of("least-outstanding", policy[1] or "longest-idle", np.random.default_rng(1))  # type: ignore[arg-type]
-    assert make is not None
-    router: Any = ByDraws(gpus, policy, len(due)) if drawn else make(gpus)  # type: ignore[arg-type]
+    router = OneRouter(workers, policy, len(due))
     services = [Simulation(seed=Deal(number, 9).seed(SEED), **law).service_times(1) for number in range(workers)]
-    free = [[0] * lanes for _ in gpus]
-    served: list[list[tuple[int, int, int]]] = [[] for _ in gpus]
+    free = [[0] * lanes for _ in range(workers)]
+    served: list[list[tuple[int, int, int]]] = [[] for _ in range(workers)]
     ends: list[tuple[int, int]] = []
-    for instant in due.tolist():
+    for request, instant in enumerate(due.tolist()):
         while ends and ends[0][0] <= instant:
-            router.done(gpus[heapq.heappop(ends)[1]])
-        number = router.send().number
+            router.done(heapq.heappop(ends)[1])
+        number = router.send(request)
         began = max(instant, heapq.heappop(free[number]))
         end = began + next(services[number])
         heapq.heappush(free[number], end)
