@@ -1,12 +1,14 @@
 """How right `plan-capacity` is: its simulation against closed forms, and what better routing saves.
 
-    python -m benchmarks.fleet_simulation [--json FILE]
+    python -m benchmarks.fleet_simulation [--speed] [--json FILE]
 
 **Accuracy.** p99 of latency by simulation, from a Station and a rate alone, beside the closed form of the same
 queue: M/M/c, M/D/1, and E_G/M/1, which is round robin.
 
 **Routing.** What most planners do is ⌈Λ / λ_slo⌉, λ_slo the highest Poisson rate at which one GPU meets the objective.
 That is right where requests are sent to GPUs at random. The table says what round-robin and least-outstanding need.
+
+**Speed.** --speed shows the processor time of a simulated request alone, in Python and as machine code.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from loadtrt.asked.objective import Objective, parse_objective
 from loadtrt.environment import environment
 from loadtrt.results.engine_info import EngineInfo
 from loadtrt.results.fleet_result import ROUTINGS, TIES, Gpu
+from loadtrt.sizing import station as of_station
 from loadtrt.sizing.demand import fewest_for, steady_demand
 from loadtrt.sizing.evidence import Evidence
 from loadtrt.sizing.fleet_plan import plan_fleet
@@ -94,9 +97,14 @@ def lognormal(cv: float) -> Work:
     return work
 
 
-def gpu(contexts: int, contention: float, work: Work) -> Station:
+def gpu(contexts: int, contention: float, work: Work, buffers: int = 1) -> Station:
     """As `simulated:contention=…`: n lanes finish n / (1 + contention·(n − 1)) times the work of one."""
-    return station(contexts, 1, lambda n: n / (1 + contention * (n - 1)) / SERVICE_S, work)
+
+    def throughput(n: int) -> float:
+        lanes = min(n, contexts)
+        return lanes / (1 + contention * (lanes - 1)) / SERVICE_S
+
+    return station(contexts, buffers, throughput, work)
 
 
 def accuracy(
@@ -205,9 +213,31 @@ def ties_table() -> Iterator[str]:
                 due = np.cumsum(random.exponential(SERVICE_S / (20 * load), 100_000))
                 works = work(random.random(len(due)))
                 router = router_of("least-outstanding", ties, random)
-                done = np.array(completions(due.tolist(), works.tolist(), gpu(1, 0.0, work), 20, router))
+                done = completions(due, works, gpu(1, 0.0, work), 20, router)
                 cells.append(f"{float(np.quantile((done - due)[10_000:], 0.99)) / SERVICE_S:>15.2f}")
             yield f"{name:<24}{100 * load:>4.0f} %{''.join(cells)}"
+
+
+def speed_table() -> Iterator[str]:
+    """Of 90 % busy GPUs with exponential work."""
+    fleets: list[tuple[int, Routing]] = [(1, "random"), (20, "two-choices")]
+    fleets += [(20, "least-outstanding"), (500, "least-outstanding")]
+    for gpus, routing in fleets:
+        for contexts, buffers in ((1, 1), (4, 2)):
+            model = gpu(contexts, 0.0, exponential, buffers)
+            random = np.random.default_rng(5)
+            due = np.cumsum(random.exponential(1 / (0.9 * gpus * model.most_per_s), 200_000))
+            works = exponential(random.random(len(due)))
+            router = router_of(routing, "longest-idle", random)
+            cells = []
+            for pays in (math.inf, -1):
+                of_station._PAYS = pays  # type: ignore[assignment]
+                completions(due[:10], works[:10], model, gpus, router)  # numba is imported
+                began = time.process_time()
+                completions(due, works, model, gpus, router)
+                cells.append((time.process_time() - began) / len(due) * 1e6)
+            name = f"{gpus} GPU{'s' * (gpus > 1)}, {routing}"
+            yield f"{name:<28}{contexts:>9}{buffers:>8}{cells[0]:>9.2f}{cells[1]:>14.2f}"
 
 
 def show(title: str, law: str, rows: Iterator[Accuracy]) -> list[Accuracy]:
@@ -230,9 +260,15 @@ def main() -> None:
     """Print the tables, and the machine they were made on."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write the rows there too")
+    parser.add_argument("--speed", action="store_true", help="show the processor time of a request alone")
     options = parser.parse_args()
     machine = environment()
     print(f"{machine['cpu']}, {machine['cores']} cores, CPython {machine['python']}, numpy {np.__version__}")
+    if options.speed:
+        print(f"\nprocessor time of a request, µs\n{'':<28}contexts buffers   Python  machine code")
+        for line in speed_table():
+            print(line, flush=True)
+        return
     laws = show("p99 of latency ÷ mean service time: closed forms", "law", against_laws())
     print(
         f"\np99 ÷ mean service time, 20 GPUs of one context, by --ties\n{'':24}{'load':>6}"

@@ -32,14 +32,9 @@ def took_ns(workers: int, way: str) -> tuple[float, float]:
     if way == "Python":
         route(view_of(state), router.view, count * 100)
     else:
-        import numba
-
-        compiled._entry(kept=False, routed=True)  # has the functions compiled
-        kind = compiled._c_function()
-        arrays = type(router.arrays)(*(kind(it) if callable(it) else it for it in router.arrays))
-        call = numba.njit(lambda s, r, now: route(s, r, now))  # noqa: PLW0108  # numba compiles a function of here
-        call(state, arrays, -1)
-        call(state, arrays, count * 100)
+        arrays = compiled._callable_arrays(router.arrays)
+        call = compiled.machine_code(route, compiled._ROUTING[:-1], (state, arrays, 0))
+        call((state, arrays, count * 100))
     took = router.took_ns
     memory.close()
     return float(np.median(took)), float(np.quantile(took, 0.99))

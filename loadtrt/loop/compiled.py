@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import warnings
-from functools import cache, partial
+from functools import cache
 from operator import ge
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,52 +17,73 @@ from loadtrt.loop import device as of_device
 from loadtrt.loop import requests as of_requests
 from loadtrt.loop import routing as of_routing
 from loadtrt.loop.device import Device, spin
-from loadtrt.loop.routing import Router, spin_routed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from loadtrt.loop.requests import State
+    from loadtrt.loop.routing import Router
 
-_COMPILED = (
+    Function = Callable[..., Any]
+
+_STEPS = (
     *(of_requests.admit, of_requests.move, of_requests.take, of_requests.next_request, of_requests.sent),
     *(of_requests.finish, of_requests.write_row),
-    *(of_device.clock, of_device.launch, of_device.complete, of_device.poll, of_device.receive, spin),
+    *(of_device.clock, of_device.launch, of_device.complete, of_device.poll, of_device.receive),
 )
-_ROUTED = (
+_ROUTING = (
     *(of_routing.moment, of_routing.outstanding, of_routing.of_two, of_routing.of_all),
-    *(of_routing.chosen, of_routing.choose, of_routing.route, spin_routed),
+    *(of_routing.chosen, of_routing.choose, of_routing.route),
 )
 
 
 def spinner(state: State, device: Device, router: Router | None = None) -> Callable[[int], int]:
-    """`spin` of these arrays until an instant, or `spin_routed`, as machine code. Compiling takes seconds, once; numba
-    is installed. Raises EngineError where this numba cannot compile it."""
-    from numba import __version__, typeof
-
+    """`spin` of these arrays until an instant, or `spin_routed`, as `machine_code`."""
     n, of = state.n, device.n
     wanted = n[of_requests.LANE_COUNT] - 1, n[of_requests.PLACES] - 1, state.order.max()
     if any(map(ge, wanted, (of[of_device.LANES], of[of_device.BUFFER_SETS], of[of_device.SETS]))):
         raise IndexError("the load has more lanes, buffer sets or input sets than the engine")
-    parts: list[Any] = [state, device] if router is None else [state, router, device]
-    arrays = [type(part)(*(_c_function()(it) if callable(it) else it for it in part)) for part in parts]
-    types = tuple(map(typeof, (*arrays, 0)))
+    device = _callable_arrays(device)
+    if router is None:
+        code = machine_code(spin, _STEPS, (state, device, 0))
+        return lambda until: code((state, device, until))
+    router = _callable_arrays(router)
+    routed = machine_code(of_routing.spin_routed, (*_STEPS, spin, *_ROUTING), (state, router, device, 0))
+    return lambda until: routed((state, router, device, until))
+
+
+def _callable_arrays(arrays: Any) -> Any:
+    """A Device or Router with C functions that compiled code takes."""
+    return type(arrays)(*(_c_function()(field) if callable(field) else field for field in arrays))
+
+
+def machine_code(function: Function, calls: tuple[Function, ...], arguments: tuple[Any, ...]) -> Function:
+    """Machine code of `function` for arguments of the types of these; it takes them as one tuple. Compiling takes
+    seconds, once; numba is installed. Raises EngineError where this numba cannot compile it.
+
+    calls: the functions that it calls, directly or not. All use constants of their own modules and of `units` alone.
+    """
+    from numba import __version__, typeof
+
+    types = (typeof(arguments),)  # type: ignore[no-untyped-call]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # functions as arguments are experimental
         try:
-            entry = _entry(kept=True, routed=router is not None)
+            entry = _entry(function, calls, kept=True)
             entry.compile(types)  # now, and not at its first call
         except Exception:  # there is no folder to keep it in, it is full, or what is kept there is damaged
-            entry = _entry(kept=False, routed=router is not None)
+            entry = _entry(function, calls, kept=False)
             try:
                 entry.compile(types)
             except Exception as error:
                 raise EngineError(
-                    f"numba {__version__} cannot compile loadtrt's loop ({type(error).__name__}): pip install -U "
-                    "'loadtrt[fast]', or set NUMBA_DISABLE_JIT=1 to run the loop in Python"
+                    f"numba {__version__} cannot compile loadtrt's {function.__name__.strip('_')} "
+                    f"({type(error).__name__}): pip install -U 'loadtrt[fast]', or set NUMBA_DISABLE_JIT=1 to run it "
+                    "in Python"
                 ) from error
     # numba's own dispatch would look at the types of all fields at each call: 0.13 ms, in which requests come due.
-    return partial(entry.overloads[types].entry_point, *arrays)
+    code: Function = entry.overloads[types].entry_point
+    return code
 
 
 @cache
@@ -76,23 +97,28 @@ def is_compiled() -> bool:
 
 
 @cache
-def _entry(*, kept: bool, routed: bool) -> Any:
-    """`spin`, or `spin_routed`, as numba compiles it. kept: beside this file, or in the user's cache."""
+def _entry(function: Function, calls: tuple[Function, ...], *, kept: bool) -> Any:
+    """`function` as numba compiles it. kept: beside this file, or in the user's cache."""
     import numba
 
-    for function in (*_COMPILED, *_ROUTED):
-        numba.extending.register_jitable(function)
-    modules = of_requests, of_device, of_routing, units
-    sources = crc32(b"".join(Path(str(module.__file__)).read_bytes() for module in modules))
+    for each in (*calls, function):
+        _register(each)
+    files = sorted({each.__code__.co_filename for each in (*calls, function)} | {str(units.__file__)})
+    sources = crc32(b"".join(Path(file).read_bytes() for file in files))
 
-    # numba keeps code by this file's time and by what is closed over here: a change of other files is known by it.
-    def entry(s: State, d: Device, until: int) -> int:
-        return spin(s, d, until) if sources else until
+    def entry(arguments: Any) -> Any:
+        _ = sources  # numba keeps code by this file's time and by what is closed over here: other files may change
+        return function(*arguments)
 
-    def routed_entry(s: State, r: Router, d: Device, until: int) -> int:
-        return spin_routed(s, r, d, until) if sources else until
+    return numba.njit(cache=kept, nogil=True)(entry)
 
-    return numba.njit(cache=kept, nogil=True)(routed_entry if routed else entry)
+
+@cache
+def _register(function: Function) -> None:
+    """Have compiled code call a function as machine code, too."""
+    import numba
+
+    numba.extending.register_jitable(function)
 
 
 @cache

@@ -176,9 +176,8 @@ def admit(s: State, until: int) -> None:
     n[ARRIVED], n[TAIL], n[DROPPED], n[NEXT_DUE] = arrived, tail, dropped, comes
 
 
-def move(s: State, lane: int, end: int) -> None:
+def move(after: Any, before: Any, lane: int, end: int) -> None:
     """Lane is the last one of the list that closes at `end` now: lanes + its number of launches in flight."""
-    after, before = s.after, s.before
     one, other = before[lane], after[lane]
     after[one] = other
     before[other] = one
@@ -200,7 +199,7 @@ def take(s: State) -> int:
     while lane == none:
         none += 1
         lane = after[none]
-    move(s, lane, none + 1)
+    move(after, s.before, lane, none + 1)
     return lane
 
 
@@ -262,7 +261,7 @@ def finish(s: State, lane: int, done: int) -> int:
     oldest[lane] = following if following % n[PLACES] else following - n[PLACES]
     per_launch = n[PER_LAUNCH]
     if not unfinished % per_launch:
-        move(s, lane, n[LANE_COUNT] + unfinished // per_launch)
+        move(s.after, s.before, lane, n[LANE_COUNT] + unfinished // per_launch)
         free = n[FREE]
         s.free[(n[FREE_AT] + free) % n[SET_COUNT]] = done
         n[FREE] = free + 1

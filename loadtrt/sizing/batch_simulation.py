@@ -5,20 +5,20 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import deque
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from loadtrt.load.request_sizes import Batcher
 from loadtrt.loop.requests import FREE, finish, new_lanes, sent, take
+from loadtrt.sizing.routers import complete, in_lists, new_fleet, send
 from loadtrt.units import NEVER, SECOND_NS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     import numpy.typing as npt
 
     from loadtrt.sizing.batching import Server
+    from loadtrt.sizing.routers import Router
 
     Instants = npt.NDArray[np.int64]
 
@@ -26,9 +26,8 @@ if TYPE_CHECKING:
 class Gpu:
     """State of one GPU. All instants are ns.
 
-    number: its place in the fleet; `place` is for its router.
+    number: its place in the fleet.
     waiting, numbers: due instants of the requests that no batch has taken, and their numbers.
-    outstanding: requests that were sent to it and have not completed.
     lanes: which of them are free, and who serves next.
     in_flight: of each lane, its batches in flight: the number of each, and those of its requests.
     flying: number of batches in flight.
@@ -37,8 +36,8 @@ class Gpu:
     """
 
     __slots__ = (
-        "busy", "completes", "event", "flying", "in_flight", "lane", "lanes", "left", "number", "numbers",
-        "outstanding", "place", "since", "waiting",
+        "busy", "completes", "event", "flying", "in_flight", "lane", "lanes", "left", "number", "numbers", "since",
+        "waiting",
     )  # fmt: skip
 
     def __init__(self, number: int, contexts: int, buffers: int) -> None:
@@ -49,7 +48,7 @@ class Gpu:
         self.in_flight: list[deque[tuple[int, list[int]]]] = [deque() for _ in range(contexts)]
         self.busy: list[int] = []  # lanes that compute
         self.left = [0.0] * contexts  # work that is left of the batch that a lane computes, at `since`
-        self.since = self.flying = self.outstanding = self.place = 0
+        self.since = self.flying = 0
         self.event = self.completes = NEVER
         self.lane = -1
 
@@ -145,19 +144,19 @@ def serve(
     ranks: npt.NDArray[np.float64],
     server: Server,
     gpus: int = 1,
-    router: Callable[[Sequence[Any]], Any] | None = None,
+    router: Router | None = None,
 ) -> Instants:
     """Completion instants of requests on `gpus` GPUs that are idle at first, int64 [n]; NEVER of those dropped.
 
     due: due instants in ns, int64 [n], ascending.
     ranks: in (0, 1), float64 [n]: the k-th batch has the work of that quantile of the law of its size.
-    router: makes the router of the fleet (sizing/routers.py); None for a single GPU.
+    router: of the fleet; None for a single GPU.
 
     Exact except for the rounding of instants to ns.
     """
     simulation = _Simulation(len(due), ranks, server)
     fleet = [Gpu(number, server.contexts, server.buffers) for number in range(gpus)]
-    route = None if router is None else router(fleet)
+    routed = None if router is None else in_lists(new_fleet(router, gpus, len(due)))
     at = [*due.tolist(), NEVER]
     coming, total, gpu = 0, len(due), fleet[0]
     events: list[tuple[int, int, int]] = []  # (event, order, number of the GPU), and such that no longer hold
@@ -167,20 +166,20 @@ def serve(
         soonest = events[0][0] if events else NEVER
         if coming < total and at[coming] <= soonest:  # before a buffer set becomes free at this instant
             now = at[coming]
-            gpu = gpu if route is None else route.send()
+            gpu = gpu if routed is None else fleet[send(routed)]
             waits = simulation.admit(gpu, coming, now)
             coming += 1
-            if not waits and route is not None:
-                route.done(gpu)
-            if not (waits and gpu.lanes.n[FREE]) or (route is None and at[coming] == now):
+            if not waits and routed is not None:
+                complete(routed, gpu.number)
+            if not (waits and gpu.lanes.n[FREE]) or (routed is None and at[coming] == now):
                 continue
         elif events:
             now, _, number = heappop(events)
             gpu = fleet[number]
             if now == gpu.completes:
                 for _ in range(simulation.finish(gpu)):
-                    if route is not None:
-                        route.done(gpu)
+                    if routed is not None:
+                        complete(routed, gpu.number)
         else:
             return np.array(simulation.completed, np.int64)
         simulation.settle(gpu, now, all_came=coming == total)

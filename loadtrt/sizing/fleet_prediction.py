@@ -18,7 +18,7 @@ end them.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from loadtrt.sizing.batching import Server
     from loadtrt.sizing.demand import Demand
     from loadtrt.sizing.measured_law import Law
+    from loadtrt.sizing.routers import Router
     from loadtrt.sizing.station import Floats
 
 _ARRIVALS, _WORK, _ROUTES = 2000, 2001, 2002  # streams of random numbers, apart from all others of a seed
@@ -254,11 +255,11 @@ def _completed(
     drawn: Floats,
     station: Station | Server,
     gpus: int = 1,
-    router: Callable[[Sequence[Any]], Any] | None = None,
+    router: Router | None = None,
 ) -> Floats:
     """Completion instants in s; of requests that are dropped an instant that no run reaches. drawn: as of `_drawn`."""
     if isinstance(station, Station):
-        return np.array(completions(due.tolist(), drawn.tolist(), station, gpus, router))
+        return completions(due, drawn, station, gpus, router)
     completed: Floats = serve(np.rint(due * SECOND_NS).astype(np.int64), drawn, station, gpus, router) / SECOND_NS
     return completed
 

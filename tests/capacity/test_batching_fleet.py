@@ -82,8 +82,8 @@ def test_without_a_batcher_it_is_the_simulation_of_stations(
     due = due_instants(Poisson(), 0.9 * gpus * station.most_per_s, 0, 3000, 3)
     routers = [router_of(routing, ties, np.random.default_rng(4)) for _ in range(2)]
     found = serve(due, np.full(len(due), 0.5), server, gpus, routers[0])
-    expected = completions((due / 1e9).tolist(), [1.0] * len(due), station, gpus, routers[1])
-    assert np.abs(found - np.array(expected) * 1e9).max() < 200
+    expected = completions(due / 1e9, np.ones(len(due)), station, gpus, routers[1])
+    assert np.abs(found - expected * 1e9).max() < 200
 
 
 @pytest.mark.parametrize("room", [None, 6])

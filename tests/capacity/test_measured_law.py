@@ -169,6 +169,6 @@ def test_two_simulations_of_least_outstanding_routing_agree(device: fleet.Device
         lambda ranks: ranks,
     )
     route = router_of("least-outstanding", "longest-idle", random)
-    done = np.array(completions(due.tolist(), work.tolist(), model, gpus, route))
+    done = completions(due, work, model, gpus, route)
     found = fleet.latencies(device, due, work, gpus, "least-outstanding", 1)
     assert found == pytest.approx(done - due, abs=1e-9)

@@ -18,8 +18,8 @@ from loadtrt.load.arrivals import Poisson, due_instants
 from loadtrt.records.histogram import Histogram
 from loadtrt.results.fleet_result import TIES
 from loadtrt.sizing.demand import steady_demand
-from loadtrt.sizing.routers import router_of
-from loadtrt.sizing.station import Gpu, Station, completions, interpolated, station, work_of
+from loadtrt.sizing.routers import complete, in_lists, new_fleet, router_of, send
+from loadtrt.sizing.station import Station, completions, interpolated, station, work_of
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 
 if TYPE_CHECKING:
@@ -63,14 +63,9 @@ def replications(
         random = np.random.default_rng([seed, 1])
         demand = steady_demand(rate * gpus)
         due = demand.due_at_gpu(routing or "least-outstanding", gpus, count, random)
-        done = completions(
-            due.tolist(),
-            gpu_model.work(random.random(count)).tolist(),
-            gpu_model,
-            1 if routing else gpus,
-            None if routing else LEAST,
-        )
-        found.append((np.array(done) - due)[count // 4 :])
+        work = gpu_model.work(random.random(count))
+        done = completions(due, work, gpu_model, 1 if routing else gpus, None if routing else LEAST)
+        found.append((done - due)[count // 4 :])
     return found
 
 
@@ -226,8 +221,8 @@ def test_one_lane_is_the_lindley_recursion() -> None:
         expected.append(wait + service)
         wait = max(0.0, wait + service - gap)
     for buffers in (1, 3):
-        done = completions(due.tolist(), work.tolist(), servers(1, buffers=buffers))
-        assert np.array(done) - due == pytest.approx(np.array(expected), abs=1e-6)
+        done = completions(due, work, servers(1, buffers=buffers))
+        assert done - due == pytest.approx(np.array(expected), abs=1e-6)
 
 
 def by_hand(due: Floats, work: Floats, gpu_model: Station, gpus: int) -> list[float]:
@@ -284,7 +279,7 @@ def test_events_are_those_of_a_simulation_by_hand(seed: int, gpus: int, contexts
     gpu_model = station(contexts, buffers, lambda n: float(speeds[n]), exponential)
     rate = 1.05 * gpus * gpu_model.most_per_s
     due, work = np.cumsum(random.exponential(1 / rate, 250)), random.exponential(1.0, 250)
-    done = completions(due.tolist(), work.tolist(), gpu_model, gpus, LEAST)
+    done = completions(due, work, gpu_model, gpus, LEAST)
     assert done == pytest.approx(by_hand(due, work, gpu_model, gpus), abs=1e-7)
 
 
@@ -311,7 +306,7 @@ async def test_the_model_is_the_simulated_engine(contention: float, buffers: int
     times = itertools.islice(simulation.service_times(1), count)
     works = [time / simulation.service_ns for time in times]
     gpu_model = station(contexts, buffers, throughput, exponential)
-    done = np.sort(completions((due / SECOND_NS).tolist(), works, gpu_model)) * SECOND_NS
+    done = np.sort(completions(due / SECOND_NS, np.array(works), gpu_model)) * SECOND_NS
     assert len(found) == count
     assert np.abs(found - done).max() < count  # a nanosecond an event
 
@@ -358,46 +353,44 @@ def test_least_outstanding_goes_where_a_list_of_counts_says(ties: Ties, seed: in
     """To one of the GPUs with the fewest; of those to the first, to the one that has had so few for the longest time,
     or to each as often as to the others."""
     random = np.random.default_rng(seed)
-    fleet = [Gpu(number, 1) for number in range(6)]
-    make = router_of("least-outstanding", ties, np.random.default_rng(9))
-    assert make is not None
-    router = make(fleet)
+    router = router_of("least-outstanding", ties, np.random.default_rng(9))
+    assert router is not None
+    fleet = in_lists(new_fleet(router, 6, 4000))
     counts, since, chosen = [0] * 6, list(range(6)), [0] * 6
     sent: list[int] = []
     for step in range(6, 4006):
         if sent and random.random() < 0.48:
-            gpu = fleet[sent.pop(int(random.integers(len(sent))))]
-            router.done(gpu)
-            counts[gpu.number] -= 1
+            gpu = sent.pop(int(random.integers(len(sent))))
+            complete(fleet, gpu)
+            counts[gpu] -= 1
         else:
-            gpu = router.send()
+            gpu = send(fleet)
             fewest = [place for place in range(6) if counts[place] == min(counts)]
-            assert gpu.number in fewest
+            assert gpu in fewest
             if ties == "lowest-index":
-                assert gpu.number == fewest[0]
+                assert gpu == fewest[0]
             elif ties == "longest-idle":
-                assert gpu.number == min(fewest, key=lambda place: since[place])
-            counts[gpu.number] += 1
-            chosen[gpu.number] += 1
-            sent.append(gpu.number)
-        since[gpu.number] = step
-        assert [gpu.outstanding for gpu in fleet] == counts
+                assert gpu == min(fewest, key=lambda place: since[place])
+            counts[gpu] += 1
+            chosen[gpu] += 1
+            sent.append(gpu)
+        since[gpu] = step
+        assert fleet.outstanding == counts
     if ties == "random":
         assert min(chosen) > 0.8 * max(chosen)
 
 
 def test_two_choices_take_the_better_of_two_random_gpus() -> None:
     """With n − 1 idle GPUs and one busy one, that one is chosen if both choices are it: 1 / n²."""
-    fleet = [Gpu(number, 1) for number in range(4)]
-    make = router_of("two-choices", "longest-idle", np.random.default_rng(5))
-    assert make is not None
-    router = make(fleet)
-    fleet[2].outstanding = 3
+    router = router_of("two-choices", "longest-idle", np.random.default_rng(5))
+    assert router is not None
+    fleet = in_lists(new_fleet(router, 4, 32_000))
+    fleet.outstanding[2] = 3
     chosen = [0] * 4
     for _ in range(32_000):
-        gpu = router.send()
-        chosen[gpu.number] += 1
-        router.done(gpu)
+        gpu = send(fleet)
+        chosen[gpu] += 1
+        complete(fleet, gpu)
     assert chosen[2] / 32_000 == pytest.approx(1 / 16, rel=0.1)
     assert min(chosen[0], chosen[1], chosen[3]) / 32_000 == pytest.approx(5 / 16, rel=0.05)
 
@@ -409,7 +402,7 @@ def test_routing_that_knows_more_is_faster() -> None:
         router = router_of(routing, "longest-idle", np.random.default_rng(6))
         random = np.random.default_rng(3)
         due = np.cumsum(random.exponential(1 / 6.4, 60_000))
-        done = completions(due.tolist(), random.exponential(1, 60_000).tolist(), servers(1), 8, router)
-        p99[routing] = float(np.quantile((np.array(done) - due)[6000:], 0.99))
+        done = completions(due, random.exponential(1, 60_000), servers(1), 8, router)
+        p99[routing] = float(np.quantile((done - due)[6000:], 0.99))
     assert 4.6 < p99["least-outstanding"] < 0.85 * p99["two-choices"]
     assert p99["two-choices"] < 0.6 * math.log(100) / 0.2

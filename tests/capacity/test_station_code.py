@@ -1,0 +1,80 @@
+"""The simulation of GPUs as machine code: the same lines, and the same numbers."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadtrt.loop.compiled import is_compiled
+from loadtrt.results.fleet_result import TIES
+from loadtrt.sizing import station as of_station
+from loadtrt.sizing.routers import router_of
+from loadtrt.sizing.station import Station, completions
+
+if TYPE_CHECKING:
+    from loadtrt.results.fleet_result import Routing, Ties
+    from loadtrt.sizing.station import Floats
+
+ROUTERS: list[tuple[Routing, Ties]] = [("two-choices", "random"), *(("least-outstanding", ties) for ties in TIES)]
+GAPS = st.one_of(st.just(0.0), st.just(0.25), st.floats(0, 2), st.floats(0, 1e-9), st.floats(0, 1e6))
+WORKS = st.one_of(st.just(1.0), st.just(0.0), st.floats(0, 3), st.floats(0, 1e4))
+
+
+@st.composite
+def stations(draw: st.DrawFn) -> Station:
+    """Any number of contexts and buffer sets, at any speeds: also where more requests are served slower together."""
+    contexts, buffers = draw(st.integers(1, 5)), draw(st.integers(1, 3))
+    speed = st.one_of(st.just(1.0), st.floats(0.01, 100))
+    rows = [[draw(speed) for _ in range(contexts * buffers + 1)] for _ in range(contexts + 1)]
+    return Station(contexts, buffers, tuple(map(tuple, rows)), lambda ranks: ranks)
+
+
+@pytest.mark.skipif(not is_compiled(), reason="without numba nothing is compiled")
+@given(
+    gpu=stations(),
+    gpus=st.integers(1, 9),
+    routed=st.sampled_from([None, *ROUTERS]),
+    requests=st.lists(st.tuples(GAPS, WORKS), max_size=80),
+    scale=st.floats(1e-6, 1e3),
+)
+def test_machine_code_gives_the_same_numbers(
+    gpu: Station,
+    gpus: int,
+    routed: tuple[Routing, Ties] | None,
+    requests: list[tuple[float, float]],
+    scale: float,
+) -> None:
+    """Bit for bit, for one GPU and for fleets with each router; requests may come at one instant, and take no time."""
+    due = np.cumsum([gap * scale for gap, _ in requests])
+    work = np.array([work for _, work in requests], np.float64)
+
+    def simulated(pays: float) -> Floats:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(of_station, "_PAYS", pays)
+            router = routed and router_of(*routed, np.random.default_rng(len(due)))
+            return completions(due, work, gpu, gpus if routed else 1, router)
+
+    by_python, by_machine = simulated(math.inf), simulated(-1)
+    assert by_machine.tobytes() == by_python.tobytes()
+    assert (by_machine >= due).all()
+
+
+def test_machine_code_is_loaded_once_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Importing numba takes as long as simulating many requests in Python: few never do."""
+    asked: list[int] = []
+
+    def asks() -> bool:
+        asked.append(1)
+        return False
+
+    monkeypatch.setattr(of_station, "is_compiled", asks)
+    monkeypatch.setattr(of_station, "_PAYS", 30)
+    monkeypatch.setattr(of_station, "_simulated", [0])
+    gpu = Station(1, 1, ((0.0, 0.0), (0.0, 1.0)), lambda ranks: ranks)
+    loads = [len(asked) for _ in range(5) if completions(np.zeros(10), np.ones(10), gpu).any()]
+    assert loads == [0, 0, 0, 1, 2]
