@@ -3,6 +3,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# uv takes a sixth of pip's processor time, but knows neither pip's settings nor every platform.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+install = $(BIN)/uv pip install --quiet --python $(BIN)/python $(1) || $(PIP) $(filter-out --compile-bytecode,$(1))
 # Made once each: what running needs, what tests and checks need beside it, and what tests compare with.
 READY := $(VENV)/.ready
 DEVELOPED := $(VENV)/.developed
@@ -44,17 +47,18 @@ docs: $(READY)
 	$(BIN)/python -m loadtrt.cli.options > docs/options.md
 
 site: $(DEVELOPED)  # the documentation as a site in site/; fails where a link leads nowhere
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	$(call install,--editable '.[docs]')
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "loadtrt needs CPython 3.11 or newer; this is " + sys.version.split()[0] + ": call make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	-$(PIP) uv
+	$(call install,--compile-bytecode --editable .)
 	@touch $@
 
 $(DEVELOPED): $(READY)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(call install,--editable '.[dev]')
 	@touch $@
 
 clean:

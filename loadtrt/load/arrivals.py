@@ -178,6 +178,11 @@ class Course:
         τ = 2n / (a + √(a² + 2bn)): exact, also where b = 0 or a = 0, and without cancellation. Where u lies beyond a
         course that does not repeat, the end of its last busy stage.
         """
+        only = self.stages[0]
+        if (
+            len(self.stages) == 1 and only.first == only.last > 0 and not self.repeats
+        ):  # the same in a third of the time
+            return np.minimum(np.rint(SECOND_NS * expected / only.first), only.duration_ns).astype(np.int64)
         begins = np.cumsum([0, *(stage.duration_ns for stage in self.stages)])[:-1]
         requests = np.array([stage.requests(stage.duration_ns) for stage in self.stages])
         busy = requests > 0  # Λ is flat in the others: no u falls into them

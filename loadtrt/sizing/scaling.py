@@ -188,9 +188,9 @@ def sampling_error(
         law, mean_ns, _ = work_of(sample)
         slower = mean_ns * alone.count / alone.sum
         sampled = replace(queue, work=law, speeds=tuple(tuple(speed / slower for speed in row) for row in queue.speeds))
-        excesses.append(_excess(sampled, load, bounds, rate, requests, seed))
+        excesses.append(_excess_of(sampled, load, bounds, requests, seed)(rate))
     ends = [rate * (1 - _NEARBY), rate * (1 + _NEARBY)]
-    below, above = (_excess(queue, load, bounds, end, requests, seed) for end in ends)
+    below, above = map(_excess_of(queue, load, bounds, requests, seed), ends)
     slope = max((above - below) / math.log(ends[1] / ends[0]), _LEAST_SLOPE)
     used = np.flatnonzero(alone.counts)
     long = kish_size(bounds_of(used)[0].astype(np.float64) ** 2, alone.counts[used])
@@ -218,23 +218,28 @@ def of_one_worker(ladder: Sequence[Trial], config: RunConfig) -> tuple[list[Tria
 
 def _steady(queue: Station, load: Rate, bounds: Sequence[tuple[int, float]], requests: int, seed: int) -> float | None:
     """The highest rate at which a queue meets all (bound in ns, allowed share of bad requests)."""
+    excess = _excess_of(queue, load, bounds, requests, seed)
     low, high = 0.0, queue.most_per_s
     for _ in range(_STEPS):
         middle = (low + high) / 2
-        met = _excess(queue, load, bounds, middle, requests, seed) <= 0
-        low, high = (middle, high) if met else (low, middle)
+        low, high = (middle, high) if excess(middle) <= 0 else (low, middle)
     return low or None
 
 
-def _excess(
-    queue: Station, load: Rate, bounds: Sequence[tuple[int, float]], rate: float, requests: int, seed: int
-) -> float:
-    """The logarithm of a quantile over its bound, the largest of all: not above 0 where all are met."""
+def _excess_of(
+    queue: Station, load: Rate, bounds: Sequence[tuple[int, float]], requests: int, seed: int
+) -> Callable[[float], float]:
+    """The logarithm of a quantile over its bound, the largest of all, at a rate: not above 0 where all are met. All
+    rates have the same draws."""
     works = queue.work(np.random.default_rng([seed, requests]).random(requests))
-    due = replace(load, rate=rate).due(0, requests, seed)[:requests]  # the same draw for each rate
-    latency = np.sort(latencies(due / SECOND_NS, works, queue)) * SECOND_NS
-    quantiles = [latency[-1 - int(allowed * requests)] / limit_ns for limit_ns, allowed in bounds]
-    return math.log(max(quantiles))
+    places = [requests - 1 - int(allowed * requests) for _, allowed in bounds]
+
+    def excess(rate: float) -> float:
+        due = replace(load, rate=rate).due(0, requests, seed)[:requests] / SECOND_NS
+        latency = np.partition(latencies(due, works, queue), places)[places] * SECOND_NS
+        return math.log(max(value / limit_ns for value, (limit_ns, _) in zip(latency, bounds, strict=True)))
+
+    return excess
 
 
 def _batched(server: Server, model: Model, bounds: Sequence[tuple[int, float]]) -> float | None:

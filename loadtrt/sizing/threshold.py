@@ -116,9 +116,10 @@ def estimate(
     floors = _FLOORS * allowed
     of_floors = np.log(np.where(_FLOORS == 0, _NO_FLOOR, (1 - _NO_FLOOR) / (len(_FLOORS) - 1)))
     of_shapes = -np.abs(bends)[None, :, None] / _SLOPE_SCALE + of_floors[None, None, :]
+    of_runs = [_likelihood(run, allowed, rates, slopes, floors) for run in seen]
     weights = [_TRUST * run.size for run in seen]
     for _ in range(3):  # the weight of a run depends on its distance from the threshold
-        likelihood = _likelihood(seen, weights, allowed, rates, slopes, floors) + of_shapes
+        likelihood = of_shapes + sum(weight * of_run for weight, of_run in zip(weights, of_runs, strict=True))
         posterior = likelihood + _prior(rates, expected, spread)[:, None, None]
         posterior = np.exp(posterior - posterior.max())
         posterior /= posterior.sum()
@@ -153,19 +154,15 @@ def _prior(rates: Grid, expected: float, spread: float) -> Grid:
     return prior
 
 
-def _likelihood(
-    seen: Sequence[Seen], weights: Sequence[float], allowed: float, rates: Grid, slopes: Grid, floors: Grid
-) -> Grid:
-    """The log-likelihood of each (rate, slope, floor) of the grid."""
-    total = np.zeros((*slopes.shape, len(floors)))
+def _likelihood(run: Seen, allowed: float, rates: Grid, slopes: Grid, floors: Grid) -> Grid:
+    """The log-likelihood of each (rate, slope, floor) of the grid, by a request of a run."""
     at_threshold = (allowed - floors) / (1 - floors)
     odds = np.log(at_threshold / (1 - at_threshold))
-    for run, weight in zip(seen, weights, strict=True):
-        line = odds[None, None, :] + (slopes * (run.rate / rates - 1)[:, None])[:, :, None]
-        # p = f + (1 − f)e and 1 − p = (1 − f)(1 − e), with ln e = −ln(1 + e^−line), ln(1 − e) = −ln(1 + e^line)
-        bad = np.log(floors + (1 - floors) * np.exp(-np.logaddexp(0, -np.maximum(line, -500))))
-        total += weight * (run.bad * bad + (1 - run.bad) * (np.log(1 - floors) - np.logaddexp(0, line)))
-    return total
+    line = odds[None, None, :] + (slopes * (run.rate / rates - 1)[:, None])[:, :, None]
+    # p = f + (1 − f)e and 1 − p = (1 − f)(1 − e), with ln e = −ln(1 + e^−line), ln(1 − e) = −ln(1 + e^line)
+    bad = np.log(floors + (1 - floors) * np.exp(-np.logaddexp(0, -np.maximum(line, -500))))
+    likelihood: Grid = run.bad * bad + (1 - run.bad) * (np.log(1 - floors) - np.logaddexp(0, line))
+    return likelihood
 
 
 def _discounted(run: Seen, allowed: float, rate: float, slope: float, floor: float) -> float:
