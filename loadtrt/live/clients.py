@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from bisect import bisect_left, bisect_right
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -101,11 +102,12 @@ def _namespace_pids(proc: Path) -> list[int]:
 
 def _has_cuda(proc: Path) -> bool:
     """Whether this process has opened a GPU for CUDA, as NVML alone does not."""
-    try:
-        opened = [os.readlink(file) for file in (proc / "self" / "fd").iterdir()]
-    except OSError:
-        return False
-    return any("nvidia-uvm" in file for file in opened)
+    with suppress(OSError):
+        for file in os.listdir(proc / "self" / "fd"):
+            with suppress(OSError):  # it was closed since, as the one is that the list was read from
+                if "nvidia-uvm" in os.readlink(proc / "self" / "fd" / file):
+                    return True
+    return False
 
 
 class _Look(NamedTuple):

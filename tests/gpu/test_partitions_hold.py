@@ -159,6 +159,9 @@ def test_shares_of_this_gpu_are_equal_and_there_are_as_many_as_is_said() -> None
         _alone(most + 1)
 
 
+_KEPT_BY_DRIVER = 4 << 20
+
+
 def _partitions() -> None:
     _alone(8).close()
 
@@ -188,7 +191,8 @@ def _runs(plan: Path, **options: Any) -> None:
 @pytest.mark.parametrize("what", ["partitions", "streams", "kernels", "plain runs", "runs"])
 def test_closing_gives_back_memory_and_partitions(tiny: Path, what: str) -> None:
     """Whatever is made and closed ten times leaves as much free memory as it left half of the times before, to within
-    the 2 MiB that CUDA takes at a time. Which of these is the first to fail says what keeps memory; the sequence,
+    the 2 MiB that CUDA takes at a time, and what the driver keeps of each green context that was destroyed: 4 MiB with
+    580.159.04, by calls of the driver alone. Which of these is the first to fail says what keeps memory; the sequence,
     whether it goes on with each time."""
     works: dict[str, Callable[[], None]] = {
         "partitions": _partitions,
@@ -206,7 +210,8 @@ def test_closing_gives_back_memory_and_partitions(tiny: Path, what: str) -> None
     settled = free[2:]  # the first times make what the process keeps: the context, loaded kernels
     lost = max(settled[:5]) - max(settled[5:])
     kib = [round((now - free[0]) / 1024) for now in free]
-    assert lost <= 2 << 20, f"{what}: KiB of free memory after each time, less the first: {kib}"
+    driver = 0 if what == "plain runs" else 5 * 8 * _KEPT_BY_DRIVER
+    assert lost <= driver + (2 << 20), f"{what}: KiB of free memory after each time, less the first: {kib}"
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -327,6 +329,25 @@ def test_this_process_is_known_by_all_its_ids(tmp_path: Path, monkeypatch: pytes
     assert own_process(tmp_path).before == frozenset()
     monkeypatch.setattr(module, "find_driver", lambda: (None, "no driver"))
     assert own_process(tmp_path / "nowhere") == Own((os.getpid(),))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no /proc")
+def test_a_later_run_of_this_process_is_not_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the real /proc: once this process has opened a GPU, the driver lists it, and that is itself."""
+
+    class Gpu(nullcontext[Any]):
+        def processes(self) -> tuple[GpuProcess, ...]:
+            return (GpuProcess(os.getpid(), 1 << 30),)
+
+        def sm_use(self, since_us: int) -> tuple[SmUse, ...]:
+            return (SmUse(os.getpid(), since_us + 1, 0.5),)
+
+    monkeypatch.setattr(module, "find_driver", lambda: (SimpleNamespace(gpus=1), ""))
+    monkeypatch.setattr(module, "open_gpu", lambda _: (Gpu(), ""))
+    monkeypatch.setattr(module, "_there_before", set())
+    with (tmp_path / "nvidia-uvm").open("w"):
+        assert own_process().before == frozenset()
+    assert own_process().before == {os.getpid()}, "the file tells"
 
 
 def test_many_others_are_few_words() -> None:

@@ -1,0 +1,215 @@
+"""Several GPUs of one host: what they do together, and whether `plan-capacity` predicts it.
+
+    python -m benchmarks.many_gpus together ENGINE FOLDER [--batch 16] [--ray]
+    python -m benchmarks.many_gpus routing ENGINE FOLDER [--batch 16]
+    python -m benchmarks.many_gpus lost ENGINE FOLDER [--batch 16]
+
+together: closed loops, in rounds of each GPU alone and of all at once, the other way round in every second round. The
+efficiency of a round is the throughput of all over the sum of each alone; its interval is Student's over the rounds.
+With --ray all at once as processes and as workers on a Ray cluster of this host, at the same rate, in turns.
+
+routing: `loadtrt capacity` on the first GPU, then plans for as many GPUs as there are at shares of their capacity, each
+measured (`plan-capacity --measure`).
+
+lost: `kill -9` of the last worker in the middle of a run, and what the run says.
+
+Each result is written to FOLDER. --devices 0 1 names the GPUs; simulated engines take any.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import mean, stdev
+from typing import TYPE_CHECKING, Any
+
+import loadtrt
+from benchmarks.machine import machine_line
+from loadtrt.results.fleet_result import ROUTINGS
+from loadtrt.stats.regression import student
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Iterator, Sequence
+
+    from loadtrt.results.run_result import RunResult
+
+_SHARES = (0.6, 0.8, 0.9)  # of the capacity of one GPU, times their number
+_RANK = 0.99
+
+
+def _common(options: Namespace) -> dict[str, Any]:
+    return {
+        "engine": options.engine, "batch": options.batch, "contexts": options.contexts,
+        "allow_host_code": not options.engine.startswith("simulated:"), "warmup": options.warmup,
+    }  # fmt: skip
+
+
+def _run(options: Namespace, name: str, **more: Any) -> RunResult:
+    """A run, written to FOLDER as `name`.json."""
+    run = loadtrt.run(**_common(options), duration=options.duration, **more)
+    (options.folder / f"{name}.json").write_text(run.model_dump_json())
+    return run
+
+
+def _told(run: RunResult) -> str:
+    """A line of a run: throughput, what devices could take from each other, and whether it is VALID."""
+    model = run.model
+    times = [f"{model.metrics[name].percentiles_ns['p50'] or math.nan:.0f}" for name in ("h2d", "compute", "enqueue")]
+    watts = [
+        f"{worker.telemetry.power_mean_watts:.0f}"
+        for worker in run.workers
+        if worker.telemetry and worker.telemetry.power_mean_watts
+    ]
+    late = model.metrics["lateness"].percentiles_ns if "lateness" in model.metrics else {}
+    kinds = [problem.kind for problem in model.problems] + [finding.kind for finding in model.findings]
+    return (
+        f"{model.throughput.requests_per_s or math.nan:10.1f}/s {' '.join(f'{one:>9}' for one in times)} "
+        f"{(run.start_spread_ns or 0) / 1e6:8.2f} {(late.get('p99') or math.nan) / 1e3:8.1f}  "
+        f"{'+'.join(watts) or '–':12} {'VALID' if run.valid else 'INVALID'} {' '.join(kinds)}"
+    )
+
+
+_HEADER = f"{'':18}{'throughput':>16} {'h2d ns':>9} {'compute':>9} {'enqueue':>9} {'apart ms':>8} {'late µs':>8}  watts"
+
+
+def _interval(values: Sequence[float]) -> str:
+    """Mean with its 95 % interval, Student's."""
+    half = student(len(values) - 1) * stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return f"{mean(values):.4f} [{mean(values) - half:.4f} .. {mean(values) + half:.4f}]"
+
+
+def _all(options: Namespace) -> str:
+    return ",".join(map(str, options.devices))
+
+
+def together(options: Namespace) -> None:
+    """Print a line for each run, and the efficiency."""
+    print(_HEADER)
+    everyone = _all(options)
+    ratios = []
+    for turn in range(options.rounds):
+        served: dict[str, float] = {}
+        for devices in (*map(str, options.devices), everyone)[:: -1 if turn % 2 else 1]:
+            run = _run(options, f"together-{turn}-{devices}", devices=devices)
+            served[devices] = run.model.throughput.requests_per_s or math.nan
+            print(f"{turn + 1}: devices {devices:10} {_told(run)}", flush=True)
+        ratios.append(served.pop(everyone) / sum(served.values()))
+    print(f"all ÷ sum of each alone: {_interval(ratios)}")
+    if options.ray:
+        _on_ray(options)
+
+
+def _on_ray(options: Namespace) -> None:
+    ways: dict[str, dict[str, Any]] = {
+        "processes": {"devices": _all(options)}, "ray": {"ray": "auto", "workers": len(options.devices)}
+    }  # fmt: skip
+    for load in ({}, {"rate": options.rate}) if options.rate else ({},):
+        ratios = []
+        for turn in range(options.rounds):
+            served = {}
+            for way in list(ways)[:: -1 if turn % 2 else 1]:
+                began = time.monotonic()
+                run = _run(options, f"{way}-{turn}-{len(load)}", **ways[way], **load)
+                served[way] = run.model.throughput.requests_per_s or math.nan
+                print(f"{turn + 1}: {way:10} {time.monotonic() - began:5.1f} s  {_told(run)}", flush=True)
+            ratios.append(served["ray"] / served["processes"])
+        print(f"ray ÷ processes {load or 'closed'}: {_interval(ratios)}")
+
+
+def routing(options: Namespace) -> None:
+    """Print predicted and measured p99 of each fleet, and how many are within each other's interval."""
+    gpus = len(options.devices)
+    found = loadtrt.capacity(**_common(options), objective=options.objective, device=options.device, time=options.time)
+    (options.folder / "capacity.json").write_text(found.model_dump_json())
+    best = found.best
+    if best is None or best.confirmed_per_s is None or best.scaling is None:
+        sys.exit(f"no capacity was confirmed: {[candidate.conclusion for candidate in found.candidates]}")
+    print(best.conclusion)
+    held, cells = 0, 0
+    for share in _SHARES:
+        demand = share * gpus * best.confirmed_per_s
+        plan = loadtrt.plan_capacity(
+            found,
+            demand=demand,
+            max_utilisation=min(0.99, 1.1 * demand / (gpus * best.scaling.most_per_s)),  # which takes all
+            routing=",".join(options.routing),
+            measure=True,
+            duration=options.duration,
+            allow_host_code=not options.engine.startswith("simulated:"),
+        )
+        (options.folder / f"routing-{share:g}.json").write_text(plan.model_dump_json())
+        for fleet in plan.measured:
+            for check in fleet.checks:
+                if check.rank == _RANK:
+                    cells += 1
+                    held += (within := bool(check.within))
+                    ends = [check.measured_ns, check.measured_low_ns, check.measured_high_ns]
+                    ends += [check.predicted_ns, check.predicted_low_ns, check.predicted_high_ns]
+                    told = " ".join("–".rjust(8) if end is None else f"{end / 1e6:8.2f}" for end in ends)
+                    print(f"{share:.0%} {demand:8.1f}/s {fleet.gpus} {fleet.routing:18} {told}  {within}", flush=True)
+            if fleet.run is not None:
+                print(f"{'':22}{_told(fleet.run)}")
+            if fleet.why_not:
+                print(fleet.why_not)
+    print(f"within each other's interval: {held} of {cells}")
+
+
+def lost(options: Namespace) -> None:
+    """Start a run as users do, kill a worker of it, and print what the run printed."""
+    words = [
+        "run", "--engine", options.engine, "--contexts", str(options.contexts),
+        "--devices", _all(options), "--duration", options.duration, "--json", str(options.folder / "lost.json"),
+    ]  # fmt: skip
+    words += ["--batch", str(options.batch)] if options.batch else []
+    words += [] if options.engine.startswith("simulated:") else ["--allow-host-code"]
+    run = subprocess.Popen([sys.executable, "-m", "loadtrt", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    time.sleep(options.kill_after)
+    *_, victim = _children(run.pid)
+    os.kill(victim, signal.SIGKILL)
+    output, _ = run.communicate()
+    print(f"$ loadtrt {' '.join(words)}   # kill -9 {victim} after {options.kill_after:g} s")
+    print(output.decode(), f"exit code {run.returncode}")
+
+
+def _children(process: int) -> Iterator[int]:
+    """Processes that it started, in the order in which they began."""
+    for stat in sorted(Path("/proc").glob("[0-9]*/stat"), key=lambda path: int(path.parent.name)):
+        fields = stat.read_text().rpartition(")")[2].split()
+        if int(fields[1]) == process:
+            yield int(stat.parent.name)
+
+
+def main() -> None:
+    """Run what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("together", "routing", "lost"))
+    parser.add_argument("engine")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--batch", type=int)
+    parser.add_argument("--contexts", type=int, default=4)
+    parser.add_argument("--devices", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--device", type=int, help="the GPU whose capacity is searched; simulated engines have none")
+    parser.add_argument("--warmup", default="500ms")
+    parser.add_argument("--duration", default="3s")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--ray", action="store_true")
+    parser.add_argument("--rate", help="an open loop beside the closed one, with --ray")
+    parser.add_argument("--objective", default="latency.p99 < 10ms")
+    parser.add_argument("--time", default="90s", help="of the search for the capacity")
+    parser.add_argument("--routing", nargs="+", choices=ROUTINGS, default=list(ROUTINGS))
+    parser.add_argument("--kill-after", type=float, default=8.0)
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    print(machine_line())
+    {"together": together, "routing": routing, "lost": lost}[options.what](options)
+
+
+if __name__ == "__main__":
+    main()
