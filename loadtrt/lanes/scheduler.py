@@ -28,6 +28,7 @@ from loadtrt.loop.requests import (
     INPUTS,
     LATE,
     NEXT_DUE,
+    OVER,
     PAUSE_AT,
     PROGRESS,
     ROW,
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from loadtrt.lanes.shared_router import SharedRouter
     from loadtrt.load.request_sizes import Batcher
     from loadtrt.loop.device import Device
+    from loadtrt.loop.requests import State
 
 
 @dataclass(slots=True)
@@ -138,6 +140,7 @@ class Driver:
 
     recorder: where its rows go.
     spin: does rounds until an instant, and returns the present one; None where the engine does not spin.
+    arrays: what `spin_all` drives beside other models, as machine code where `compiled`; None where it cannot.
     start_ns: when the load began.
     next_show: when `show` is to be called again, ns.
     """
@@ -156,14 +159,16 @@ class Driver:
         driven_here = load.batcher is not None or on_completion is not None
         self._spins = engine if isinstance(engine, Spins) and not driven_here else None
         self._device = None if self._spins is None else self._spins.spins()
-        compiled = self._device is not None and is_compiled()
-        self._queue = Queue(engine, recorder, load, compiled=compiled)
-        self.spin = None if self._device is None else self._spinning(self._device, compiled=compiled)
+        self.compiled = compiled = self._device is not None and is_compiled()
+        self._queue = queue = Queue(engine, recorder, load, compiled=compiled)
+        self.arrays: tuple[State, Device] | None = None
+        self.spin: Callable[[int], int] | None = None
+        if self._device is not None:
+            self.arrays = (queue.arrays, self._device) if compiled else (queue.state, view_of(self._device))
+            self.spin = self._spinning(*self.arrays)
 
-    def _spinning(self, device: Device, *, compiled: bool) -> Callable[[int], int]:
-        if compiled:
-            return spinner(self._queue.arrays, device)
-        return partial(spin, self._queue.state, view_of(device))
+    def _spinning(self, state: State, device: Device) -> Callable[[int], int]:
+        return spinner(state, device) if self.compiled else partial(spin, state, device)
 
     def begin(self, on_tick: Callable[[int, int], None] | None = None) -> None:
         """The load begins at `recorder.start_ns`. All that takes long was done before."""
@@ -291,6 +296,7 @@ class Driver:
         unsent = queue.unsent(end)
         recorder.record_unsent(unsent, end)
         recorder.finish(end)
+        n[OVER] = 1
         unserved, sent_ns = submitted - int(n[COMPLETED]) + len(unsent), min(ending.sent_ns, end)
         return Driven(recorder.start_ns, sent_ns, end, submitted, unserved, ending.silent_ns, ending.pace_ns)
 

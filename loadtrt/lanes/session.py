@@ -17,7 +17,7 @@ from loadtrt.lanes.model_run import Session as Session  # noqa: PLC0414
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.lanes.scheduler import Driver, Load, Stop
 from loadtrt.lanes.start_instant import wait_for_start, wall_clock
-from loadtrt.lanes.together import Drive, drive_all
+from loadtrt.lanes.together import Drive, drive_all, rounds_of_all
 from loadtrt.lanes.verify import deviation_from, quiet_outputs
 
 if TYPE_CHECKING:
@@ -73,9 +73,15 @@ async def run_models(
     loads = [(run, run.load(config)) for run in runs]
     several = len(runs) > 1
     try:
+        # Loops are compiled now, where none was kept: in warm-up, clocks would be given up before they settle.
+        loops = []
         for run in runs:
             with failing(run, several):
-                _allocate(run, stop)
+                _allocate(run)
+                loops.append(
+                    Drive(Driver(run.engine, Recorder(run.engine.contexts, 0, keep=0), Load(None), stop), run.engine)
+                )
+        rounds_of_all(loops)
         # Before outputs are compared: those of requests that are submitted as the measured ones.
         for run in unfailed(runs) if config.warmup else ():
             if isinstance(run.engine, Submits) and len(run.engine.ways) > 1 and run.engine.way is None:
@@ -108,14 +114,12 @@ async def run_models(
             run.session.interrupted |= stop.requested
 
 
-def _allocate(run: ModelRun, stop: Stop) -> None:
+def _allocate(run: ModelRun) -> None:
     engine = run.engine
     began = engine.now_ns()
     if not run.allocated:
         engine.allocate(run.inputs)
     run.session.allocate_ns = engine.now_ns() - began
-    # Its loop is compiled now, where none was kept: in warm-up, clocks would be given up before they settle.
-    Driver(engine, Recorder(engine.contexts, 0, keep=0), Load(None), stop)
 
 
 def _expected(load: Load, session: Session) -> int:

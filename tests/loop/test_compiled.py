@@ -35,7 +35,7 @@ state = new_state(1, 1, 1, None, (0,), rows, cursor)
 begin(view_of(state), 0)
 state.n[LAST] = state.n[DRAINS] = 1
 compiled.spinner(state, device)(10_000)
-hits = sum(compiled._entry(kept=True).stats.cache_hits.values())
+hits = sum(compiled._entry("spin", kept=True).stats.cache_hits.values())
 print(compiled.is_compiled(), hits, cursor[0], rows[0, 8])
 """
 
@@ -125,7 +125,7 @@ def test_a_numba_that_cannot_compile_is_told_in_a_sentence(monkeypatch: pytest.M
         def compile(self, _: object) -> None:
             raise TypeError("no such type")
 
-    monkeypatch.setattr(compiled, "_entry", lambda **_: Entry())
+    monkeypatch.setattr(compiled, "_entry", lambda *_, **__: Entry())
     nothing = np.zeros(1, np.int64)
     state = new_state(1, 1, 1, None, (0,), nothing, nothing)
     with pytest.raises(EngineError, match=r"numba .* cannot compile .*TypeError.*loadtrt\[fast\].*NUMBA_DISABLE_JIT=1"):
