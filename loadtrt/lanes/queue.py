@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from loadtrt.engines.engine import Engine
     from loadtrt.lanes.recorder import Recorder
     from loadtrt.lanes.scheduler import Load
+    from loadtrt.loop.device import Device
+    from loadtrt.loop.requests import State
 
     Instants = npt.NDArray[np.int64]
 
@@ -43,6 +45,11 @@ class Queue:
             # A free buffer set takes a request that waits before anything else happens, unless a batch forms first.
             self.n[requests.ROOM], self.n[requests.ROOM_FREE] = load.most_waiting, load.batcher is None
         self._told = 0  # number of dropped requests that were taken
+        self._compiled = compiled
+
+    def with_device(self, device: Device) -> tuple[State, Device]:
+        """What `spin` drives: arrays where it is compiled."""
+        return (self.arrays, device) if self._compiled else (self.state, requests.view_of(device))
 
     @property
     def waiting(self) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from loadtrt.lanes.scheduler import Driver
 from loadtrt.loop.compiled import spinner
-from loadtrt.loop.requests import BEGAN, NEXT_DUE, admit, view_of
+from loadtrt.loop.requests import BEGAN, NEXT_DUE, admit
 from loadtrt.loop.routing import COUNT, NEXT, route, spin_routed
 from loadtrt.units import NEVER
 
@@ -17,15 +17,17 @@ if TYPE_CHECKING:
     from loadtrt.lanes.scheduler import Driven
     from loadtrt.lanes.shared_router import SharedRouter
     from loadtrt.loop.device import Device
+    from loadtrt.loop.requests import State
 
 
 class RoutedDriver(Driver):
     """Drives a load of which the worker learns its requests as they come due."""
 
-    def _spinning(self, device: Device, *, compiled: bool) -> Callable[[int], int]:
-        if compiled:
-            return spinner(self._queue.arrays, device, self._shared.arrays)
-        return partial(spin_routed, self._queue.state, self._shared.view, view_of(device))
+    def _spinning(self, state: State, device: Device) -> Callable[[int], int]:
+        self.arrays = None  # beside other models it takes its turns through Python
+        if self.compiled:
+            return spinner(state, device, self._shared.arrays)
+        return partial(spin_routed, state, self._shared.view, device)
 
     @property
     def _shared(self) -> SharedRouter:

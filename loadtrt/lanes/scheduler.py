@@ -28,6 +28,7 @@ from loadtrt.loop.requests import (
     INPUTS,
     LATE,
     NEXT_DUE,
+    OVER,
     PAUSE_AT,
     PROGRESS,
     ROW,
@@ -38,7 +39,6 @@ from loadtrt.loop.requests import (
     next_request,
     sent,
     take,
-    view_of,
 )
 from loadtrt.records.records import FAILED, OK, UNSERVED
 from loadtrt.units import NEVER, SECOND_NS, format_duration, plural
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from loadtrt.lanes.shared_router import SharedRouter
     from loadtrt.load.request_sizes import Batcher
     from loadtrt.loop.device import Device
+    from loadtrt.loop.requests import State
 
 
 @dataclass(slots=True)
@@ -138,6 +139,7 @@ class Driver:
 
     recorder: where its rows go.
     spin: does rounds until an instant, and returns the present one; None where the engine does not spin.
+    arrays: what `spin_all` drives beside other models, as machine code where `compiled`; None where it cannot.
     start_ns: when the load began.
     next_show: when `show` is to be called again, ns.
     """
@@ -156,14 +158,13 @@ class Driver:
         driven_here = load.batcher is not None or on_completion is not None
         self._spins = engine if isinstance(engine, Spins) and not driven_here else None
         self._device = None if self._spins is None else self._spins.spins()
-        compiled = self._device is not None and is_compiled()
-        self._queue = Queue(engine, recorder, load, compiled=compiled)
-        self.spin = None if self._device is None else self._spinning(self._device, compiled=compiled)
+        self.compiled = compiled = self._device is not None and is_compiled()
+        self._queue = queue = Queue(engine, recorder, load, compiled=compiled)
+        self.arrays = None if self._device is None else queue.with_device(self._device)
+        self.spin = None if self.arrays is None else self._spinning(*self.arrays)
 
-    def _spinning(self, device: Device, *, compiled: bool) -> Callable[[int], int]:
-        if compiled:
-            return spinner(self._queue.arrays, device)
-        return partial(spin, self._queue.state, view_of(device))
+    def _spinning(self, state: State, device: Device) -> Callable[[int], int]:
+        return spinner(state, device) if self.compiled else partial(spin, state, device)
 
     def begin(self, on_tick: Callable[[int, int], None] | None = None) -> None:
         """The load begins at `recorder.start_ns`. All that takes long was done before."""
@@ -187,7 +188,7 @@ class Driver:
     def made_room(self) -> bool:
         """After `spin`: whether it ended for want of room, and there is room for rows again. Raises EngineError where a
         call failed."""
-        assert self._device and self._spins  # noqa: PT018, S101  # isinstance() takes 0.1 ms
+        assert self._device and self._spins  # noqa: PT018, S101
         device, cursor = self._device.n, self.recorder.cursor
         if cursor[ROW] == cursor[PAUSE_AT]:
             self.recorder.go_on()
@@ -217,8 +218,7 @@ class Driver:
     def _send_single(self, now: int) -> None:
         """Each free buffer set takes the request that has waited longest; in a closed loop, one that is due since the
         set is free."""
-        state, n = self._queue.state, self._queue.n
-        submit, now_ns = self._engine.submit, self._engine.now_ns
+        state, n, submit, now_ns = self._queue.state, self._queue.n, self._engine.submit, self._engine.now_ns
         while (lane := next_request(state, now)) >= 0:
             submit(lane, n[INPUTS])
             enqueued = now_ns()
@@ -291,6 +291,7 @@ class Driver:
         unsent = queue.unsent(end)
         recorder.record_unsent(unsent, end)
         recorder.finish(end)
+        n[OVER] = 1
         unserved, sent_ns = submitted - int(n[COMPLETED]) + len(unsent), min(ending.sent_ns, end)
         return Driven(recorder.start_ns, sent_ns, end, submitted, unserved, ending.silent_ns, ending.pace_ns)
 
@@ -330,8 +331,7 @@ async def _wait(engine: Engine, driver: Driver) -> None:
     now_ns, wait, now = engine.now_ns, engine.wait, driver.start_ns
     while (wake := driver.send(now)) is not None:
         driver.receive(await wait(wake[0], soon=wake[1]))
-        now = now_ns()
-        if now >= driver.next_show:
+        if (now := now_ns()) >= driver.next_show:
             driver.show(now)
             now = now_ns()  # showing took its time
 

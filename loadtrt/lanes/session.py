@@ -17,7 +17,7 @@ from loadtrt.lanes.model_run import Session as Session  # noqa: PLC0414
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.lanes.scheduler import Driver, Load, Stop
 from loadtrt.lanes.start_instant import wait_for_start, wall_clock
-from loadtrt.lanes.together import Drive, drive_all
+from loadtrt.lanes.together import Drive, drive_all, rounds_of_all
 from loadtrt.lanes.verify import deviation_from, quiet_outputs
 
 if TYPE_CHECKING:
@@ -73,9 +73,15 @@ async def run_models(
     loads = [(run, run.load(config)) for run in runs]
     several = len(runs) > 1
     try:
+        # Loops are compiled now, where none was kept: in warm-up, clocks would be given up before they settle.
+        loops: dict[str, Drive] = {}
         for run, load in loads:
             with failing(run, several):
-                _allocate(run, load, stop)
+                _allocate(run)
+                for each in (load, Load(None)) if load.router is not None else (Load(None),):
+                    driver = _driver(run.engine, Recorder(run.engine.contexts, 0, keep=0), each, stop)
+                    loops[run.name] = Drive(driver, run.engine)
+        rounds_of_all(list(loops.values()))
         # Before outputs are compared: those of requests that are submitted as the measured ones.
         for run in unfailed(runs) if config.warmup else ():
             if isinstance(run.engine, Submits) and len(run.engine.ways) > 1 and run.engine.way is None:
@@ -108,15 +114,12 @@ async def run_models(
             run.session.interrupted |= stop.requested
 
 
-def _allocate(run: ModelRun, load: Load, stop: Stop) -> None:
+def _allocate(run: ModelRun) -> None:
     engine = run.engine
     began = engine.now_ns()
     if not run.allocated:
         engine.allocate(run.inputs)
     run.session.allocate_ns = engine.now_ns() - began
-    # Its loop is compiled now, where none was kept: in warm-up, clocks would be given up before they settle.
-    for each in (Load(None), load) if load.router is not None else (Load(None),):
-        _driver(engine, Recorder(engine.contexts, 0, keep=0), each, stop)
 
 
 def _driver(engine: Engine, recorder: Recorder, load: Load, stop: Stop) -> Driver:

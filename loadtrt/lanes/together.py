@@ -1,19 +1,24 @@
 """One task drives the loads of several models at once, each by a `Driver` of its own.
 
-Rounds of the models take turns. A model whose engine spins has one round in each turn; one whose engine is waited for
-has a round when its engine may have completed something, or when its driver wants one. Where no engine spins, the task
-sleeps until the first of these instants, or until an engine's thread notifies it: no model waits for another's longer
-than a round, and a model has its rounds at the instants at which it would have them alone.
+Rounds of the models take turns, so that no model waits for another's longer than a round. Where all engines spin,
+`loop.device.spin_all` takes the place of most turns. Else a model whose engine spins has one round in each turn, and
+one whose engine is waited for has a round when its engine may have completed something, or when its driver wants one.
+Where no engine spins, the task sleeps until the first of these instants, or until an engine's thread notifies it: a
+model has its rounds at the instants at which it would have them alone.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from loadtrt.engines.engine import Shares, Spins
 from loadtrt.engines.waiting import Sleeper
 from loadtrt.lanes.scheduler import drive_with
+from loadtrt.loop.compiled import spinner_of_all
+from loadtrt.loop.device import spin_all
+from loadtrt.units import NEVER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -90,20 +95,30 @@ class Drive:
         return wake is not None
 
     async def _spin(self, spin: Callable[[int], int]) -> bool:
+        if await self.look() is None:
+            return False
+        now = spin(self.engine.now_ns())
+        while self.driver.made_room():
+            now = spin(now)
+        self.show()
+        return True
+
+    async def look(self) -> int | None:
+        """What comes before rounds of an engine that spins. Until when they may go on; None where all is over."""
         driver, engine = self.driver, self.engine
         assert isinstance(engine, Spins)  # noqa: S101  # it gave the device
         now = engine.now_ns()
         if now >= self._turn_ns:
             self._turn_ns = await engine.turn()
             now = engine.now_ns()
-        if driver.look(now) is None:
-            return False
-        now = spin(now)
-        while driver.made_room():
-            now = spin(now)
-        if now >= driver.next_show:
-            driver.show(now)
-        return True
+        until = driver.look(now)
+        return until and min(until, self._turn_ns)
+
+    def show(self) -> None:
+        """What comes after them."""
+        now = self.engine.now_ns()
+        if now >= self.driver.next_show:
+            self.driver.show(now)
 
     def end(self, error: Exception | None = None) -> None:
         """Nothing more is driven. error: what ended it."""
@@ -117,6 +132,7 @@ async def drive_all(drives: Sequence[Drive], began: int | None = None) -> None:
     Their engines have one clock. An error of a model ends its own load, and is in its `Drive`; the others go on. Lets
     cancellation through; whatever happens, every request sent or due by then is in its recorder.
     """
+    spin = rounds_of_all(drives)
     for drive in drives:
         drive.driver.recorder.begin(drive.engine.now_ns() if began is None else began)
     if len(drives) == 1:
@@ -138,11 +154,44 @@ async def drive_all(drives: Sequence[Drive], began: int | None = None) -> None:
             except Exception as error:
                 drive.end(error)
         while left := [drive for drive in left if not drive.over]:
-            await _turn(left, sleeper)
+            await (_turn(left, sleeper) if spin is None else _spin_all(left, spin))
     finally:
         for drive in left:
             if not drive.over:
                 drive.end()
+
+
+def rounds_of_all(drives: Sequence[Drive]) -> Callable[[int], int] | None:
+    """`spin_all` of several drives, which may have to be compiled first; None where not all of their engines spin."""
+    arrays = [drive.driver.arrays for drive in drives if drive.driver.arrays is not None]
+    if len(drives) < 2 or len(arrays) < len(drives):
+        return None
+    states, devices = zip(*arrays, strict=True)
+    compiled = drives[0].driver.compiled
+    return spinner_of_all(states, devices) if compiled else partial(spin_all, states, devices)
+
+
+async def _spin_all(drives: Sequence[Drive], spin: Callable[[int], int]) -> None:
+    """Rounds of all drives until one of them needs more than rounds."""
+    until = NEVER
+    for drive in drives:
+        try:
+            wake = await drive.look()
+            if wake is None:
+                drive.end()
+            else:
+                until = min(until, wake)
+        except Exception as error:
+            drive.end(error)
+    if until < NEVER:
+        spin(until)
+    for drive in drives:
+        if not drive.over:
+            try:
+                drive.driver.made_room()
+                drive.show()
+            except Exception as error:
+                drive.end(error)
 
 
 async def _turn(drives: Sequence[Drive], sleeper: Sleeper) -> None:

@@ -16,10 +16,10 @@ from loadtrt.errors import EngineError
 from loadtrt.loop import device as of_device
 from loadtrt.loop import requests as of_requests
 from loadtrt.loop import routing as of_routing
-from loadtrt.loop.device import Device, spin
+from loadtrt.loop.device import Device, spin, spin_all
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from loadtrt.loop.requests import State
     from loadtrt.loop.routing import Router
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _STEPS = (
     *(of_requests.admit, of_requests.move, of_requests.take, of_requests.next_request, of_requests.sent),
     *(of_requests.finish, of_requests.write_row),
-    *(of_device.clock, of_device.launch, of_device.complete, of_device.poll, of_device.receive),
+    *(of_device.clock, of_device.launch, of_device.complete, of_device.poll, of_device.receive, of_device.serve),
 )
 _ROUTING = (
     *(of_routing.moment, of_routing.outstanding, of_routing.of_two, of_routing.of_all),
@@ -39,17 +39,29 @@ _ROUTING = (
 
 def spinner(state: State, device: Device, router: Router | None = None) -> Callable[[int], int]:
     """`spin` of these arrays until an instant, or `spin_routed`, as `machine_code`."""
-    n, of = state.n, device.n
-    wanted = n[of_requests.LANE_COUNT] - 1, n[of_requests.PLACES] - 1, state.order.max()
-    if any(map(ge, wanted, (of[of_device.LANES], of[of_device.BUFFER_SETS], of[of_device.SETS]))):
-        raise IndexError("the load has more lanes, buffer sets or input sets than the engine")
-    device = _callable_arrays(device)
+    device = _device_of(state, device)
     if router is None:
         code = machine_code(spin, _STEPS, (state, device, 0))
         return lambda until: code((state, device, until))
     router = _callable_arrays(router)
     routed = machine_code(of_routing.spin_routed, (*_STEPS, spin, *_ROUTING), (state, router, device, 0))
     return lambda until: routed((state, router, device, until))
+
+
+def spinner_of_all(states: Sequence[State], devices: Sequence[Device]) -> Callable[[int], int]:
+    """`spin_all` of these arrays until an instant, as `machine_code`: compiled for each number of models."""
+    arrays = tuple(states), tuple(map(_device_of, states, devices))
+    code = machine_code(spin_all, _STEPS, (*arrays, 0))
+    return lambda until: code((*arrays, until))
+
+
+def _device_of(state: State, device: Device) -> Device:
+    n, of = state.n, device.n
+    wanted = n[of_requests.LANE_COUNT] - 1, n[of_requests.PLACES] - 1, state.order.max()
+    if any(map(ge, wanted, (of[of_device.LANES], of[of_device.BUFFER_SETS], of[of_device.SETS]))):
+        raise IndexError("the load has more lanes, buffer sets or input sets than the engine")
+    called: Device = _callable_arrays(device)
+    return called
 
 
 def _callable_arrays(arrays: Any) -> Any:

@@ -13,6 +13,7 @@ from loadtrt.loop.requests import (
     INPUTS,
     LAST,
     NEXT_DUE,
+    OVER,
     PAUSE_AT,
     PER_LAUNCH,
     PROGRESS,
@@ -224,34 +225,57 @@ def receive(s: State, d: Device) -> bool:
     return True
 
 
-def spin(s: State, d: Device, until: int) -> int:
-    """Submit, poll and record, once at least and until `until`, or until the rest of loadtrt is needed: all requests
-    are sent or have completed, the recorder must make room for rows, or a call failed. Returns the present instant."""
-    n, now = s.n, clock(d)
-    while receive(s, d):
+def serve(s: State, d: Device, now: int) -> int:
+    """One round: record what has been found, submit what is due, and poll. Returns the present instant; −1 where the
+    rest of loadtrt is needed: all requests are sent or have completed, the recorder must make room for rows, or a call
+    failed."""
+    n = s.n
+    if not receive(s, d):
+        return -1
+    if n[NEXT_DUE] <= now:
+        admit(s, now)
+    all_sent = n[SUBMITTED] + n[DROPPED] >= n[LAST] and not n[DRAINS]
+    if all_sent or n[COMPLETED] + n[DROPPED] >= n[LAST]:
+        return -1
+    lane = next_request(s, now)
+    while lane >= 0:
+        d.n[FAULT] = launch(d, lane, n[INPUTS])
+        if d.n[FAULT]:
+            return -1
+        enqueued = clock(d)
+        sent(s, lane, now, enqueued, 1)
+        now = enqueued
         if n[NEXT_DUE] <= now:
             admit(s, now)
-        all_sent = n[SUBMITTED] + n[DROPPED] >= n[LAST] and not n[DRAINS]
-        if all_sent or n[COMPLETED] + n[DROPPED] >= n[LAST]:
-            break
         lane = next_request(s, now)
-        while lane >= 0:
-            d.n[FAULT] = launch(d, lane, n[INPUTS])
-            if d.n[FAULT]:
-                return now
-            enqueued = clock(d)
-            sent(s, lane, now, enqueued, 1)
-            now = enqueued
-            if n[NEXT_DUE] <= now:
-                admit(s, now)
-            lane = next_request(s, now)
-        if n[SUBMITTED] == n[COMPLETED]:
-            n[PROGRESS] = now
-        d.n[FAULT] = poll(d, n[PER_LAUNCH] > 1)
-        if d.n[FOUND]:
-            n[PROGRESS] = now
-        now = clock(d)
-        if d.n[FAULT] or now >= until:
-            receive(s, d)
-            break
+    if n[SUBMITTED] == n[COMPLETED]:
+        n[PROGRESS] = now
+    d.n[FAULT] = poll(d, n[PER_LAUNCH] > 1)
+    if d.n[FOUND]:
+        n[PROGRESS] = now
+    return -1 if d.n[FAULT] else clock(d)
+
+
+def spin(s: State, d: Device, until: int) -> int:
+    """Rounds, one at least, until `until` or until the rest of loadtrt is needed. Returns the present instant."""
+    now, goes_on = clock(d), True
+    while goes_on:
+        after = serve(s, d, now)
+        now, goes_on = max(now, after), 0 <= after < until
+    receive(s, d)
+    return now
+
+
+def spin_all(states: Any, devices: Any, until: int) -> int:
+    """`spin` of several models, whose rounds take turns, until one of them needs the rest of loadtrt. states, devices:
+    tuples, of a model each; those that are OVER have no rounds. Returns the present instant."""
+    now, goes_on = clock(devices[0]), True
+    while goes_on:
+        for model in range(len(states)):
+            if not states[model].n[OVER]:
+                after = serve(states[model], devices[model], clock(devices[model]))
+                now, goes_on = max(now, after), goes_on and 0 <= after < until
+    for model in range(len(states)):
+        if not states[model].n[OVER]:
+            receive(states[model], devices[model])
     return now

@@ -43,7 +43,8 @@ BEGAN = 21  # when the load began
 LANE_COUNT = 22
 SET_COUNT = 23  # number of buffer sets
 ORDER_COUNT = 24  # length of `order`
-CELLS = 25
+OVER = 25  # 1: beside other models, this one is not driven any more
+CELLS = 26
 
 # Cells of State.cursor.
 ROW = 0  # place of the next row

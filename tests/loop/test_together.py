@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,23 +66,53 @@ async def test_rows_are_those_that_each_has_alone(monkeypatch: pytest.MonkeyPatc
 
 
 @spinning
-async def test_no_model_waits_for_longer_than_a_round(monkeypatch: pytest.MonkeyPatch, way: Way) -> None:
-    """Between two calls of one device there is at most one round of the other: a launch of each lane, and its polls."""
+@pytest.mark.parametrize("models", [2, 3])
+async def test_no_model_waits_for_longer_than_a_round(monkeypatch: pytest.MonkeyPatch, way: Way, models: int) -> None:
+    """While all have work, there is at most one round of each other between two launches of one: a launch of each
+    lane."""
     use(monkeypatch, way)
-    drives = [spin_of(device, load, way) for device, load in (CLOSED, CLOSED)]
-    devices = [drive.engine._simulated for drive in drives]  # type: ignore[attr-defined]
-    progress: list[tuple[int, int]] = []
-    rounds = Drive.round
+    order: list[int] = []
 
-    async def counted(self: Drive) -> bool:
-        progress.append((len(devices[0].launches), len(devices[1].launches)))
-        return await rounds(self)
+    class Noted(list[int]):
+        def append(self, graph: int) -> None:
+            super().append(graph)
+            order.append(id(self))
 
-    monkeypatch.setattr(Drive, "round", counted)
+    drives = [spin_of(*CLOSED, way) for _ in range(models)]
+    for drive in drives:
+        drive.engine._simulated.launches = Noted()  # type: ignore[attr-defined]
     await drive_all(drives, 0)
-    steps = np.diff(np.array(progress), axis=0)
-    assert steps.max() <= CLOSED[0].lanes
-    assert not np.any(np.all(steps > 0, axis=1))
+    assert [len(rows_of(drive)) for drive in drives] == [3000] * models
+    first_ends = min(max(at for at, one in enumerate(order) if one == model) for model in set(order))
+    together = order[:first_ends]
+    assert len(together) > 2000 * models
+    assert max(len(list(same)) for _, same in groupby(together)) <= CLOSED[0].lanes
+
+
+@spinning
+async def test_rounds_of_all_do_not_pass_through_python(monkeypatch: pytest.MonkeyPatch, way: Way) -> None:
+    """A turn of Python takes 50 µs a model, in which requests come due: there is one where an engine wants it, or a
+    driver, and none for each request. The devices have one clock."""
+    use(monkeypatch, way)
+    time = [0]
+
+    class OneClock(CallbackDevice):
+        now = property(lambda _: time[0], lambda _, now: time.__setitem__(0, now))
+
+    drives = [spin_of(device, load, way) for device, load in (CLOSED, OPEN)]
+    for drive in drives:
+        drive.engine._simulated.__class__ = OneClock  # type: ignore[attr-defined]
+    looked = Drive.look
+    looks: list[int] = []
+
+    async def counted(self: Drive) -> int | None:
+        looks.append(1)
+        return await looked(self)
+
+    monkeypatch.setattr(Drive, "look", counted)
+    await drive_all(drives, 0)
+    assert sum(len(rows_of(drive)) for drive in drives) == 6000
+    assert len(looks) < 1000
 
 
 @spinning
