@@ -11,11 +11,8 @@ LOOK_S = 0.5
 
 def waited(hearing: Hearing, seconds: float, *, ready: bool) -> list[tuple[float, str]]:
     """What is to be done in so many seconds of silence, and after how many."""
-    done = []
-    for look in range(round(seconds / LOOK_S)):
-        if (what := hearing.wait(LOOK_S, ready=ready)) is not None:
-            done.append(((look + 1) * LOOK_S, what))
-    return done
+    acts = [hearing.wait(LOOK_S, ready=ready) for _ in range(round(seconds / LOOK_S))]
+    return [((look + 1) * LOOK_S, act) for look, act in enumerate(acts) if act is not None]
 
 
 @pytest.mark.parametrize(("ready", "limits"), [(True, READY_S), (False, STARTING_S)])
@@ -24,7 +21,7 @@ def test_a_silent_worker_is_asked_then_named_then_lost(ready: bool, limits: tupl
     named_s, lost_s = limits
     hearing = Hearing()
     assert waited(hearing, lost_s, ready=ready) == [(ASK_S, "ask"), (named_s, "name"), (lost_s, "lost")]
-    assert hearing.loss == f"it said nothing for {'60.0 s' if ready else '10 min'}"
+    assert hearing.loss == f"it said nothing for {'60.0 s' if ready else '600 s'}"
 
 
 def test_a_worker_that_answers_is_never_named() -> None:
