@@ -196,13 +196,16 @@ class _Fleet:
             if worker.phase == "measure" and why is not None:  # a run of hours may be given up now
                 self._say_lost(worker.lost)
             return
-        if again := worker.hearing.heard():
-            self._say(f"worker {worker.number} {again}")
         content: Any
         try:
             ((name, content),) = json.loads(line).items()
         except ValueError:
             return  # half a line, of a worker that was killed
+        if name == "gpu":  # not said by the worker, which may stand still
+            self._watch.read(worker.number, content)
+            return
+        if again := worker.hearing.heard():
+            self._say(f"worker {worker.number} {again}")
         match name:
             case "say":
                 if content not in self._said:  # each says the same

@@ -66,9 +66,16 @@ class FleetWatch:
         worker, where = ("", "") if self._alone else (str(number), "" if device is None else str(device))
         for place, text in enumerate(told["facts"]):
             facts = replace(RunFacts.from_json(text), run=self.run, worker=worker, device=where, point=self._point)
-            facts = facts if self._here else replace(facts, bus="")  # the GPU at that place is another one here
+            if facts.bus and not self._here:  # the GPU at that place is another one here
+                facts = replace(facts, bus=f"{facts.host} {facts.bus}")
             self._facts[number * self._models + place] = facts
         self._await(number)
+
+    def read(self, number: int, reading: dict[str, Any] | None) -> None:
+        """What the GPU of a worker on another host says now; None: nothing any more."""
+        observer, facts = self._shown.watch.observer, self._facts[number * self._models]
+        if observer is not None and self._told and facts is not None and facts.bus:
+            observer.send(reading=[facts.bus, reading])
 
     def over(self, number: int, device: int | None, why: str | None) -> None:
         """The process of a worker has ended. why: None where it left a result."""
@@ -82,6 +89,8 @@ class FleetWatch:
             else:
                 self._lost[place] = why
                 self._tell_lost(place)
+        if why is not None and not self._here:
+            self.read(number, None)
         self._await(number)
 
     def _await(self, number: int) -> None:
@@ -100,7 +109,7 @@ class FleetWatch:
         for place in self._lost:
             self._tell_lost(place)
         observer = self._shown.watch.observer
-        if observer is not None and self._telemetry:
+        if observer is not None and self._telemetry and self._here:
             for bus_id in dict.fromkeys(facts.bus for facts in self._facts if facts is not None and facts.bus):
                 observer.send(gpu=bus_id, own={"pids": sorted(self._pids), "before": []})
 

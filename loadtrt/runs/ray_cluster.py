@@ -115,7 +115,9 @@ class RayCluster:
         fellows = [pid for _, (beside, pid), _ in self._places if beside == ids]
         placed = self._shipment.configuration(config.with_device(0) if self._sees_one else config)
         seen_on = boards_at(boards, len(config.models)) if boards else []
-        return RayLink(self._actors[number], (placed, self._files, fellows), hear, host, told, seen_on)
+        return RayLink(
+            self._actors[number], (placed, self._files, fellows, config.telemetry), hear, host, told, seen_on
+        )
 
     def close(self) -> None:
         """Give the places back, and leave the cluster, unless the caller had connected before."""
@@ -137,14 +139,16 @@ class RayLink:
     def __init__(
         self,
         actor: Any,
-        given: tuple[str, dict[str, dict[str, Any]], list[int]],
+        given: tuple[Any, ...],
         hear: Hear,
         host: str,
         where: dict[str, Any],
         boards: Sequence[Board] = (),
     ) -> None:
-        """given: the first arguments of `RayHost.start`. hear, host, where: as for WorkerProcess. boards: as the worker
-        has them, in the memory of an observer here; none where nobody reads them."""
+        """given: all but the last argument of `RayHost.start`.
+        hear, host, where: as for WorkerProcess.
+        boards: as the worker has them, in the memory of an observer here; none where nobody reads them.
+        """
         self.host, self.where = host, where
         self.code: int | None = None
         self.end = "it never began"
@@ -153,7 +157,7 @@ class RayLink:
         self._listener = threading.Thread(target=self._listen, args=(given, hear), daemon=True)
         self._listener.start()
 
-    def _listen(self, given: tuple[str, dict[str, dict[str, Any]], list[int]], hear: Hear) -> None:
+    def _listen(self, given: tuple[Any, ...], hear: Hear) -> None:
         try:
             self._wait(self._actor.start.remote(*given, len(self._boards)))
             while self.code is None:

@@ -147,6 +147,29 @@ def test_workers_have_labels_where_there_are_several(workers: int, told: tuple[s
     shown.close()
 
 
+def test_gpus_of_ray_nodes_are_not_looked_for_here() -> None:
+    """Their readings come from the nodes, under a name that no GPU of this host has, until their worker is lost."""
+    config, sent = RunConfig.of(**REAL, ray="auto", workers=2, metrics="127.0.0.1:0"), list[Any]()
+    shown = fleets_shown(config, 2, Silence())
+    observer = shown.watch.observer
+    assert observer is not None
+    observer.send = lambda **message: sent.append(message)  # type: ignore[method-assign]
+    watch = FleetWatch(config, 2, shown)
+    for number in range(2):
+        facts = replace(FACTS, bus="0000:65:00.0", host=f"node-{number}")
+        watch.read(number, {"power_watts": 1.0})  # before all have loaded their engines
+        watch.hear(number, 0, {"pids": [number], "facts": [facts.to_json()]})
+    watch.read(1, {"power_watts": 2.0})
+    watch.over(1, 0, "it was ended by SIGKILL")
+    watch.over(0, 0, None)
+    assert [message["reading"] for message in sent if "reading" in message] == [
+        ["node-1 0000:65:00.0", {"power_watts": 2.0}],
+        ["node-1 0000:65:00.0", None],
+    ]
+    assert not any("gpu" in message for message in sent)
+    shown.close()
+
+
 def test_a_worker_that_is_lost_before_it_has_its_engine_is_counted() -> None:
     """As one that would have measured what the others do."""
     config, talks = RunConfig.of(**REAL, metrics="127.0.0.1:0"), Listens()
