@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
 from loadtrt.results.run_result import LostWorker
-from loadtrt.units import SECOND_NS, format_duration
 
 if TYPE_CHECKING:
     from loadtrt.lanes.model_run import OnTick, Phase
@@ -64,7 +63,7 @@ class Hearing:
         lost_s = (READY_S if ready else STARTING_S)[1]
         return (
             f"has said nothing for {self._lasted}, since {since:%H:%M:%S} UTC: it or its host is stopped, or hangs; "
-            f"after {format_duration(round(lost_s * SECOND_NS))} it counts as lost"
+            f"after {lost_s:.0f} s it counts as lost"
         )
 
     @property
@@ -74,7 +73,7 @@ class Hearing:
 
     @property
     def _lasted(self) -> str:
-        return format_duration(round(self.silent_s) * SECOND_NS)
+        return f"{self.silent_s:.0f} s"
 
 
 @dataclass(slots=True)

@@ -234,11 +234,11 @@ def test_workers_that_stand_still(way: dict[str, Any], monkeypatch: pytest.Monke
     result = measured(REAL, talks=talks, **way, duration="600s")
     told = " ".join(talks.said)
     for number in still:
-        assert re.search(rf"worker {number} has said nothing for 5\.00 s, since \d\d:\d\d:\d\d UTC", told)
-    assert "after 60.0 s it counts as lost" in told
+        assert re.search(rf"worker {number} has said nothing for 5 s, since \d\d:\d\d:\d\d UTC", told)
+    assert "after 60 s it counts as lost" in told
     assert "worker 2 is heard again, after " in told
     assert [lost.worker for lost in result.lost] == sorted(still)
-    assert {lost.why for lost in result.lost} == {"it said nothing for 60.0 s while it measured"}
+    assert {lost.why for lost in result.lost} == {"it said nothing for 60 s while it measured"}
     assert [lost.completed for lost in result.lost] == [heard.counts[number] for number in sorted(still)]
     assert [run.worker for run in result.workers] == [str(number) for number in sorted(ALL - still)]
 

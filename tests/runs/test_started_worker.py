@@ -21,7 +21,7 @@ def test_a_silent_worker_is_asked_then_named_then_lost(ready: bool, limits: tupl
     named_s, lost_s = limits
     hearing = Hearing()
     assert waited(hearing, lost_s, ready=ready) == [(ASK_S, "ask"), (named_s, "name"), (lost_s, "lost")]
-    assert hearing.loss == f"it said nothing for {'60.0 s' if ready else '600 s'}"
+    assert hearing.loss == f"it said nothing for {'60 s' if ready else '600 s'}"
 
 
 def test_a_worker_that_answers_is_never_named() -> None:
@@ -36,8 +36,8 @@ def test_one_that_was_named_is_heard_again() -> None:
     """Which is told once, with how long it was silent; another silence counts from there."""
     hearing = Hearing()
     waited(hearing, 12, ready=True)
-    assert hearing.silence(ready=True).startswith("has said nothing for 12.0 s, since ")
-    assert hearing.heard() == "is heard again, after 12.0 s"
+    assert hearing.silence(ready=True).startswith("has said nothing for 12 s, since ")
+    assert hearing.heard() == "is heard again, after 12 s"
     assert hearing.heard() == ""
     assert waited(hearing, 12, ready=True) == [(ASK_S, "ask"), (READY_S[0], "name")]
 
