@@ -436,6 +436,19 @@ def test_a_worker_that_is_late(way: dict[str, Any], monkeypatch: pytest.MonkeyPa
         assert "clock_drift_ns" in run.environment
 
 
+def test_other_versions_of_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They make a run INVALID as those of a Ray node do (above), and those of a file (tests/stats/test_merging.py)."""
+    is_second = '"loadtrt.runs.worker" in sys.orig_argv and sys.orig_argv[-1].endswith(":1")'
+    other = f"import sys\nif {is_second}:\n    import loadtrt\n    loadtrt.__version__ = {OTHER_VERSION!r}\n"
+    (tmp_path / "sitecustomize.py").write_text(other)
+    monkeypatch.syspath_prepend(tmp_path)
+    result = measured(VIRTUAL, processes=3, metrics="127.0.0.1:0", metrics_linger="0s")
+    (differ,) = [problem.evidence for problem in result.model.problems if problem.kind == "versions-differ"]
+    assert f"loadtrt {loadtrt.__version__} (worker 0, 2), {OTHER_VERSION} (worker 1)" in differ
+    assert not result.valid
+    assert "worker loadtrt" in " ".join(str(result).split())  # the table
+
+
 @needs_ray
 def test_files_travel_with_the_run(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers read what this host has, wherever they are, and their results name it as it is called here."""
