@@ -1,4 +1,5 @@
-"""What watching costs: the same run watched and not, in pairs, and the ratio of their throughputs with its interval.
+"""What watching costs: the same run watched and not, in pairs, and the ratios of their throughputs and of their p99
+lateness with intervals.
 
     python -m benchmarks.watching --pairs 20 -- --engine tiny.plan --contexts 4 --duration 2s
 
@@ -55,14 +56,17 @@ def main() -> None:
     if given.within:
         _print_within(given.run, given.pairs)
         return
-    ratios = []
+    pairs = []
     for number in range(given.pairs):
         first = number % 2 == 0
-        rates = {watched: _rate(given.run, watched=watched) for watched in (first, not first)}
-        ratios.append(rates[True] / rates[False])
-        print(f"{rates[False]:10.0f} alone {rates[True]:10.0f} watched  {ratios[-1]:.3f}", flush=True)
-    low, high = _interval(sorted(ratios))
-    print(f"median of {len(ratios)} paired ratios: {median(ratios):.3f} (95 %: {low:.3f} .. {high:.3f})")
+        seen = {watched: _numbers(given.run, watched=watched) for watched in (first, not first)}
+        pairs.append([watched / alone for watched, alone in zip(seen[True], seen[False], strict=True)])
+        for word, (rate, late_ns) in (("alone", seen[False]), ("watched", seen[True])):
+            print(f"{word} {rate:10.0f}/s, p99 lateness {late_ns / 1e3:7.0f} µs", end="   ")
+        print("  ".join(f"{ratio:.3f}" for ratio in pairs[-1]), flush=True)
+    for what, ratios in zip(("throughput", "p99 lateness"), zip(*pairs, strict=True), strict=True):
+        low, high = _interval(sorted(ratios))
+        print(f"{what}: median of {len(ratios)} paired ratios {median(ratios):.3f} (95 %: {low:.3f} .. {high:.3f})")
 
 
 def _print_rows() -> None:
@@ -127,8 +131,8 @@ main()
 """
 
 
-def _rate(options: list[str], *, watched: bool) -> float:
-    """Requests a second of one run."""
+def _numbers(options: list[str], *, watched: bool) -> tuple[float, float]:
+    """(requests a second, p99 lateness in ns) of one run."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "run.json"
         command = [sys.executable, "-m", "loadtrt", "run", *options, "--json", str(file)]
@@ -136,8 +140,8 @@ def _rate(options: list[str], *, watched: bool) -> float:
             run_watched([*command, "--metrics", f":{PORT}", "--metrics-linger", "0s"])
         else:
             subprocess.run([*command, *ALONE], check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        rate: float = next(iter(json.loads(file.read_text())["models"].values()))["throughput"]["requests_per_s"]
-    return rate
+        model = next(iter(json.loads(file.read_text())["models"].values()))
+    return model["throughput"]["requests_per_s"], model["metrics"]["lateness"]["percentiles_ns"]["p99"]
 
 
 def run_watched(command: list[str], stretches: list[tuple[int, int, bool]] | None = None) -> None:

@@ -6,6 +6,7 @@ import ctypes
 import importlib
 import os
 import platform
+import re
 import resource
 import struct
 import subprocess
@@ -34,11 +35,13 @@ PACKAGES = ("anyio", "numpy", "onnx", "onnxruntime", "cuda-bindings", "nvidia-ml
 
 
 def environment() -> dict[str, Any]:
-    """Operating system, CPU and packages, and the git revision of the working folder. What there is not is left out."""
+    """Operating system, CPU, packages and the driver of GPUs, and the git revision of the working folder. What there is
+    not is left out."""
     versions = {package: version_of(package) for package in PACKAGES}
-    made_of = revision()
+    made_of, driver = revision(), gpu_driver()
     return {
         **({"revision": made_of} if made_of else {}),
+        **({"driver": driver} if driver else {}),
         "host": platform.node(),
         "kernel": platform.release(),
         "python": platform.python_version(),
@@ -73,6 +76,12 @@ def revision(folder: Path | None = None) -> str:
     commit = next((line.removeprefix(told) for line in lines if line.startswith(told)), "")
     changed = any(not line.startswith("#") for line in lines)
     return "" if not commit.isalnum() else f"{commit}-dirty" if changed else commit  # "(initial)" before the first
+
+
+def gpu_driver(root: Path = Path("/")) -> str:
+    """The version of NVIDIA's driver; "" where none is loaded, or it does not tell. root: folder of /proc."""
+    version = re.search(r"Kernel Module\b.*?\s(\d+\.[\d.]+)\s", read_words(root / "proc/driver/nvidia/version") + " ")
+    return version[1] if version is not None else ""
 
 
 def visible_gpus(root: Path = Path("/")) -> int:
@@ -231,16 +240,17 @@ def core_times(root: Path = Path("/")) -> CoreTimes | None:
     if not user + system + idle:
         return None
     busy = user + nice + system + irq + soft
-    own = _ticks_of(root, _family[0]) / ticks_per_s
+    own = sum(_ticks_of(root, process) for process in _family) / ticks_per_s
     return CoreTimes(time.monotonic(), len(cores), busy, idle + waiting, stolen, own)
 
 
-_family = ["self"]  # the process that counts as own, with all that it started
+FELLOWS = "LOADTRT_FELLOWS"  # variable: ids of the processes that started workers of this one's fleet on this host
+_family = ["self"]  # the processes that count as own, with all that they started
 
 
-def count_as_own(process: int) -> None:
-    """From now on a process and all that it started are no others on the cores: the workers of one fleet."""
-    _family[0] = str(process)
+def count_as_own(*processes: int) -> None:
+    """From now on these processes and all that they started are no others on the cores: the workers of one fleet."""
+    _family[:] = map(str, processes)
 
 
 def _ticks_of(root: Path, process: str) -> int:

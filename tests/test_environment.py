@@ -67,6 +67,37 @@ def test_workers_of_one_fleet_are_no_others(tmp_path: Path, monkeypatch: pytest.
     assert (alone.own, together.own) == (4, 18)
 
 
+def test_workers_that_several_processes_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the actors of a Ray node: what all of them started is the fleet's own."""
+    monkeypatch.setattr(environment, "_family", ["self"])
+    root = machine(tmp_path, busy=10, idle=0, own=4)
+    for process, seconds in ((8, 2), (9, 3)):
+        (root / "proc" / str(process)).mkdir()
+        (root / "proc" / str(process) / "stat").write_text(
+            f"{process} (ray) R {'0 ' * 10}{seconds * TICKS:.0f} 0 0 0 0"
+        )
+    environment.count_as_own(8, 9)
+    assert (together := core_times(root)) is not None
+    assert together.own == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15 UTC 2023", "535.104.05"),
+        ("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  Release Build  (root@a)", "580.95.05"),
+        ("something else", ""),
+        (None, ""),
+    ],
+)
+def test_the_driver_is_known_without_nvml(tmp_path: Path, text: str | None, version: str) -> None:
+    folder = tmp_path / "proc/driver/nvidia"
+    folder.mkdir(parents=True)
+    if text is not None:
+        (folder / "version").write_text(f"{text}\nGCC version: gcc version 12.2.0\n")
+    assert environment.gpu_driver(tmp_path) == version
+
+
 @pytest.mark.parametrize(
     ("times", "evidence"),
     [

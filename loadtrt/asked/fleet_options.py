@@ -98,7 +98,7 @@ class FleetOptions(Strict):
         if self.several_processes:
             if self.worker is not None:
                 raise ValueError("--devices, --processes and --ray start workers of their own: leave --worker out")
-            for name in self.given("devices", "processes", "metrics", "push") if self.ray is not None else ():
+            for name in self.given("devices", "processes") if self.ray is not None else ():
                 raise ValueError(f"{option_name(name)} is for this host: leave it or --ray out")
             if self.ray is not None and self.workers is None:
                 raise ValueError("--ray starts workers on a cluster: say how many, such as --workers 4")

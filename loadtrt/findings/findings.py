@@ -9,8 +9,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from loadtrt.asked.load import Offline, Stages
-from loadtrt.asked.trace_load import Trace
 from loadtrt.findings.bottlenecks import bottlenecks
 from loadtrt.findings.gpu_findings import gpu_findings
 from loadtrt.findings.lane_findings import closed_loop, mostly_waits
@@ -19,10 +17,9 @@ from loadtrt.findings.partitioning import outside_share
 from loadtrt.findings.remedies import either, lower_load, more_contexts
 from loadtrt.findings.utilization import BUSY
 from loadtrt.findings.validity import busy_of, remedy_for
-from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.results.run_result import Finding
-from loadtrt.stats.sample_size import least_samples
-from loadtrt.units import SECOND_NS, exact_duration, format_count, format_duration, plural
+from loadtrt.stats.run_length import few_samples, is_offline, longer, whole_seconds
+from loadtrt.units import SECOND_NS, format_count, format_duration, plural
 
 if TYPE_CHECKING:
     from loadtrt.results.run_result import RunResult
@@ -30,7 +27,6 @@ if TYPE_CHECKING:
 DRIFT = 1.05  # ratio of latencies at the end and at the beginning, either way: clocks alone change them by 1 to 3 %
 FILLING = 0.05  # of the measured time: a queue that fills faster hardly shows in the numbers
 _OF_ALL = ("compute-bound", "unpartitioned")  # said of a GPU that the run has to itself
-_MORE = 1.2  # times the requests that are needed, as Poisson arrivals vary
 
 
 def findings_of(result: RunResult) -> tuple[Finding, ...]:
@@ -52,7 +48,7 @@ def findings_of(result: RunResult) -> tuple[Finding, ...]:
         findings += [found for found in bottlenecks(result) if not (shared and found.kind in _OF_ALL)]
     findings.append(outside_share(result))
     findings += log_findings(result.model.engine, result.config.trt_log)
-    findings += [_few(result), _inexact(result)]
+    findings += [few_samples(result), _inexact(result)]
     return tuple(finding for finding in findings if finding is not None)
 
 
@@ -134,7 +130,7 @@ def _stall(result: RunResult) -> Finding | None:
         f"{plural(stall.late, 'request')} ({100 * stall.late / answered:.2g} %) were delayed",
         cause=cause,
         remedy=f"{free}'loadtrt report RUN.json -o run.trace.json' shows "
-        f"the requests around the slowest; {_longer(result, _thrice(result))} shows whether it happens again",
+        f"the requests around the slowest; {longer(result, _thrice(result))} shows whether it happens again",
     )
 
 
@@ -160,7 +156,7 @@ def _slow(result: RunResult) -> Finding | None:
     expected, served = (f"{format_count(rate)}/s" for rate in (slow.expected_per_s, slow.served_per_s))
     if slow.service_ratio is not None:
         evidence = f"{when} service times were {_apart(slow.service_ratio)} in the rest of the run"
-    elif closed_loop(result) or _offline(result):
+    elif closed_loop(result) or is_offline(result):
         if slow.expected_per_s < DRIFT * slow.served_per_s:
             return None
         less = f"{100 * (1 - slow.served_per_s / slow.expected_per_s):.0f} % less than in the whole run"
@@ -178,7 +174,7 @@ def _slow(result: RunResult) -> Finding | None:
         cause=f"the device was slower {rest}(clocks, heat), or other work used the device or the host"
         if steady
         else "requests arrived faster than the lanes serve them: latencies depend on how long that lasted",
-        remedy=f"look for other work at that time; {_longer(result, _thrice(result))} shows whether it happens again"
+        remedy=f"look for other work at that time; {longer(result, _thrice(result))} shows whether it happens again"
         if steady
         else either(lower_load(result.config.model), more_contexts(result.config.model)),
     )
@@ -191,10 +187,10 @@ def _transient(result: RunResult) -> Finding | None:
     warmup = result.config.warmup
     if ratio > 1:
         cause = "the engine, its clocks or its caches were still warming up"
-        remedy = f"--warmup {_seconds(warmup + 2 * lasted)} (it is {format_duration(warmup)})"
+        remedy = f"--warmup {whole_seconds(warmup + 2 * lasted)} (it is {format_duration(warmup)})"
     elif ratio < 1 and not closed_loop(result) and lasted >= FILLING * result.phases.measure_ns:
         cause = "the queue is empty when measuring begins, and needs that time to fill"
-        remedy = _longer(result, lasted / FILLING / SECOND_NS)
+        remedy = longer(result, lasted / FILLING / SECOND_NS)
     else:
         return None
     evidence = f"in the first {format_duration(lasted)} latencies were {_apart(ratio)} later"
@@ -217,7 +213,7 @@ def _drift(result: RunResult) -> Finding | None:
         cause="near capacity queueing delays fluctuate more slowly than this run lasted"
         if mostly_waits(result)
         else "the device's speed changed (clocks, heat), or other work started or ended",
-        remedy=f"{_longer(result, _thrice(result))} shows where latency settles"
+        remedy=f"{longer(result, _thrice(result))} shows where latency settles"
         f"{', and a run without --no-telemetry shows the clocks' if blind else ''}",
     )
 
@@ -230,34 +226,8 @@ def _unsettled(result: RunResult) -> Finding | None:
         kind="clocks-unsettled",
         evidence=f"the SM clock still changed after a warm-up of {format_duration(lasted)}",
         cause="the GPU's clocks had not settled when measuring began",
-        remedy=f"--warmup {_seconds(2 * lasted)}, or locked clocks (nvidia-smi -lgc)",
+        remedy=f"--warmup {whole_seconds(2 * lasted)}, or locked clocks (nvidia-smi -lgc)",
     )
-
-
-def _few(result: RunResult) -> Finding | None:
-    """Too few requests for p99. Few readers ask for p99.9, so that a dash in the table suffices there."""
-    latency = result.model.metrics["latency"]
-    supported = [name for name in PERCENTILES if latency.percentiles_ns[name] is not None]
-    if "p99" in supported or result.outcome != "completed" or result.model.ended_early:
-        return None
-    needed = least_samples(PERCENTILES["p99"])
-    seconds = _MORE * needed / latency.count * result.phases.measure_ns / SECOND_NS if latency.count else 0.0
-    support, above = "supports" if latency.count == 1 else "support", f" above {supported[-1]}" if supported else ""
-    return Finding(
-        kind="few-samples",
-        evidence=f"{plural(latency.count, 'request')} {support} no percentile{above}; p99 needs {needed}",
-        cause="with fewer requests even the slowest may be faster than the true p99",
-        remedy=_as_many(result, needed) if _counted(result) else _longer(result, seconds),
-    )
-
-
-def _as_many(result: RunResult, needed: int) -> str:
-    """The options that get `needed` requests served where the run is as long as its number of requests. Offline all
-    are due at once, so that a bounded queue drops the same ones however many there are."""
-    if _offline(result) and result.model.dropped:
-        more = "" if (result.config.model.requests or 0) >= needed else f" with --requests {needed}"
-        return f"a larger --max-queue{more}"
-    return f"--requests {math.ceil(needed * (result.model.ok + result.model.dropped) / result.model.ok)}"
 
 
 def _inexact(result: RunResult) -> Finding | None:
@@ -279,42 +249,9 @@ def _began(result: RunResult) -> tuple[int, float]:
     return steadiness.transient_ns, steadiness.transient_ratio
 
 
-def _offline(result: RunResult) -> bool:
-    return isinstance(result.config.model.load, Offline)
-
-
-def _longer(result: RunResult, seconds: float) -> str:
-    """The option that makes the run last `seconds`: the one that decides its length now. A run that ended before its
-    time was to be as long already, and twice that is longer."""
-    config, load = result.config, result.config.model.load
-    asked = config.least_ns(config.model) / SECOND_NS
-    seconds = seconds if seconds > asked else 2 * asked
-    if config.max_duration is not None and config.duration is None:
-        return f"--max-duration {_seconds(seconds * SECOND_NS)}"
-    if type(load) is Stages:
-        return f"--stages that last {_seconds(seconds * SECOND_NS)}"
-    if type(load) is Trace:
-        return f"--trace-loop --duration {_seconds(seconds * SECOND_NS)}"
-    if _counted(result):
-        rate = result.model.throughput.requests_per_s or 0.0
-        return f"--requests {max(round(rate * seconds), 2 * (config.model.requests or 0))}"
-    return f"--duration {_seconds(seconds * SECOND_NS)}"
-
-
 def _thrice(result: RunResult) -> float:
     """Three times the measured time, s."""
     return 3 * result.phases.measure_ns / SECOND_NS
-
-
-def _counted(result: RunResult) -> bool:
-    """Whether the number of requests decided the length of the run."""
-    config = result.config
-    return config.model.requests is not None and config.duration is None and config.max_duration is None
-
-
-def _seconds(ns: float) -> str:
-    """Text of a duration, rounded up to whole seconds, as an option takes it."""
-    return exact_duration(max(math.ceil(ns / SECOND_NS), 1) * SECOND_NS)
 
 
 def _apart(ratio: float) -> str:

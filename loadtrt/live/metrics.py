@@ -112,7 +112,7 @@ def _parts(seen: Observation, native: bool) -> Iterator[Metric]:
         "requests": "" if facts.requests is None else str(facts.requests),
         **({"point": facts.point.text} if facts.point else {}),
     }
-    by_gpu = {worker.facts.bus: worker for worker in reversed(workers) if worker.facts.bus or not worker.lost}
+    by_gpu = {worker.facts.uuid: worker for worker in reversed(workers) if worker.facts.uuid or not worker.lost}
     for worker in (by_gpu or {"": workers[0]}).values():
         gpu = table.gpu_labels(worker.facts.uuid, worker.facts.host)
         yield _info(table.RUN_INFO, {**labels, **size, **run, **gpu})

@@ -144,7 +144,7 @@ class Observer:
 
     def __init__(self, wishes: Wishes, models: int = 1) -> None:
         """Start the process; `ready` waits for it. models: of a run."""
-        self._file = _shared_file(models * board_bytes())
+        self._file = shared_file(models * board_bytes())
         self.descriptor = self._file.fileno()
         self._memory = mmap.mmap(self.descriptor, models * board_bytes())
         # -P, and this process' path: a file in the user's folder must not be imported as a module.
@@ -297,7 +297,7 @@ class Observer:
         self._answers.put(None)
 
 
-def _shared_file(size: int) -> BinaryIO:
+def shared_file(size: int) -> BinaryIO:
     """A file of zeros in memory, without a name, that takes room as it is written.
 
     It is not in /dev/shm: containers give that 64 MiB, and writing beyond it is a bus error.

@@ -1,8 +1,8 @@
 """The observer process: `python -m loadtrt.live.observing FD`, started by `loadtrt.live.observer`.
 
-It reads one message a line from stdin and ends with it. Messages: wishes (once, first), facts, forget, gpu, lost, say,
-telemetry, finish, end_drawing. The first, forget, telemetry, finish and end_drawing are answered with one line on
-stdout each.
+It reads one message a line from stdin and ends with it. Messages: wishes (once, first), facts, forget, gpu, reading,
+lost, say, telemetry, finish, end_drawing. The first, forget, telemetry, finish and end_drawing are answered with one
+line on stdout each.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from loadtrt.errors import LoadtrtError
 from loadtrt.live.observed import Run, models_of_run
 from loadtrt.live.observer import RunFacts
 from loadtrt.records.board import Board, board_bytes, boards_in
+from loadtrt.results.gpu_telemetry import GpuReading
 from loadtrt.signals import is_stopped
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from loadtrt.live.pusher import Pusher
     from loadtrt.live.sampler import Sampler
     from loadtrt.live.view import View
-    from loadtrt.results.gpu_telemetry import GpuReading
 
 _Seen = TypeVar("_Seen", "View", "Observation")
 _FRAME_S = 0.25
@@ -89,6 +89,7 @@ class Observing:
         self._ended = Event()
         self._owned = ExitStack()
         self._gpus: dict[str, tuple[Sampler, Clients, frozenset[int]]] = {}  # by bus id, with own processes
+        self._readings: dict[str, GpuReading] = {}  # the newest ones of other hosts' GPUs, by host and bus id
         self._no_gpu = ""
         self._drawing: Drawing | None = None
         self._draws = False
@@ -123,6 +124,12 @@ class Observing:
                 return {"forget": True}
             case {"gpu": str(bus_id), "own": dict(own)}:
                 self._watch_gpu(bus_id, own)
+            case {"reading": [str(bus_id), dict(fields)]}:
+                self._readings[bus_id] = GpuReading(
+                    **{**fields, "throttle_reasons": _tuple(fields["throttle_reasons"])}
+                )
+            case {"reading": [str(bus_id), None]}:
+                self._readings.pop(bus_id, None)
             case {"lost": [place, why]} if place in self._workers:
                 self._workers[place].lost = str(why)
             case {"finish": bool(push)}:
@@ -160,7 +167,7 @@ class Observing:
             if self._final is not None:  # the GPU's numbers are those of the next run now
                 others = tuple(replace(other, gpu=None) for other in self._final.others)
                 self._ended_runs.append(replace(self._final, gpu=None, others=others))
-            self._final, self._runs, self._workers = None, [], {}
+            self._final, self._runs, self._workers, self._readings = None, [], {}, {}
 
     def _observation(self) -> Observation | None:
         """Of the run that is observed; None where there is none."""
@@ -194,7 +201,7 @@ class Observing:
 
     def _latest(self, bus_id: str, start_ns: int, end_ns: int) -> GpuReading | None:
         if bus_id not in self._gpus:
-            return None
+            return self._readings.get(bus_id)
         sampler, clients, own = self._gpus[bus_id]
         reading = sampler.latest
         if reading is None or not start_ns:
@@ -235,6 +242,11 @@ class Observing:
             clients = Clients(gpu, Own.from_json(own))
             sampler = self._owned.enter_context(Sampler(gpu, clients=clients))
             self._gpus[bus_id] = sampler, clients, frozenset(own["pids"])
+
+
+def _tuple(values: list[str] | None) -> tuple[str, ...] | None:
+    """As JSON has it, which knows no tuples."""
+    return None if values is None else tuple(values)
 
 
 def _of_all(models: Sequence[_Seen]) -> _Seen:

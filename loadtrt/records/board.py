@@ -34,6 +34,7 @@ RATIOS = (1.05, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0)  # upper bound
 WINDOW_RANKS = (0.5, 0.9, 0.95, 0.99, 0.999, 1.0)
 KEEP = 1 << 20  # rows kept (88 MiB)
 RING = 1 << 18  # rows that go round after them (22 MiB): a second and more of the fastest engine there is
+PIECE = 1 << 17  # rows that are sent to another host at once, at most (11 MiB)
 STRIDE = 128  # rows that are written in the ring between two updates of `reached`
 _PAGE_BYTES = 4096
 _TRIES = 1_000
@@ -120,6 +121,21 @@ class RunState(NamedTuple):
     in_flight: int = 0
     waiting: int = 0
     busy_lanes: int = 0
+
+
+class Piece(NamedTuple):
+    """What was written on a board since an earlier piece was taken, for a board on another host.
+
+    state: with the rows until the last one here.
+    reached: as on the board once the rows were copied, so that those overwritten meanwhile are known there, too.
+    first: number of the first row.
+    rows: int64 [n, len(COLUMNS)].
+    """
+
+    state: RunState
+    reached: int
+    first: int
+    rows: Rows
 
 
 _SEQUENCE, _REACHED, _STATE = 0, 1, 2
@@ -213,6 +229,27 @@ class Board:
     def copy(self, first: int, end: int) -> Rows:
         """A copy of `view`, for a reader. `oldest` says afterwards which rows were overwritten meanwhile."""
         return self.view(first, end).copy()
+
+    def take(self, before: RunState) -> Piece | None:
+        """What was written since the piece with the state `before`; None for nothing. Many rows make several pieces."""
+        state, first = self.state(), before.rows
+        if state == before:
+            return None
+        rows = self.copy(first, min(state.rows, first + PIECE))
+        if first + len(rows) < state.rows:
+            state = state._replace(rows=first + len(rows), ended=0)
+        return Piece(state, self._words[_REACHED], first, rows)
+
+    def put(self, piece: Piece) -> None:
+        """Write a piece of another host's board, all earlier pieces of which are here. Wall clocks may differ: instants
+        are as long ago by the clock of this host."""
+        state = piece.state
+        self.reach(piece.reached)
+        self.view(piece.first, piece.first + len(piece.rows))[:] = piece.rows
+        began = self.state().started_ns
+        if state.started_ns and not began:
+            began = time.time_ns() - (state.written_ns - state.started_ns)
+        self._write(**{**state._asdict(), "started_ns": began})
 
     def oldest(self) -> int:
         """Rows of the ring below this number may be overwritten by now."""

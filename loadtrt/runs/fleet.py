@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import time
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from loadtrt.errors import EngineError, UsageError
 from loadtrt.lanes.model_run import tickers
 from loadtrt.results.run_result import LostWorker, RunResult
 from loadtrt.runs.fleet_watch import FleetWatch, fleets_shown
+from loadtrt.runs.started_worker import StartedWorker
 from loadtrt.signals import STOPPING
 from loadtrt.units import plural
 
@@ -24,48 +24,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from loadtrt.asked.config import RunConfig
-    from loadtrt.lanes.model_run import OnTick, Phase
+    from loadtrt.lanes.model_run import OnTick
     from loadtrt.live.observer import Point
-    from loadtrt.runs.links import Clock, Link, Places
+    from loadtrt.runs.links import Places
     from loadtrt.runs.shown import Shown
     from loadtrt.runs.watched import Talks
     from loadtrt.signals import Signals
 
 _FILES = ("engine", "plugins", "lean_library", "verify_against", "inputs", "load")  # of a model, load for its trace
 _LOOK_S = 0.05
-_PATIENCE_S = 10.0  # of a worker, to end after the second signal
-
-
-@dataclass(slots=True)
-class _Worker:
-    """A worker, and what it has said.
-
-    number: of the worker.
-    on_tick: as for `Maker.run`.
-    pids: its ids in all namespaces, once it is ready.
-    phase, completed: where it is, and requests completed in that phase.
-    error: what ended it, in a sentence; None for nothing, or for a signal.
-    clock, clock_after: of its host, before it was given the instant to begin and after the run.
-    """
-
-    number: int
-    link: Link
-    on_tick: OnTick | None
-    pids: tuple[int, ...] | None = None
-    phase: Phase | None = None
-    completed: int = 0
-    result: RunResult | None = None
-    error: str | None = None
-    over: bool = False
-    clock: Clock | None = None
-    clock_after: Clock | None = None
-
-    @property
-    def lost(self) -> LostWorker:
-        """What is known of it without a result."""
-        where = {"measure": "while it measured"}.get(self.phase or "", "before it measured")
-        counted = self.completed if self.phase == "measure" else 0
-        return LostWorker(worker=self.number, why=f"{self.error or self.link.end} {where}", completed=counted)
+_PATIENCE_S = 10.0  # of a worker, to end after the second signal; and then, once it is killed
 
 
 def run_fleet(
@@ -98,8 +66,7 @@ def run_fleet(
             stack.callback(places.close)
             own = shown is None
             if shown is None:
-                # What is on other hosts cannot write to the memory of an observer here.
-                shown = fleets_shown(config, places.count, talks, draws=draws and config.ray is None)
+                shown = fleets_shown(config, places.count, talks, draws=draws)
                 stack.callback(shown.close)
             watch = FleetWatch(config, places.count, shown, point)
             fleet = _Fleet(config, places, talks, signals, on_tick, watch)
@@ -142,7 +109,7 @@ class _Fleet:
         self._watch = watch
         self._config, self._talks, self._signals, self._lead_ns = config, talks, signals, places.lead_ns
         self._lines: SimpleQueue[tuple[int, str | None]] = SimpleQueue()
-        self._workers: list[_Worker] = []
+        self._workers: list[StartedWorker] = []
         self._said: set[str] = set()
         signals.last_acts.append(self.kill)
         try:
@@ -152,23 +119,27 @@ class _Fleet:
             self.close()
             raise
 
-    def _start(self, places: Places, number: int, on_tick: OnTick | None) -> _Worker:
+    def _start(self, places: Places, number: int, on_tick: OnTick | None) -> StartedWorker:
         part = _part_of(self._config, number, places.count)
         link = places.start(number, part, partial(self._put, number), self._watch.boards_for(number))
-        return _Worker(number, link, on_tick)
+        return StartedWorker(number, link, on_tick)
 
     def _put(self, number: int, line: str | None) -> None:
         self._lines.put((number, line))
 
     def wait(self, start_at: int | None) -> None:
         """Until all workers have ended. They are given the instant to begin once all are ready that have not ended."""
-        started, passed_on, hurried_s = False, 0, 0.0
+        started, passed_on, hurried_s, looked_s = False, 0, 0.0, time.monotonic()
         while not all(worker.over for worker in self._workers):
             with suppress(Empty):
                 number, line = self._lines.get(timeout=_LOOK_S)
                 self._hear(self._workers[number], line)
             running = [worker for worker in self._workers if not worker.over]
-            if not started and running and all(worker.pids is not None for worker in running):
+            if self._lines.empty():  # else it is not known who has said nothing
+                before_s, looked_s = looked_s, time.monotonic()
+                for worker in running:
+                    self._wait_for(worker, looked_s - before_s)
+            if not started and running and all(worker.ready for worker in running):
                 started = True
                 self._begin(running, start_at)
             asked = self._signals.requested() + self._signals.hurried()
@@ -181,13 +152,16 @@ class _Fleet:
                     for worker in running:
                         worker.link.send(json.dumps({"hurry": True}))
                 passed_on, hurried_s = asked, time.monotonic()
-            if passed_on > 1 and time.monotonic() > hurried_s + _PATIENCE_S:
+            over_s = time.monotonic() - hurried_s if passed_on > 1 else 0.0
+            if over_s > _PATIENCE_S:
                 self.kill()
+            for worker in running if over_s > 2 * _PATIENCE_S else ():
+                self._lose(worker, "it did not end")
         for worker in self._workers:
             if worker.result is not None:
                 worker.clock_after = worker.link.clock()
 
-    def _begin(self, running: list[_Worker], start_at: int | None) -> None:
+    def _begin(self, running: list[StartedWorker], start_at: int | None) -> None:
         """Give all workers the instant to begin, each as its host's clock will have it."""
         for worker in running:
             worker.clock = worker.link.clock()
@@ -196,7 +170,25 @@ class _Fleet:
             ahead_ns = 0 if worker.clock is None else worker.clock.ahead_ns
             worker.link.send(json.dumps({"start": instant + ahead_ns}))
 
-    def _hear(self, worker: _Worker, line: str | None) -> None:
+    def _wait_for(self, worker: StartedWorker, passed_s: float) -> None:
+        """A worker has said nothing for so long, once more."""
+        match worker.hearing.wait(passed_s, ready=worker.ready):
+            case "ask":
+                worker.link.send(json.dumps({"ask": True}))
+            case "name":
+                self._say(f"worker {worker.number} {worker.hearing.silence(ready=worker.ready)}")
+            case "lost":
+                self._lose(worker, worker.hearing.loss)
+
+    def _lose(self, worker: StartedWorker, why: str) -> None:
+        """Give a worker up, which may not even end."""
+        worker.error = why
+        worker.link.kill()
+        self._hear(worker, None)
+
+    def _hear(self, worker: StartedWorker, line: str | None) -> None:
+        if worker.over:
+            return
         if line is None:
             worker.over = True
             why = None if worker.result is not None else worker.lost.why
@@ -209,6 +201,11 @@ class _Fleet:
             ((name, content),) = json.loads(line).items()
         except ValueError:
             return  # half a line, of a worker that was killed
+        if name == "gpu":  # not said by the worker, which may stand still
+            self._watch.read(worker.number, content)
+            return
+        if again := worker.hearing.heard():
+            self._say(f"worker {worker.number} {again}")
         match name:
             case "say":
                 if content not in self._said:  # each says the same
@@ -274,7 +271,7 @@ class _Fleet:
         """A worker's result with where it ran, and without blame for the workers beside it. Files have their names of
         here."""
         worker = self._workers[int(result.worker)]
-        environment = {**result.environment, **worker.link.where, **_clocks(worker)}
+        environment = {**result.environment, **worker.link.where, **worker.clocks}
         here = {
             name: model.model_copy(update={key: getattr(self._config.models[name], key) for key in _FILES})
             for name, model in result.config.models.items()
@@ -292,16 +289,6 @@ class _Fleet:
             models[name] = model.model_copy(update={"problems": problems, "valid": not problems})
         valid = result.failure is None and all(model.valid for model in models.values())
         return result.model_copy(update={"models": models, "valid": valid})
-
-
-def _clocks(worker: _Worker) -> dict[str, int]:
-    """What the environment of its result says of the clock of its host."""
-    before, after = worker.clock, worker.clock_after
-    if before is None:
-        return {}
-    told = {"offset_ns": before.offset_ns, "offset_error_ns": before.error_ns, "ahead_ns": before.ahead_ns}
-    drift = {} if after is None else {"drift_ns": after.offset_ns - before.offset_ns}
-    return {f"clock_{name}": value for name, value in {**told, **drift}.items()}
 
 
 def _part_of(config: RunConfig, number: int, workers: int) -> RunConfig:

@@ -1,4 +1,5 @@
-"""The one observer of a fleet on this host. It reads the boards of all workers, whose processes write to its memory."""
+"""The one observer of a fleet, on the host of the command. It reads the boards of all workers: processes of that host
+write to its memory, and what those on other hosts write is copied there."""
 
 from __future__ import annotations
 
@@ -51,7 +52,7 @@ class FleetWatch:
         self._told = False
         self._lost: dict[int, str] = {}
         self._unheard: dict[int, str] = {}  # devices of workers that were lost before they told anything
-        self._alone = workers == 1
+        self._alone, self._here = workers == 1, config.ray is None
 
     def boards_for(self, number: int) -> str:
         """What the process of a worker finds its boards by: the descriptor that it inherits, and the place of the first
@@ -65,8 +66,16 @@ class FleetWatch:
         worker, where = ("", "") if self._alone else (str(number), "" if device is None else str(device))
         for place, text in enumerate(told["facts"]):
             facts = replace(RunFacts.from_json(text), run=self.run, worker=worker, device=where, point=self._point)
+            if facts.bus and not self._here:  # the GPU at that place is another one here
+                facts = replace(facts, bus=f"{facts.host} {facts.bus}")
             self._facts[number * self._models + place] = facts
         self._await(number)
+
+    def read(self, number: int, reading: dict[str, Any] | None) -> None:
+        """What the GPU of a worker on another host says now; None: nothing any more."""
+        observer, facts = self._shown.watch.observer, self._facts[number * self._models]
+        if observer is not None and self._told and facts is not None and facts.bus:
+            observer.send(reading=[facts.bus, reading])
 
     def over(self, number: int, device: int | None, why: str | None) -> None:
         """The process of a worker has ended. why: None where it left a result."""
@@ -80,6 +89,8 @@ class FleetWatch:
             else:
                 self._lost[place] = why
                 self._tell_lost(place)
+        if why is not None and not self._here:
+            self.read(number, None)
         self._await(number)
 
     def _await(self, number: int) -> None:
@@ -98,7 +109,7 @@ class FleetWatch:
         for place in self._lost:
             self._tell_lost(place)
         observer = self._shown.watch.observer
-        if observer is not None and self._telemetry:
+        if observer is not None and self._telemetry and self._here:
             for bus_id in dict.fromkeys(facts.bus for facts in self._facts if facts is not None and facts.bus):
                 observer.send(gpu=bus_id, own={"pids": sorted(self._pids), "before": []})
 
@@ -113,6 +124,13 @@ class FleetWatch:
         self._shown.end_drawing()
 
 
+def boards_at(found_by: str, models: int) -> Sequence[Board]:
+    """The boards of a worker. found_by: what `FleetWatch.boards_for` gives."""
+    descriptor, first = map(int, found_by.split(":"))
+    memory = mmap.mmap(descriptor, os.fstat(descriptor).st_size)
+    return boards_in(memory, first + models)[first:]
+
+
 class Boards:
     """The boards of a worker, in the memory of another process' observer.
 
@@ -121,10 +139,8 @@ class Boards:
     """
 
     def __init__(self, found_by: str, models: int, pids: Sequence[int], tell: Callable[[dict[str, Any]], None]) -> None:
-        descriptor, first = map(int, found_by.split(":"))
-        memory = mmap.mmap(descriptor, os.fstat(descriptor).st_size)
-        os.close(descriptor)
-        self.boards: Sequence[Board] = boards_in(memory, first + models)[first:]
+        self.boards = boards_at(found_by, models)
+        os.close(int(found_by.partition(":")[0]))
         self._pids, self._tell = pids, tell
 
     def describe(self, *facts: RunFacts) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _DEVICES = Path("/dev")
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
+_CLOSE_S = 10.0
 MOST_HERE = 256  # workers: 32 on each of 8 GPUs
 
 
@@ -110,8 +111,8 @@ class WorkerProcess:
         return None
 
     def close(self) -> None:
-        """Forget it, which has ended or was killed."""
-        self._listener.join()
+        """Forget it, which has ended or was killed; one that hangs in a driver ends whenever it may."""
+        self._listener.join(_CLOSE_S)
         with suppress(OSError):  # what it never read
             assert self._process.stdin is not None  # noqa: S101  # it is a pipe
             self._process.stdin.close()

@@ -15,15 +15,17 @@ from typing import TYPE_CHECKING, Any
 from loadtrt.engines.open import needs_gpu
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.printing import shortened
+from loadtrt.runs.fleet_watch import boards_at
 from loadtrt.runs.links import Clock
 from loadtrt.runs.ray_host import RayHost
 from loadtrt.runs.shipping import Shipment
 from loadtrt.units import MILLISECOND_NS, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from loadtrt.asked.config import RunConfig
+    from loadtrt.records.board import Board
     from loadtrt.runs.watched import Talks
     from loadtrt.signals import Signals
 
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
 PLACING_S = 60.0  # for Ray to find a place for all workers
 _CONNECTING_S, _ANSWER_S, _LISTEN_S, _LOOK_S = 5.0, 10.0, 5.0, 0.2
+_FOLLOW_S = 0.25  # between two looks at what a worker has written, as its live view is drawn
+_CLOSE_S = 1.0
 _TRIPS = 30
 _CALLS = 8  # of an actor at once
 _CLIENT_PORT = "10001"
@@ -105,11 +109,15 @@ class RayCluster:
         except Exception as error:
             raise EngineError(f"worker {number} cannot begin: {_reason(error)}") from None
 
-    def start(self, number: int, config: RunConfig, hear: Hear, boards: str = "") -> RayLink:  # noqa: ARG002
-        """Start a worker, which no observer here sees."""
-        host, told = self._places[number]
+    def start(self, number: int, config: RunConfig, hear: Hear, boards: str = "") -> RayLink:
+        """Start a worker. boards: where what it writes on its own is copied to; see WorkerProcess."""
+        host, (ids, _), told = self._places[number]
+        fellows = [pid for _, (beside, pid), _ in self._places if beside == ids]
         placed = self._shipment.configuration(config.with_device(0) if self._sees_one else config)
-        return RayLink(self._actors[number], placed, self._files, hear, host, told)
+        seen_on = boards_at(boards, len(config.models)) if boards else []
+        return RayLink(
+            self._actors[number], (placed, self._files, fellows, config.telemetry), hear, host, told, seen_on
+        )
 
     def close(self) -> None:
         """Give the places back, and leave the cluster, unless the caller had connected before."""
@@ -129,23 +137,34 @@ class RayLink:
     """A worker on a node, as `WorkerProcess` is one here."""
 
     def __init__(
-        self, actor: Any, config: str, files: dict[str, dict[str, Any]], hear: Hear, host: str, where: dict[str, Any]
+        self,
+        actor: Any,
+        given: tuple[Any, ...],
+        hear: Hear,
+        host: str,
+        where: dict[str, Any],
+        boards: Sequence[Board] = (),
     ) -> None:
-        """config, files: as `RayHost.start` takes them. hear, host, where: as for WorkerProcess."""
+        """given: all but the last argument of `RayHost.start`.
+        hear, host, where: as for WorkerProcess.
+        boards: as the worker has them, in the memory of an observer here; none where nobody reads them.
+        """
         self.host, self.where = host, where
         self.code: int | None = None
         self.end = "it never began"
-        self._actor = actor
-        self._listener = threading.Thread(target=self._listen, args=(config, files, hear), daemon=True)
+        self._actor, self._boards = actor, boards
+        self._closed = False
+        self._listener = threading.Thread(target=self._listen, args=(given, hear), daemon=True)
         self._listener.start()
 
-    def _listen(self, config: str, files: dict[str, dict[str, Any]], hear: Hear) -> None:
-        import ray
-
+    def _listen(self, given: tuple[Any, ...], hear: Hear) -> None:
         try:
-            ray.get(self._actor.start.remote(config, files))
+            self._wait(self._actor.start.remote(*given, len(self._boards)))
             while self.code is None:
-                lines, ended = ray.get(self._actor.hear.remote(_LISTEN_S))
+                lines, pieces, ended = self._wait(self._actor.hear.remote(_FOLLOW_S if self._boards else _LISTEN_S))
+                for board, piece in zip(self._boards, pieces, strict=True):
+                    if piece is not None:
+                        board.put(piece)
                 for line in lines:
                     hear(line)
                 if ended is not None:
@@ -153,6 +172,15 @@ class RayLink:
         except Exception as error:
             self.end = _reason(error)
         hear(None)
+
+    def _wait(self, answer: Any) -> Any:
+        """The answer of a node, which may have been given up meanwhile: then it is waited for no longer."""
+        import ray
+
+        while not ray.wait([answer], timeout=_CLOSE_S)[0]:
+            if self._closed:
+                raise TimeoutError("its node does not answer")
+        return ray.get(answer)
 
     def send(self, line: str) -> None:
         """Send it a message."""
@@ -184,7 +212,8 @@ class RayLink:
         return min(trips, key=lambda clock: clock.error_ns, default=None)
 
     def close(self) -> None:
-        """Forget it, which has ended or was killed."""
+        """Forget it, which has ended or was killed, or does not answer."""
+        self._closed = True
         self._listener.join()
 
 

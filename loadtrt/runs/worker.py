@@ -2,9 +2,9 @@
 module is also the process that `runs/fleet.py` starts: `python -m loadtrt.runs.worker BOARDS [DESCRIPTOR…]`, BOARDS ""
 for none; the descriptors are of the memory by which workers route the requests of each model.
 
-Messages are lines of JSON. On stdin: the configuration, {"start": Unix time in ns}, and {"hurry": true}, which ends the
-run at once; the end of stdin does so, too. On stdout: {"say"}, {"tick"}, {"ready"}, {"facts"} for who observes it, then
-{"result"} or {"error", "code"}. SIGTERM ends the run as in the command.
+Messages are lines of JSON. On stdin: the configuration, {"start": Unix time in ns}, {"ask": true}, which is answered by
+{"here"}, and {"hurry": true}, which ends the run at once; the end of stdin does so, too. On stdout: {"say"}, {"tick"},
+{"ready"}, {"facts"} for who observes it, then {"result"} or {"error"}. SIGTERM ends the run as in the command.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from threading import Thread
+from threading import Lock, Thread
 from typing import TYPE_CHECKING
 
 from loadtrt.asked.config import RunConfig
-from loadtrt.environment import count_as_own, read_words
+from loadtrt.environment import FELLOWS, count_as_own, read_words
 from loadtrt.errors import EXIT_INTERRUPTED, LoadtrtError, shortage_of
 from loadtrt.live.clients import own_process
 from loadtrt.printing import printable_json
@@ -104,10 +104,15 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print is no message
     started: list[int] = []
+    speaking = Lock()  # two threads do
+
+    def write(line: str) -> None:
+        with speaking:
+            answers.write(line + "\n")
+            answers.flush()
 
     def tell(name: str, content: object) -> None:
-        answers.write(json.dumps({name: content}) + "\n")
-        answers.flush()
+        write(json.dumps({name: content}))
 
     def listen() -> None:
         try:
@@ -115,13 +120,15 @@ def main() -> None:
                 message = json.loads(line)
                 if "start" in message:
                     started.append(message["start"])
+                elif "ask" in message:
+                    tell("here", None)
                 else:
                     _hurry()
         finally:
             _leave()
 
     code = 0
-    count_as_own(os.getppid())
+    count_as_own(*map(int, os.environ.get(FELLOWS, str(os.getppid())).split()))
     try:
         with SIGNALS:
             config = RunConfig.model_validate_json(sys.stdin.readline())
@@ -135,8 +142,7 @@ def main() -> None:
                 Thread(target=listen, daemon=True).start()
                 worker.prepare(config)
                 result = worker.run(lambda: started[0] if started else None)
-            answers.write(f'{{"result": {printable_json(result.model_dump_json())}}}\n')
-            answers.flush()
+            write(f'{{"result": {printable_json(result.model_dump_json())}}}')
     except LoadtrtError as error:
         code = error.exit_code
         tell("error", str(error))

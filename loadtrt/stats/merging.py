@@ -13,11 +13,14 @@ from loadtrt.errors import UsageError
 from loadtrt.load.dealing import is_even, parse_worker
 from loadtrt.printing import command_line, shortened
 from loadtrt.results.run_result import Finding, LostWorker, Problem, RunResult
+from loadtrt.stats.run_length import few_samples
 from loadtrt.stats.union import union_of
 from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_duration, plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+    from loadtrt.results.run_result import ModelResult
 
     _Told = TypeVar("_Told", Problem, Finding)
 
@@ -95,7 +98,7 @@ def _different(a: Mapping[str, str], b: Mapping[str, str]) -> dict[str, tuple[st
 def versions_of(run: RunResult) -> dict[str, str]:
     """The versions of which all workers must have the same, by name; "" for one that is not known."""
     gpu, packages = run.environment.get("gpu") or {}, run.environment.get("packages") or {}
-    versions = {"loadtrt": run.loadtrt, "driver": str(gpu.get("driver") or "")}
+    versions = {"loadtrt": run.loadtrt, "driver": str(gpu.get("driver") or run.environment.get("driver") or "")}
     versions["CUDA"] = str(packages.get("cuda-bindings") or "")
     for name, model in run.models.items():
         whose = f" of {name}" if len(run.models) > 1 else ""
@@ -122,8 +125,7 @@ def _sum(runs: Sequence[RunResult], lost: tuple[LostWorker, ...], count: int) ->
         found = gathered([part.findings for part in parts], "worker", [run.worker for run in runs])
         failures = [part.failure for part in parts if part.failure is not None]
         union = union_of(model, parts, missing, per_gpu, even=is_even(first.config.routing))
-        if union.metrics["latency"].percentiles_ns["p99"] is not None:  # together they are enough
-            found = tuple(item for item in found if item.kind != "few-samples")
+        found = tuple(item for item in found if item.kind != "few-samples")  # together they may be enough
         models[name] = union.model_copy(
             update={
                 "valid": not told and all(part.valid for part in parts),
@@ -140,7 +142,7 @@ def _sum(runs: Sequence[RunResult], lost: tuple[LostWorker, ...], count: int) ->
     phases = [run.phases.model_dump() for run in runs]
     settled = [run.phases.clocks_settled for run in runs]
     longest = {key: max(phase[key] for phase in phases) for key in phases[0] if key != "clocks_settled"}
-    return RunResult(
+    result = RunResult(
         run=f"fleet-{hashlib.sha256(' '.join(sorted(run.run for run in runs)).encode()).hexdigest()[:12]}",
         loadtrt=first.loadtrt,
         started=min(run.started for run in runs),
@@ -167,6 +169,15 @@ def _sum(runs: Sequence[RunResult], lost: tuple[LostWorker, ...], count: int) ->
         lost=lost,
         start_spread_ns=spread,
     )
+    return result.model_copy(update={"models": {name: _with_few_samples(result, name) for name in models}})
+
+
+def _with_few_samples(result: RunResult, name: str) -> ModelResult:
+    """A model of the fleet, which has the finding if all its workers together had too few requests."""
+    model = result.models[name]
+    alone = result.model_copy(update={"config": result.config.alone(name), "models": {name: model}})
+    few = few_samples(alone) if model.ok else None
+    return model if few is None else model.model_copy(update={"findings": (*model.findings, few)})
 
 
 def _last_counts(lost: Sequence[LostWorker]) -> str:

@@ -318,7 +318,7 @@ def test_an_observer_that_cannot_be_started_leaves_no_file_open(monkeypatch: pyt
 
     with tempfile.TemporaryFile() as file:
         file.truncate(board_bytes())
-        monkeypatch.setattr(live_observer, "_shared_file", lambda _: file)
+        monkeypatch.setattr(live_observer, "shared_file", lambda _: file)
         monkeypatch.setattr(subprocess, "Popen", refused)
         with pytest.raises(BlockingIOError):
             Observer(Wishes())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -272,6 +273,29 @@ def test_the_next_fleet_has_other_processes() -> None:
     assert observing.handle({"forget": True}) == {"forget": True}
     assert observing._observation() is None
     assert [seen.facts.run for seen in observing._ended_runs] == [FACTS.run]
+    observing.close()
+
+
+def test_gpus_of_other_hosts_are_shown_as_they_were_last_read() -> None:
+    """Each with its worker, until that is lost; those of a run before are forgotten."""
+    observing = Observing([Board(keep=1 << 12) for _ in range(2)])
+    facts = [replace(facts_of(worker), bus=f"node-{worker} 0000:65:00.0").to_json() for worker in range(2)]
+    observing.handle({"facts": facts})
+    for worker, power in enumerate((300.0, 200.0)):
+        told = json.loads(json.dumps(asdict(replace(READING, sharing=None, power_watts=power))))
+        observing.handle({"reading": [f"node-{worker} 0000:65:00.0", told]})
+
+    def watts() -> dict[tuple[str, ...], float]:
+        seen = observing._observation()
+        assert seen is not None
+        return values(page(together([seen])), "loadtrt_gpu_power_watts", "device", "UUID")
+
+    assert watts() == {("0", "GPU-0"): 300, ("1", "GPU-1"): 200}
+    observing.handle({"reading": ["node-0 0000:65:00.0", None]})
+    assert watts() == {("1", "GPU-1"): 200}
+    observing.handle({"forget": True})
+    observing.handle({"facts": facts})
+    assert watts() == {}
     observing.close()
 
 

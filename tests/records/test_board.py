@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import mmap
+import pickle
 from typing import TYPE_CHECKING
+from unittest import mock
 
 import anyio
 import numpy as np
@@ -20,7 +22,7 @@ from loadtrt.lanes.scheduler import Load, Stop, drive
 from loadtrt.lanes.session import Session, run_session
 from loadtrt.live.follower import Follower
 from loadtrt.load.inputs import make_inputs
-from loadtrt.records.board import OUTCOMES, PHASES, RATIOS, STRIDE, Board, board_bytes
+from loadtrt.records.board import OUTCOMES, PHASES, RATIOS, STRIDE, Board, Piece, RunState, board_bytes
 from loadtrt.records.records import COLUMNS, FAILED, METRICS, OK, UNSERVED
 
 if TYPE_CHECKING:
@@ -270,3 +272,54 @@ def _resident_bytes(board: Board) -> int:
     address = f"{board.rows.ctypes.data & ~4095:x}-"
     (part,) = [part for part in text.split("VmFlags") if f"\n{address}" in part or part.startswith(address)]
     return next(int(line.split()[1]) << 10 for line in part.splitlines() if line.startswith("Rss:"))
+
+
+@given(st.integers(0, 900), st.sampled_from([0, 9, 1024]), st.integers(1, 60), st.integers(1, 300))
+def test_a_copy_on_another_host_counts_the_same(requests: int, keep: int, most: int, each: int) -> None:
+    """Each row once, in pieces of any size; what was overwritten before it was copied is missed, and nothing is
+    counted that is not the run's."""
+    boards = [Board(bytearray(board_bytes(keep, 256)), keep, 256) for _ in range(2)]
+    there, here = boards
+    recorder, follower = Recorder(1, 0, board=there), Follower(here, 1)
+    sent = RunState()
+
+    def copy() -> None:
+        nonlocal sent
+        while (piece := there.take(sent)) is not None:
+            assert len(piece.rows) <= most
+            sent = piece.state
+            here.put(pickle.loads(pickle.dumps(piece)))  # noqa: S301  # as Ray sends it
+            follower.follow()
+
+    there.enter("measure")
+    with mock.patch("loadtrt.records.board.PIECE", most):
+        for number in range(requests):
+            recorder.record(0, 0, 1, number + 1, 0, 1, 0, 0, 0, OK)
+            if number % each == 0:
+                recorder.show(number + 1, number + 1, 0, 0)
+                copy()
+        recorder.finish()
+        copy()
+    found = follower.snapshot()
+    assert int(found.outcomes.sum()) + found.missed == requests
+    assert here.state()._replace(written_ns=0, started_ns=0) == there.state()._replace(written_ns=0, started_ns=0)
+    if each <= 64 or keep > requests:
+        assert found.missed == 0
+        assert found.sums_ns[0] == requests * (requests + 1) // 2
+    assert there.take(sent) is None
+
+
+def test_the_clock_of_another_host_does_not_matter() -> None:
+    """When a run began, and when it was last heard of, are as long ago here as there; and a writer that stands still
+    is seen to."""
+    there, here = Board(keep=1), Board(keep=1)
+    there.enter("measure")
+    state = there.state()
+    far = state._replace(started_ns=state.started_ns - 10**15, written_ns=state.written_ns - 10**15 + 2 * 10**9)
+    here.put(Piece(far, 0, 0, np.empty((0, len(COLUMNS)), np.int64)))
+    told = here.state()
+    assert told.written_ns - told.started_ns == pytest.approx(2 * 10**9, abs=10**9)
+    assert abs(told.written_ns - state.written_ns) < 60 * 10**9
+    here.put(Piece(far._replace(submitted=3), 0, 0, np.empty((0, len(COLUMNS)), np.int64)))
+    assert here.state().started_ns == told.started_ns
+    assert there.take(state) is None

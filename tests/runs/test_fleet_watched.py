@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import os
-import pty
-import select
 import signal
 import socket
-import subprocess
-import sys
 import urllib.request
 from dataclasses import replace
 from pathlib import Path
@@ -22,12 +18,9 @@ from exported import FACTS, page, values
 from listening import listening
 from loadtrt.asked.config import RunConfig
 from loadtrt.errors import UsageError
-from loadtrt.report.result_files import read_result
-from loadtrt.results.capacity_result import SweepResult
 from loadtrt.results.run_result import RunResult
 from loadtrt.runs.fleet import run_fleet
 from loadtrt.runs.fleet_watch import FleetWatch, fleets_shown
-from loadtrt.runs.shown import Shown
 from loadtrt.runs.watched import Silence
 from loadtrt.signals import Signals
 from prometheus import PATIENCE_S
@@ -124,38 +117,6 @@ def test_a_worker_that_is_killed_is_told_by_metrics() -> None:
     assert counts.keys() == {("0",), ("1",)}
 
 
-def test_a_sweep_of_fleets_has_one_exporter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It says its address once, stays once after the last point, and has the numbers of each point under its own name,
-    also where one has fewer workers than one before."""
-    pages, lingered, linger = [], [], Shown.linger
-
-    def last(this: Any, *given: Any) -> None:
-        lingered.append(this)
-        with urllib.request.urlopen(this.watch.observer.url, timeout=PATIENCE_S) as answer:  # noqa: S310  # http
-            pages.append(page(text_string_to_metric_families(answer.read().decode())))
-        linger(this, *given)
-
-    monkeypatch.setattr(Shown, "linger", last)
-    options = ["--engine", "simulated:service=5ms,clock=virtual", "--duration", "1s", "--warmup", "0", "--all"]
-    watching = ["--metrics", "127.0.0.1:0", "--metrics-linger", "10m", "--json", str(tmp_path / "s.json")]
-    monkeypatch.setattr(Signals, "sleep", lambda *_: None)
-    done = loadtrt("sweep", *options, "--processes", "2,1,3", *watching)
-    assert (done.returncode, done.stderr.count("metrics at http"), done.stderr.count("metrics stay")) == (0, 1, 1)
-    assert len(lingered) == 1
-    points = read_result(SweepResult, tmp_path / "s.json").points
-    runs = [point.run for point in points if point.run is not None]
-    assert [len(run.workers) for run in runs] == [2, 1, 3]
-    counts = values(pages[0], "loadtrt_latency_seconds_count", "run", "worker")
-    assert counts == {
-        (run.run, str(number) if len(run.workers) > 1 else ""): worker.model.ok
-        for run in runs
-        for number, worker in enumerate(run.workers)
-    }
-    assert values(pages[0], "loadtrt_points", "run", "state")[runs[1].run, "done"] == 1
-    told = values(pages[0], "loadtrt_run_info", "run", "point")
-    assert set(told) == {(run.run, f"processes {len(run.workers)}") for run in runs}
-
-
 def test_a_port_in_use_ends_a_sweep_of_fleets() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
@@ -186,6 +147,29 @@ def test_workers_have_labels_where_there_are_several(workers: int, told: tuple[s
     shown.close()
 
 
+def test_gpus_of_ray_nodes_are_not_looked_for_here() -> None:
+    """Their readings come from the nodes, under a name that no GPU of this host has, until their worker is lost."""
+    config, sent = RunConfig.of(**REAL, ray="auto", workers=2, metrics="127.0.0.1:0"), list[Any]()
+    shown = fleets_shown(config, 2, Silence())
+    observer = shown.watch.observer
+    assert observer is not None
+    observer.send = lambda **message: sent.append(message)  # type: ignore[method-assign]
+    watch = FleetWatch(config, 2, shown)
+    for number in range(2):
+        facts = replace(FACTS, bus="0000:65:00.0", host=f"node-{number}")
+        watch.read(number, {"power_watts": 1.0})  # before all have loaded their engines
+        watch.hear(number, 0, {"pids": [number], "facts": [facts.to_json()]})
+    watch.read(1, {"power_watts": 2.0})
+    watch.over(1, 0, "it was ended by SIGKILL")
+    watch.over(0, 0, None)
+    assert [message["reading"] for message in sent if "reading" in message] == [
+        ["node-1 0000:65:00.0", {"power_watts": 2.0}],
+        ["node-1 0000:65:00.0", None],
+    ]
+    assert not any("gpu" in message for message in sent)
+    shown.close()
+
+
 def test_a_worker_that_is_lost_before_it_has_its_engine_is_counted() -> None:
     """As one that would have measured what the others do."""
     config, talks = RunConfig.of(**REAL, metrics="127.0.0.1:0"), Listens()
@@ -202,29 +186,6 @@ def test_a_worker_that_is_lost_before_it_has_its_engine_is_counted() -> None:
     assert list(values(found, "loadtrt_run_info", "UUID")) == [("GPU-5",)]
     assert not any(value for (name, _), value in found.items() if name == "loadtrt_problem_active")
     shown.close()
-
-
-def test_a_fleet_is_drawn_on_a_terminal(tmp_path: Path) -> None:
-    """A row for each worker; Ctrl-C removes it, and the result is kept."""
-    leader, follower = pty.openpty()
-    options = ("--engine", "simulated:service=5ms", "--rate", "60/s", "--warmup", "0", "--processes", "2")
-    command = [sys.executable, "-m", "loadtrt", "run", *options, "--duration", "10h", "--json", "run.json"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=follower)
-    os.close(follower)
-    drawn, asked = b"", False
-    while select.select([leader], [], [], PATIENCE_S)[0]:
-        try:
-            drawn += os.read(leader, 1 << 16)
-        except OSError:  # it is closed
-            break
-        if not asked and b"p99, last s" in drawn:
-            asked = True
-            process.send_signal(signal.SIGINT)
-    os.close(leader)
-    assert process.wait(PATIENCE_S) == 130
-    assert b"2 workers" in drawn
-    assert drawn.rindex(b"\x1b[?25h") > drawn.rindex(b"\x1b[?25l")
-    assert RunResult.model_validate_json((tmp_path / "run.json").read_text()).outcome == "interrupted"
 
 
 def of_worker(found: Page) -> dict[tuple[str, ...], float]:

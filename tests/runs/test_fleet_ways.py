@@ -6,35 +6,50 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import pty
+import re
+import select
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 import loadtrt
+from command_line import loadtrt as command
+from exported import page, values
+from listening import listening
 from loadtrt.asked.config import RunConfig
+from loadtrt.environment import FELLOWS
 from loadtrt.errors import EngineError, UsageError
+from loadtrt.report.result_files import read_result
+from loadtrt.results.capacity_result import SweepResult
 from loadtrt.results.run_result import RunResult
 from loadtrt.runs import fleet, ray_cluster
 from loadtrt.runs.fleet import run_fleet
 from loadtrt.runs.shipping import Shipment
+from loadtrt.runs.shown import Shown
+from loadtrt.runs.started_worker import STEP_S
 from loadtrt.runs.watched import Silence
 from loadtrt.signals import Signals
 from loadtrt.stats.merging import merge
 from onnx_files import doubling
+from prometheus import PATIENCE_S
 from ray_nodes import OTHER_VERSION
 from ray_nodes import ray_cluster as started_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from exported import Page
     from loadtrt.lanes.model_run import OnTick
 
 HAS_RAY = importlib.util.find_spec("ray") is not None
@@ -107,8 +122,34 @@ class Acts:
             self._acts.pop(when)(self.links)
 
 
-def measured(options: dict[str, Any], signals: Signals | None = None, **more: Any) -> RunResult:
-    return run_fleet(RunConfig.of(**{**options, **more}), Silence(), signals or Signals())
+class Listens(Silence):
+    """Keeps what is said, and calls the function of `acts` whose words it has, once."""
+
+    def __init__(self, acts: dict[str, Callable[[], object]] | None = None) -> None:
+        self.said: list[str] = []
+        self._acts = dict(acts or {})
+
+    def say(self, sentence: str) -> None:
+        self.said.append(sentence)
+        for words in [words for words in self._acts if words in sentence]:
+            self._acts.pop(words)()
+
+    def scrape(self) -> Page:
+        """The metrics, where they are said to be."""
+        (url,) = (line.removeprefix("metrics at ") for line in self.said if line.startswith("metrics at "))
+        with urllib.request.urlopen(url, timeout=PATIENCE_S) as answer:  # noqa: S310  # http, as the exporter says
+            return page(text_string_to_metric_families(answer.read().decode()))
+
+
+def measured(
+    options: dict[str, Any],
+    signals: Signals | None = None,
+    talks: Silence | None = None,
+    deliver: Callable[[RunResult], None] = lambda _: None,
+    **more: Any,
+) -> RunResult:
+    config = RunConfig.of(**{**options, **more})
+    return run_fleet(config, talks or Silence(), signals or Signals(), deliver=deliver)
 
 
 def test_fleets_measure_what_files_do(way: dict[str, Any]) -> None:
@@ -156,6 +197,163 @@ def test_workers_that_are_killed(way: dict[str, Any], monkeypatch: pytest.Monkey
     assert [run.worker for run in result.workers] == ["0"]
     assert result.workers[0].model.ok
     assert result.verdict == "undecided"
+
+
+def test_workers_that_stand_still(way: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is stopped is named, then lost with its last count, and so is one whose Ray process is; one that goes on
+    in time is heard again. The others are not waited for."""
+    links: list[Any] = []
+    still: set[int] = set()
+    wait_for = fleet._Fleet._wait_for
+
+    def wait_longer(this: Any, worker: Any, _: float) -> None:
+        """Hours pass for those that stand still, and nothing for others, however slow this host is."""
+        if worker.number in still:
+            wait_for(this, worker, STEP_S)
+
+    def stop(of_all: list[Any]) -> None:
+        links.extend(of_all)
+        os.kill(process_of(links[1]), signal.SIGSTOP)
+        os.kill(process_of(links[2]), signal.SIGSTOP)
+        if "ray" in way:
+            os.kill(actor_of(links[3]), signal.SIGSTOP)
+        still.update({1, 2, 3} if "ray" in way else {1, 2})
+
+    def go_on() -> None:
+        os.kill(process_of(links[2]), signal.SIGCONT)
+        still.discard(2)
+
+    def end() -> None:
+        for number in ALL.difference(still):
+            links[number].stop()
+
+    heard = Acts(monkeypatch, {ALL: stop})
+    monkeypatch.setattr(fleet._Fleet, "_wait_for", wait_longer)
+    last = 3 if "ray" in way else 1
+    talks = Listens({"worker 2 has said nothing": go_on, f"worker {last} is lost": end})
+    result = measured(REAL, talks=talks, **way, duration="600s")
+    told = " ".join(talks.said)
+    for number in still:
+        assert re.search(rf"worker {number} has said nothing for 5 s, since \d\d:\d\d:\d\d UTC", told)
+    assert "after 60 s it counts as lost" in told
+    assert "worker 2 is heard again, after " in told
+    assert [lost.worker for lost in result.lost] == sorted(still)
+    assert {lost.why for lost in result.lost} == {"it said nothing for 60 s while it measured"}
+    assert [lost.completed for lost in result.lost] == [heard.counts[number] for number in sorted(still)]
+    assert [run.worker for run in result.workers] == [str(number) for number in sorted(ALL - still)]
+
+
+def process_of(link: Any) -> int:
+    """The process of a worker."""
+    if hasattr(link, "_process"):
+        return int(link._process.pid)
+    import ray
+
+    return int(ray.get(link._actor.__ray_call__.remote(lambda host: host._process._process.pid)))
+
+
+def actor_of(link: Any) -> int:
+    """The process of Ray's that has started a worker."""
+    import ray
+
+    return int(ray.get(link._actor.__ray_call__.remote(lambda _: os.getpid())))
+
+
+def test_workers_are_watched(way: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One observer serves the metrics of all: at the end what the result has, with those of a worker that was killed as
+    last heard; and pushes them once."""
+    links: list[Any] = []
+    pages: list[Page] = []
+
+    def end(of_all: list[Any]) -> None:
+        links.extend(of_all)
+        if "ray" in way:  # no worker takes the others on its host for strangers on its cores
+            fellows = Path(f"/proc/{process_of(links[0])}/environ").read_text().split(f"{FELLOWS}=")[1].split("\0")[0]
+            assert set(map(int, fellows.split())) == set(map(actor_of, links))
+        kill(3, of_all)
+
+    def stop() -> None:
+        for link in links[:3]:
+            link.stop()
+
+    Acts(monkeypatch, {ALL: end})
+    talks = Listens({"worker 3 is lost": stop})
+    with listening(202) as (url, pushed):
+        watching = {"metrics": "127.0.0.1:0", "metrics_linger": "0s", "push": [url], "objective": "latency.p50 < 60s"}
+        options = {**REAL, **way, **watching, "duration": "600s"}
+        result = measured(options, talks=talks, deliver=lambda _: pages.append(talks.scrape()))
+    (found,) = pages
+    counts = values(found, "loadtrt_latency_seconds_count", "worker")
+    assert counts == {(run.worker,): run.model.ok for run in result.workers} | {("3",): counts["3",]}
+    assert values(found, "loadtrt_workers_lost") == {(): 1}
+    assert values(found, "loadtrt_objective_requests_total") == {(): sum(counts.values())}
+    assert {dict(labels)["run"] for _, labels in found} == {result.run}
+    assert all(f'worker="{number}"'.encode() in pushed[0][2] for number in range(WORKERS))
+    assert len(pushed) == 1
+
+
+def test_a_sweep_of_fleets_has_one_exporter(
+    way: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says its address once, stays once after the last point, and has the numbers of each point under its own name,
+    also where one has fewer workers than one before."""
+    pages, lingered, linger = [], [], Shown.linger
+
+    def last(this: Any, *given: Any) -> None:
+        lingered.append(this)
+        with urllib.request.urlopen(this.watch.observer.url, timeout=PATIENCE_S) as answer:  # noqa: S310  # http
+            pages.append(page(text_string_to_metric_families(answer.read().decode())))
+        linger(this, *given)
+
+    monkeypatch.setattr(Shown, "linger", last)
+    options = ["--engine", "simulated:service=5ms,clock=virtual", "--duration", "1s", "--warmup", "0", "--all"]
+    watching = ["--metrics", "127.0.0.1:0", "--metrics-linger", "10m", "--json", str(tmp_path / "s.json")]
+    monkeypatch.setattr(Signals, "sleep", lambda *_: None)
+    numbers = flags({**way, ("workers" if "ray" in way else "processes"): "2,1,3"})
+    done = command("sweep", *options, *numbers, *watching)
+    assert (done.returncode, done.stderr.count("metrics at http"), done.stderr.count("metrics stay")) == (0, 1, 1)
+    assert len(lingered) == 1
+    points = read_result(SweepResult, tmp_path / "s.json").points
+    runs = [point.run for point in points if point.run is not None]
+    assert [len(run.workers) for run in runs] == ([1, 2, 3] if "ray" in way else [2, 1, 3])  # Ray's are in order
+    counts = values(pages[0], "loadtrt_latency_seconds_count", "run", "worker")
+    assert counts == {
+        (run.run, str(number) if len(run.workers) > 1 else ""): worker.model.ok
+        for run in runs
+        for number, worker in enumerate(run.workers)
+    }
+    assert values(pages[0], "loadtrt_points", "run", "state")[runs[1].run, "done"] == 1
+    told = values(pages[0], "loadtrt_run_info", "run", "point")
+    axis = "workers" if "ray" in way else "processes"
+    assert set(told) == {(run.run, f"{axis} {len(run.workers)}") for run in runs}
+
+
+def test_a_fleet_is_drawn_on_a_terminal(way: dict[str, Any], tmp_path: Path) -> None:
+    """A row for each worker; Ctrl-C removes it, and the result is kept."""
+    leader, follower = pty.openpty()
+    options = ("--engine", "simulated:service=5ms", "--rate", "60/s", "--warmup", "0", *flags(way))
+    command = [sys.executable, "-m", "loadtrt", "run", *options, "--duration", "10h", "--json", "run.json"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=follower)
+    os.close(follower)
+    drawn, asked = b"", False
+    while select.select([leader], [], [], PATIENCE_S)[0]:
+        try:
+            drawn += os.read(leader, 1 << 16)
+        except OSError:  # it is closed
+            break
+        if not asked and b"p99, last s" in drawn:
+            asked = True
+            process.send_signal(signal.SIGINT)
+    os.close(leader)
+    assert process.wait(PATIENCE_S) == 130
+    assert b"4 workers" in drawn
+    assert drawn.rindex(b"\x1b[?25h") > drawn.rindex(b"\x1b[?25l")
+    assert RunResult.model_validate_json((tmp_path / "run.json").read_text()).outcome == "interrupted"
+
+
+def flags(options: dict[str, Any]) -> list[str]:
+    """The options of a command."""
+    return [word for name, value in options.items() for word in (f"--{name}", str(value))]
 
 
 def test_all_workers_killed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,6 +436,19 @@ def test_a_worker_that_is_late(way: dict[str, Any], monkeypatch: pytest.MonkeyPa
         assert "clock_drift_ns" in run.environment
 
 
+def test_other_versions_of_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They make a run INVALID as those of a Ray node do (above), and those of a file (tests/stats/test_merging.py)."""
+    is_second = '"loadtrt.runs.worker" in sys.orig_argv and sys.orig_argv[-1].endswith(":1")'
+    other = f"import sys\nif {is_second}:\n    import loadtrt\n    loadtrt.__version__ = {OTHER_VERSION!r}\n"
+    (tmp_path / "sitecustomize.py").write_text(other)
+    monkeypatch.syspath_prepend(tmp_path)
+    result = measured(VIRTUAL, processes=3, metrics="127.0.0.1:0", metrics_linger="0s")
+    (differ,) = [problem.evidence for problem in result.model.problems if problem.kind == "versions-differ"]
+    assert f"loadtrt {loadtrt.__version__} (worker 0, 2), {OTHER_VERSION} (worker 1)" in differ
+    assert not result.valid
+    assert "worker loadtrt" in " ".join(str(result).split())  # the table
+
+
 @needs_ray
 def test_files_travel_with_the_run(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers read what this host has, wherever they are, and their results name it as it is called here."""
@@ -282,10 +493,9 @@ def test_ctrl_c_ends_the_command_and_its_workers(cluster: Any, tmp_path: Path) -
     command = [sys.executable, "-m", "loadtrt", "run", "simulated:service=5ms", *options, "--json", str(written)]
     with said.open("w") as file, subprocess.Popen(command, stdout=file, stderr=file) as process:
         try:
-            while "measure" not in said.read_text():
+            while not re.search(r"measure .* [1-9]\d* requests", said.read_text()):  # so all have begun
                 assert process.poll() is None, said.read_text()
                 time.sleep(0.1)
-            time.sleep(0.5)
             process.send_signal(signal.SIGINT)
             assert process.wait(300) == 130
         finally:

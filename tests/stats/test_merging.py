@@ -21,7 +21,7 @@ from loadtrt.records.records import METRICS
 from loadtrt.report.plain import terminal_text
 from loadtrt.report.result_files import Loaded
 from loadtrt.results.breakdown import PERCENTILES
-from loadtrt.results.run_result import LostWorker, RunResult
+from loadtrt.results.run_result import Finding, LostWorker, RunResult
 from loadtrt.stats.merging import SPREAD_NS, merge
 from reported import html_text
 
@@ -160,12 +160,14 @@ def _changed(run: RunResult, **engine: Any) -> RunResult:
 def test_versions_that_differ() -> None:
     """Make a result INVALID, with a table of what differs and who has which."""
     runs = fleet(3, rate=600, duration="2s")
-    driver = {**runs[2].environment, "gpu": {"driver": "580.1", "uuid": "GPU-1"}}
+    environment = runs[2].environment
     others = [
+        (runs[2].model_copy(update={"environment": {**environment, "driver": "580.1"}}), "driver"),
+        (runs[2].model_copy(update={"environment": {**environment, "packages": {"cuda-bindings": "13.1"}}}), "CUDA"),
         (runs[2].model_copy(update={"loadtrt": "0.0.9"}), "loadtrt"),
         (_changed(runs[2], version="9.9"), "runtime"),
         (_changed(runs[2], sha256="ab" * 32), "plan"),
-        (runs[2].model_copy(update={"environment": driver}), "driver"),
+        (runs[2].model_copy(update={"environment": {**environment, "gpu": {"driver": "580.1"}}}), "driver"),
     ]
     for other, name in others:
         result = merged([*runs[:2], other])
@@ -208,7 +210,26 @@ def test_few_requests_of_each_may_be_enough_together() -> None:
     result = merged(runs)
     assert result.model.metrics["latency"].percentiles_ns["p99"] is not None
     assert "few-samples" not in {item.kind for item in result.model.findings}
-    assert "few-samples" in {item.kind for item in merged(runs[:1]).model.findings}
+    assert "few-samples" not in {
+        item.kind for item in merged(runs[:1]).model.findings
+    }  # of a lost worker nothing is known
+
+
+def test_too_few_requests_are_those_of_all() -> None:
+    """Of each model: how many all had together, once, and what all would need."""
+    runs = fleet(3, rate=100, duration="1s")
+    result = merged(runs)
+    (few,) = [item for item in result.model.findings if item.kind == "few-samples"]
+    assert few.evidence.startswith(f"{result.model.ok} requests support no percentile above p9")
+    assert "worker" not in few.evidence
+    (option, seconds) = few.remedy.split()
+    assert option == "--duration"
+    assert 3 <= int(seconds.removesuffix("s")) < min(int(_few(run).remedy.split()[1].removesuffix("s")) for run in runs)
+
+
+def _few(run: RunResult) -> Finding:
+    (few,) = [item for item in run.model.findings if item.kind == "few-samples"]
+    return few
 
 
 def test_clocks_of_several_hosts() -> None:
