@@ -227,6 +227,9 @@ class Neighbours:
         """A run of these models at these levels; None where a signal has ended it before its time. cell: None for the
         models alone."""
         models = {name: self._loaded(name, level, number) for name, level in levels.items()}
+        cells = [one for group in self._groups for one in group]
+        done = sum(finished(one, self._wanted.rounds - 1, self._wanted.precision) for one in cells)
+        rig.progress = done, len(cells) - done - (cell is not None)
         run = rig.run(self._config.model_copy(update={"models": models}), what, number=number)
         checked = {one: found for one, model in run.models.items() if (found := model.verification) is not None}
         self._verified.setdefault((self._placed(cell), frozenset(levels)), {}).update(checked)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
 
 from command_line import loadtrt
+from listening import listening
 from loadtrt.report.interference_sections import headline
 from loadtrt.report.plain import terminal_text
 from loadtrt.report.result_files import read_result
@@ -59,6 +62,24 @@ def of(result: InterferenceResult, model: str, level: str, share: str = "streams
         if (one.model, one.neighbour_level, one.share) == (model, level, share) and one.neighbour in ("a", "b")
     ]
     return cell
+
+
+def test_all_runs_are_pushed_by_the_names_of_their_models(tmp_path: Path) -> None:
+    """Those of one model alone, and of both on engines that are placed otherwise, by one observer."""
+    with listening() as (url, got):
+        ways = ("--share", "streams,sms=25%+75%", "--neighbour", "50%", "--rounds", "1", "--duration", "1s")
+        result = measured(tmp_path / "i.json", *pair(), *ways, "--push", url, "--label", "team=search")
+    runs: dict[bytes, set[bytes]] = {}
+    for _, _, body in got:
+        for model, run_ in re.findall(rb'loadtrt_latency_seconds_count{.*?model="(.*?)",run="(.*?)"', body):
+            runs.setdefault(run_, set()).add(model)
+    cells = len(result.cells)
+    alone = 1 + cells // 2  # of each
+    assert Counter("".join(sorted(name.decode() for name in names)) for names in runs.values()) == {
+        "a": alone, "b": alone, "ab": cells
+    }  # fmt: skip
+    left = [float(count) for count in re.findall(rb'loadtrt_points{.*?state="left".*?} (.*)', got[-1][2])]
+    assert (cells, len(got), min(left), max(left)) == (4, 2 + 2 * cells, 0, cells)
 
 
 # --- laws
