@@ -137,6 +137,16 @@ def test_outputs_are_compared_until_each_verifier_has_seen_enough() -> None:
     assert (result.models["a"].valid, result.models["b"].valid, result.valid) == (True, False, False)
 
 
+def test_a_model_that_goes_first_leaves_a_verifier_its_turn() -> None:
+    """In a closed loop it leaves the other nothing; it goes on for ten seconds, and then lets it compare."""
+    shared = "device=g,sharing=priority,clock=virtual"
+    first = {"engine": f"simulated:service=50ms,priority=-5,{shared}", "rate": "5/s"}
+    last = {"engine": f"simulated:service=50ms,{shared}", "contexts": 2, "rate": "5/s"}
+    result, _ = rows_of(models={"first": first, "last": last}, verify=True)
+    compared = {name: model.verification and model.verification.outputs for name, model in result.models.items()}
+    assert compared == {"first": 10 * 20 + 1, "last": 2 * 2 * 20}
+
+
 def test_a_verifier_that_fails_does_not_hold_the_others_up() -> None:
     """Its neighbour compares as many outputs as it is to, and is measured."""
     lost = {**B, "engine": "simulated:service=5ms,lost=100ms,clock=virtual", "verify": True}
