@@ -82,8 +82,8 @@ async def _compare(
     *,
     several: bool,
 ) -> None:
-    """Compare outputs under load: 20 of each buffer set or more. A model that has so many goes on until the others have,
-    but not longer than ten seconds."""
+    """Compare outputs under load: 20 of each buffer set or more. A model that has so many goes on for the others, ten
+    seconds at most."""
     missing = {run.name: _VERIFY_REQUESTS * run.places for run in runs if run.name in verifiers}
     if not missing:
         return

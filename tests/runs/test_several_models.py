@@ -335,12 +335,26 @@ def test_a_model_of_a_file_by_its_name(tmp_path: Path) -> None:
         read_run(file)
     with pytest.raises(UsageError, match=r"two\.json:c has no model c: it has a, b"):
         read_run(file.with_name("two.json:c"))
-    done = command("compare", f"{file}:a", f"{file}:b")
-    assert done.returncode == 0
-    done = command("report", f"{file}:a", "-o", tmp_path / "a.hlog")
-    assert done.returncode == 0
+    assert command("compare", f"{file}:a", f"{file}:b").returncode == 0
+    assert command("report", f"{file}:a", "-o", tmp_path / "a.hlog").returncode == 0
     done = command("compare", f"{file}:a", file)
     assert done.returncode == 2
+
+
+def test_a_model_taken_out_says_beside_what_it_was_measured(tmp_path: Path) -> None:
+    """On its page and where it is compared with itself alone. Metrics have its name; what is run again is all."""
+    result, _ = rows_of(models={"a": A, "b": B})
+    file, alone = tmp_path / "two.json", tmp_path / "a.json"
+    file.write_text(result.model_dump_json())
+    alone.write_text(rows_of(**A)[0].model_dump_json())
+    neighbour = "b (simulated:service=5ms,clock=virtual, closed loop, 4 contexts)"
+    assert f"different: beside – / {neighbour}" in " ".join(command("compare", alone, f"{file}:a").stdout.split())
+    page = command("report", f"{file}:a").stdout
+    assert f"beside {neighbour}" in page
+    assert f"`loadtrt run --config {file}`" in page
+    assert '_count{model="a",run=' in command("export", "openmetrics", f"{file}:a").stdout
+    assert read_run(file.with_name("two.json:a")).beside == {"b": result.config.models["b"]}
+    assert result.beside == read_run(alone).beside == {}
 
 
 def test_any_name_is_one(tmp_path: Path) -> None:
