@@ -20,7 +20,7 @@ from loadtrt.environment import environment
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.load.arrivals import PROCESSES
 from loadtrt.printing import command_line
-from loadtrt.report.interference_words import cell_words
+from loadtrt.report.interference_words import cell_words, few_words
 from loadtrt.report.run_verdict import time_of
 from loadtrt.results.interference_result import (
     CLOSED,
@@ -86,7 +86,8 @@ class Neighbours:
 
     def resume(self, before: InterferenceResult) -> int:
         """Take the rounds of an unfinished result, without cells that failed or are INVALID, and return their number.
-        Raises UsageError if it was of something else."""
+        Closed loops that are INVALID stay where rounds have their rates. Raises UsageError if it was of something else.
+        """
         difference = changed(_asked(before), _asked(self.result))
         if difference is not None:
             raise UsageError(f"the measurement in the file differs: {difference}; name another file")
@@ -98,10 +99,12 @@ class Neighbours:
             raise UsageError(
                 f"the measurement in the file has {cell_words(lost)}, which would be lost: ask for it, too"
             )
-        kept = {"started": before.started, "environment": before.environment, "alone": before.alone}
+        rounds = sum(len(cell.rounds) for group in self._groups for cell in group)
+        alone = {name: one for name, one in before.alone.items() if rounds or not one.problems}
+        kept = {"started": before.started, "environment": before.environment, "alone": alone}
         self.result = self.result.model_copy(update=kept)
         self._update()
-        return sum(len(cell.rounds) for group in self._groups for cell in group)
+        return rounds
 
     @property
     def measured(self) -> bool:
@@ -146,7 +149,10 @@ class Neighbours:
             rate = _rate(closed.per_s, self._wanted.load) if closes else self._config.offered_per_s(model)
             load = self._load(model, rate) if closes and rate is not None else model.load
             alone = alone.model_copy(update={"rate_per_s": rate, "load": load.text})
-        self._talks.say(f"{name} alone: {format_count(closed.per_s)} requests/s in a closed loop")
+        few = few_words(alone.rate_per_s, self._length_ns)
+        self._talks.say(
+            f"{name} alone: {format_count(closed.per_s)} requests/s in a closed loop{few and f'; as judged, {few}'}"
+        )
         self._update(alone={**self.result.alone, name: alone})
 
     def _measure(self, group: list[Cell]) -> None:
