@@ -317,6 +317,8 @@ def test_a_run_of_several_models() -> None:
         f"VALID · objectives {measured().verdict}",
         "VALID · objectives missed",
     ]
+    assert plain(document).splitlines()[-1] == "all models: VALID · objectives missed"
+    assert [medium for medium, text in _renderings(document).items() if "all models" in text] == ["plain"]
 
 
 def test_sweeps_and_searches_say_how_the_batch_was_decided() -> None:
