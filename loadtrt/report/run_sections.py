@@ -49,8 +49,8 @@ def run(result: RunResult, file: str, key: str) -> Iterator[Section]:
         yield device
         for name, single in models.items():
             yield from _model(single, file, name)
-        verdict = words(f"all models: {' · '.join(badge.text for badge in badges(result))}", only="terminal")
-        yield section("", verdict, bare=True, conclusion=True)
+        verdict = " · ".join(badge.text for badge in badges(result))
+        yield section("All models", words(verdict, only="terminal"), conclusion=True)
     if result.workers:
         yield workers(result)
     yield section("Configuration", *facts(result, file, key), bare=True)

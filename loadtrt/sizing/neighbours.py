@@ -174,7 +174,8 @@ class Neighbours:
         try:
             made = self._round(cell, self._rig_for(cell), number, turn)
         except (EngineError, UsageError) as error:  # other ways and pairs may work
-            return cell.model_copy(update={"failure": str(error)})
+            failure = str(error).replace("--priority", "--share priority").replace("--sms", "--share sms")
+            return cell.model_copy(update={"failure": failure})
         if made is None:
             return cell
         round_, runs = made

@@ -222,6 +222,8 @@ def test_a_way_that_an_engine_cannot_have_fails_with_its_reason(tmp_path: Path) 
     failures = {cell.share: cell.failure for cell in result.cells}
     assert failures["streams"] is None
     assert "add device=gpu0" in str(failures["priority"])
+    done = run(A, B, "--share", "sms=32+100", "--neighbour", "0", "--rounds", "1", "--duration", "100ms", "--no-verify")
+    assert "loadtrt: simulated engine: its device has no SMs to count: write --share sms as a share" in done.stderr
     assert "add device=gpu0" in terminal_text(result)
 
 
