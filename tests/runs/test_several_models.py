@@ -99,6 +99,27 @@ def test_a_model_that_ends_earlier_leaves_the_others_running() -> None:
     assert "neighbour-ended" not in {item.kind for item in result.models["a"].findings}
 
 
+@pytest.mark.parametrize("load", ["stages", "offline", "trace"])
+def test_a_load_without_a_duration_beside_one_that_has_it(load: str, tmp_path: Path) -> None:
+    """The result, that of each model, and that of a fleet are those of a run; each can be made again."""
+    (tmp_path / "t.csv").write_text("0\n0.1\n0.2\n")
+    of_load: dict[str, dict[str, Any]] = {
+        "stages": {"stages": "50/s:1s"},
+        "offline": {"arrivals": "offline", "requests": 40},
+        "trace": {"trace": str(tmp_path / "t.csv")},
+    }
+    models = {"a": {"engine": A["engine"], **of_load[load]}, "b": B}
+    result, _ = rows_of(models=models)
+    sent = {"stages": result.models["a"].submitted, "offline": 40, "trace": 3}
+    assert (result.valid, result.models["a"].ok, result.models["b"].ok >= 1600) == (True, sent[load], True)
+    result.write(tmp_path / "two.json")
+    for name in result.models:
+        alone = read_run(tmp_path / f"two.json:{name}")
+        assert (alone.model, RunConfig.of(**alone.config.options()).model) == (result.models[name], alone.config.model)
+    fleet = loadtrt.run(models=models, duration="2s", warmup="0s", processes=2)
+    assert (fleet.outcome, fleet.models["a"].ok, len(fleet.workers)) == ("completed", sent[load], 2)
+
+
 def test_models_share_a_simulated_device() -> None:
     """Two closed loops of one lane: each has half of the processor, or all of its part."""
     text = "simulated:service=1ms,device=g,clock=virtual"
