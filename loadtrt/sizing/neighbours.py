@@ -172,7 +172,7 @@ class Neighbours:
     def _with_round(self, cell: Cell, number: int, turn: int) -> Cell:
         """The cell with one round more, or with why there is none; the cell itself where a signal came."""
         try:
-            made = self._round(cell, self._rig_for(cell), number, turn)
+            made = self._round(cell, number, turn)
         except (EngineError, UsageError) as error:  # other ways and pairs may work
             failure = str(error).replace("--priority", "--share priority").replace("--sms", "--share sms")
             return cell.model_copy(update={"failure": failure})
@@ -189,10 +189,11 @@ class Neighbours:
         """What the engines of a cell, or of a model alone, are placed for: on plain streams all are the same ones."""
         return PLAIN if cell is None or cell.share == PLAIN else f"{cell.share}: {cell.model} beside {cell.neighbour}"
 
-    def _rig_for(self, cell: Cell) -> Rig:
-        """The rig with the engines of a cell open."""
+    def _rig_for(self, cell: Cell | None) -> Rig:
+        """The rig with the engines of a cell open, or of a model alone. An engine that hung in the last run is opened
+        anew."""
         self._rig.open(self._config)
-        if cell.share == PLAIN:
+        if cell is None or cell.share == PLAIN:
             return self._rig
         if self._shared is None:
             self._shared = self._own_rigs.enter_context(self._rig.another())
@@ -201,27 +202,24 @@ class Neighbours:
         self._shared.open(self._config.model_copy(update={"models": dict(zip(names, placed, strict=True))}))
         return self._shared
 
-    def _round(self, cell: Cell, rig: Rig, number: int, turn: int) -> tuple[Round, dict[str, RunResult]] | None:
+    def _round(self, cell: Cell, number: int, turn: int) -> tuple[Round, dict[str, RunResult]] | None:
         """A round with its runs, by name; None where a signal came. turn: an even one begins with the model alone."""
         beside = {cell.model: cell.level}
         if cell.neighbour_level != IDLE:
             beside[cell.neighbour] = cell.neighbour_level
-        wanted: dict[str, tuple[Rig, dict[str, str]]] = {
-            "alone": (self._rig, {cell.model: cell.level}),
-            "beside": (rig, beside),
-        }
+        wanted = {"alone": {cell.model: cell.level}, "beside": beside}
         if cell.neighbour_level == CLOSED:
-            wanted["neighbour_alone"] = (self._rig, {cell.neighbour: CLOSED})
+            wanted["neighbour_alone"] = {cell.neighbour: CLOSED}
         runs: dict[str, RunResult] = {}
         measured: dict[str, Measured] = {}
         for kind in wanted if turn % 2 == 0 else reversed(wanted):
-            on, levels = wanted[kind]
-            what = f"{cell_words(cell)}, round {number + 1}: {kind.replace('_', ' ')}"
-            run = self._run(on, levels, number, what, cell if kind == "beside" else None)
+            placed, levels, words = cell if kind == "beside" else None, wanted[kind], kind.replace("_", " ")
+            on = self._rig_for(placed)
+            run = self._run(on, levels, number, f"{cell_words(cell)}, round {number + 1}: {words}", placed)
             if run is None:
                 return None
-            if run.failure is not None:
-                raise EngineError(f"{kind.replace('_', ' ')}: {run.failure}")
+            if run.failure is not None or not any(model.ok for model in run.models.values()):
+                raise EngineError(f"{words}: {run.failure or 'no request was served'}")
             runs[kind] = run
             measured[kind] = self._measured(on, run, cell.neighbour if kind == "neighbour_alone" else cell.model)
             if kind == "beside" and cell.neighbour in levels:

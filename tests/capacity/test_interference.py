@@ -213,6 +213,14 @@ def test_outputs_that_differ_make_a_cell_invalid(tmp_path: Path) -> None:
     assert "INVALID" in terminal_text(result)
 
 
+def test_an_engine_that_hangs_alone_is_told_and_opened_anew(tmp_path: Path) -> None:
+    """The cell has not failed because of what the last run has left in flight; another engine is measured."""
+    hangs = "simulated:service=2ms,clock=virtual,hang=3s"
+    ways = ("--neighbour", "0", "--rounds", "1", "--duration", "2s", "--no-verify")
+    result = measured(tmp_path / "i.json", *pair("", "", hangs), *ways)
+    assert {cell.model: cell.failure for cell in result.cells} == {"a": "alone: no request was served", "b": None}
+
+
 def test_a_way_that_an_engine_cannot_have_fails_with_its_reason(tmp_path: Path) -> None:
     """Other ways are measured."""
     nobody = "simulated:service=1ms,clock=virtual"
