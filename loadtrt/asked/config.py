@@ -172,6 +172,8 @@ class RunConfig(FleetOptions):
         changes: dict[str, Any] = {"models": {name: self.models[name]}}
         if not any(item.of_requests for item in self.models[name].objectives):  # the objectives are of the others
             changes |= {key: type(self).model_fields[key].default for key in ("abort_on_fail", "abort_delay")}
+        if self.models[name].load.refuses("duration") is not None:  # so is the duration
+            changes["duration"] = None
         return self.model_copy(update=changes)
 
     def with_model(self, **changes: Any) -> RunConfig:

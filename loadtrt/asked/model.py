@@ -19,7 +19,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue, SkipJsonSchema  # noqa: TC002  # pydantic reads them
 from pydantic_core import CoreSchema  # noqa: TC002
 
-from loadtrt.asked.declaring import ENGINES, LOADS, PLANS, SEARCHES, Strict, option
+from loadtrt.asked.declaring import ENGINES, FLEETS, LOADS, PLANS, SEARCHES, Strict, option
 from loadtrt.asked.fields import (
     TEXT_OR_LIST,
     Duration,
@@ -99,6 +99,7 @@ class Model(Strict):
     partitions: int = _lanes(
         1,
         "Equal parts of the GPU's SMs: context i computes on partition i modulo N.",
+        commands=FLEETS,
         ge=1,
         le=1024,
     )
@@ -106,13 +107,14 @@ class Model(Strict):
         None,
         "SMs of each partition, as a number, which the GPU rounds up, or as a share of all, which it rounds down. In a "
         "run of several models, those without it have the SMs that are left.",
-        commands=ENGINES,
+        commands=f"{FLEETS} profile",
         metavar="N|SHARE",
         shown_default="equal parts of all SMs",
     )
     priority: Priority | None = _lanes(
         None,
         "Priority of the contexts on the GPU: high, normal or low, or CUDA's number, where lower goes first.",
+        commands=FLEETS,
         metavar="high|normal|low|N",
         shown_default="that of a plain stream",
     )

@@ -60,7 +60,8 @@ def config_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-_ONE_MODEL = "this takes one model, and there are {}: choose one of them, or run all with 'loadtrt run'"
+_ONE_MODEL = "{} takes one model, and there are {}: {}"
+_OTHERS = "leave the others out, or run all with 'loadtrt run'"
 # What makes a run load code that a configuration names.
 CODE = ("plugins", "allow_host_code", "lean_library")
 # What a run writes and how it is watched: no part of what is measured.
@@ -99,10 +100,11 @@ def load_config(
     return config if several else require_one_model(config)
 
 
-def require_one_model(config: RunConfig) -> RunConfig:
-    """The configuration. Raises UsageError where it has several models."""
+def require_one_model(config: RunConfig, option: str = "") -> RunConfig:
+    """The configuration. Raises UsageError where it has several models, and the option takes one; "": the command."""
     if len(config.models) > 1:
-        raise UsageError(_ONE_MODEL.format(", ".join(config.models)))
+        remedy = "leave it out, or make a run of one model" if option else _OTHERS
+        raise UsageError(_ONE_MODEL.format(option or "this command", ", ".join(config.models), remedy))
     return config
 
 
@@ -157,7 +159,7 @@ def _config_of(
     if len(names) > MOST_MODELS:
         raise UsageError(f"{source}: {len(names)} models are too many: a run has {MOST_MODELS} at most")
     if len(names) > 1 and not several:
-        raise UsageError(_ONE_MODEL.format(", ".join(names)))
+        raise UsageError(_ONE_MODEL.format("this command", ", ".join(names), _OTHERS))
     others = (*of_line.values(), *(of_file.values() if names[1:] else ()))  # that of a file's one model is replaced
     if "engine" in given and any("engine" in model for model in others):
         raise UsageError(
@@ -174,9 +176,8 @@ def _config_of(
         merged_run = {key: value for key, value in flat.items() if key not in MODEL_KEYS}
     for name, model in models.items():
         if not model.get("engine"):
-            where = f" of model {name}" if name else ""
-            engines = "a plan, an .onnx file, zoo:googlenet or simulated:null"
-            raise UsageError(f"no engine{where}: add --engine with {engines}")
+            where, add = (f" of model {name}", f"write --model {name}=ENGINE,…") if name else ("", "add --engine")
+            raise UsageError(f"no engine{where}: {add} with a plan, an .onnx file, zoo:googlenet or simulated:null")
     named = {name or model_name(str(model["engine"])): model for name, model in models.items()}
     given = {**given, "models": of_line} if of_line else given
     faults = [fault for name in named for fault in _load_faults(named, name, given, source, bool(data.get("models")))]

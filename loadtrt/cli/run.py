@@ -77,7 +77,7 @@ def command(
         given["models"] = parse_models(models)
     checked = load_config(config, given, without={"scenario"} if latency else (), several=True)
     if latency or repeat is not None:
-        require_one_model(checked)
+        require_one_model(checked, "--latency" if latency else "--repeat")
     require_workers(given["routing"], several=checked.worker is not None or checked.several_processes)
     if start_at is not None and repeat is not None:
         raise UsageError("--start-at is for a single start: leave it or --repeat out")

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _VERIFY_REQUESTS = 20  # a buffer set, at least, ...
 _VERIFY_MOST_NS = 60 * SECOND_NS  # ... unless that takes longer: then as many as begin by then, one at least
+_BESIDE_NS = 10 * SECOND_NS  # how long a model goes on for the others: with priority it may leave them nothing
 
 _WARM_REQUESTS = 5  # a buffer set, at least, ...
 _WARM_MOST_NS = 10 * SECOND_NS  # ... unless that takes longer; clocks that have not settled by then will not
@@ -81,7 +82,8 @@ async def _compare(
     *,
     several: bool,
 ) -> None:
-    """Compare outputs under load: 20 of each buffer set or more, until each verifier of several models has so many."""
+    """Compare outputs under load: 20 of each buffer set or more. A model that has so many goes on for the others, ten
+    seconds at most."""
     missing = {run.name: _VERIFY_REQUESTS * run.places for run in runs if run.name in verifiers}
     if not missing:
         return
@@ -99,8 +101,12 @@ async def _compare(
         return completed if several else compare
 
     for run in runs:
-        load = replace(_preparing(run, config), most_ns=_VERIFY_MOST_NS)
-        load = replace(load, least_ns=_VERIFY_MOST_NS) if several else replace(load, least_requests=missing[run.name])
+        load = replace(
+            _preparing(run, config),
+            least_ns=_BESIDE_NS if several else SECOND_NS,
+            least_requests=missing.get(run.name, 0),
+            most_ns=_VERIFY_MOST_NS,
+        )
         on_completion = comparing(run) if run.name in verifiers else None
         drives.append(_unmeasured(run, load, stop, run.ticker("verify", began[run.name]), on_completion))
     await drive_all(drives)

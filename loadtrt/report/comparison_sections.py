@@ -11,6 +11,7 @@ from loadtrt.records.records import METRICS, Records
 from loadtrt.report.comparison_verdicts import CHANCE, TONES, figures, interval_text, ratio_cells, tile_of, verdict_on
 from loadtrt.report.document import Name, Notice, Section, Table, Tiles, known_columns, section, words
 from loadtrt.report.formatting import UNKNOWN, differences
+from loadtrt.report.run_verdict import beside_text
 from loadtrt.report.settings import compared_settings
 from loadtrt.report.trtexec import stamp_step_ns
 from loadtrt.stats.intervals import rate_interval
@@ -162,7 +163,7 @@ def _of_run(name: str, result: RunResult) -> Side:
     return Side(
         title=f"{engine.name}, {plural(measured.ok, 'request')}, batch {engine.batch}",
         measured=measured_of(name, result, problem),
-        settings=compared_settings(result),
+        settings=compared_settings(result) | {"beside": beside_text(result) or UNKNOWN},
         writer="loadtrt",
         notes=notes,
         measure_ns=result.phases.measure_ns,

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loadtrt.asked.ways_to_share import PLAIN, words_of
+from loadtrt.asked.ways_to_share import words_of
 from loadtrt.report.charts.matrix import Field, heat_matrix
 from loadtrt.report.document import Badge, Figure, Name, Notice, Section, Table, Tile, Tiles, section, words
-from loadtrt.report.formatting import UNKNOWN, percent_text, rate_or, share_or, time_or
+from loadtrt.report.formatting import UNKNOWN, between, percent_text, rate_or, time_or
 from loadtrt.report.interference_words import (
     cell_words,
+    few_words,
+    headline,
     interval_text,
     level_words,
-    lost_text,
     lost_texts,
     number_texts,
+    open_cells,
     pair_words,
     ratio_text,
+    rises_text,
     times_text,
+    with_interval,
+    worst_of,
 )
 from loadtrt.report.run_verdict import ended, outcome_badge
 from loadtrt.report.settings import about, closing, noted
-from loadtrt.results.interference_result import CLOSED, IDLE
+from loadtrt.results.interference_result import IDLE, PairedRatio
 from loadtrt.units import format_count, format_duration, plural
 
 if TYPE_CHECKING:
@@ -31,7 +36,6 @@ if TYPE_CHECKING:
     from loadtrt.report.document import Cell as Shown
     from loadtrt.results.interference_result import Cell, InterferenceResult, Round
 
-_NOTHING = 0.005  # of the throughput
 _MOST_REASONS = 8
 
 
@@ -44,12 +48,12 @@ def interference(result: InterferenceResult, file: str, key: str) -> Iterator[Se
     yield Section(
         (f"Interference between {_listed(models)}",), tuple(_head(result, file)), level=1, badges=tuple(badges)
     )
+    yield section("Findings", *ended(result), *_problems(result), *_sentences(result), bare=True, conclusion=True)
     yield section("Alone", _alone(result))
     yield section("Latency beside a neighbour", *_matrix(result), bare=True)
     yield section("Throughput beside a neighbour", *_throughput(result), bare=True)
     yield section("Fingerprints", *_fingerprints(result))
     yield section("Predicted from fingerprints", *_predictions(result))
-    yield section("Findings", *ended(result), *_problems(result), *_sentences(result), bare=True, conclusion=True)
     configurations = {
         (f"configuration of {name}" if len(models) > 1 else "configuration"): result.config.alone(name).options()
         for name in models
@@ -69,9 +73,9 @@ def _head(result: InterferenceResult, file: str) -> Iterator[Block]:
     yield about(result, file)
     yield from noted(alone.engine for alone in result.alone.values())
     tiles = [
-        Tile(f"worst p99 {words_of(cell.share)}", ratio_text(cell.ratio()), pair_words(cell))
+        Tile(f"worst p99 {words_of(cell.share)}", rises_text(cell), pair_words(cell))
         for share in result.shares
-        if (cell := _worst([one for one in _open(result) if one.share == share])) is not None
+        if (cell := worst_of([one for one in open_cells(result) if one.share == share])) is not None
     ]
     yield Tiles(tuple(tiles))
 
@@ -99,7 +103,7 @@ def _matrix(result: InterferenceResult) -> Iterator[Block]:
         "p99 beside a neighbour over p99 alone",
         _heat_map(result),
         "rows: the model that is judged, and the way to share; columns: its neighbour and the neighbour's load; "
-        "hatched: INVALID, failed or overloaded",
+        "hatched: INVALID, failed, overloaded or not known",
     )
     header = ("model", "neighbour", "at", "shared", "p99 alone", "beside", "ratio", "95 %", "verified", "rounds", "")
     note = (
@@ -107,9 +111,22 @@ def _matrix(result: InterferenceResult) -> Iterator[Block]:
         "with those of a quiet run"
     )
     yield Table(header, tuple(map(_row, cells)), words=4, last=1, note=note, detail=(4, 5, 8, 9))
-    unbounded = [ratio.reason for cell in cells if (ratio := cell.ratio()) is not None and ratio.reason]
-    if unbounded:
-        yield words(f"the ratio of {plural(len(unbounded), 'cell')} is not bounded on both sides: {unbounded[0]}")
+    for what, reasons in _not_known(result).items():
+        if reasons:
+            yield words(f"the ratio of {plural(len(reasons), 'cell')} is not {what}: {reasons[0]}")
+
+
+def _not_known(result: InterferenceResult) -> dict[str, list[str]]:
+    """Why ratios of p99 are not known, or have no interval. Of what is overloaded a longer run knows no more."""
+    reasons: dict[str, list[str]] = {"known": [], "bounded on both sides": []}
+    for cell in result.matrix:
+        found = next((one for one in cell.ratios if one.name == "latency.p99"), None)
+        if found is None or not found.reason or not cell.valid or cell.overloaded:
+            continue
+        known = found.ratio is not None
+        few = "" if known else few_words(cell.rate_per_s, result.length_ns)
+        reasons["bounded on both sides" if known else "known"].append(few or found.reason)
+    return reasons
 
 
 def _row(cell: Cell) -> tuple[Shown, ...]:
@@ -189,69 +206,6 @@ def _heat_map(result: InterferenceResult) -> str:
     return heat_matrix("Matrix of interference", f"{plural(len(fields), 'cell')}.", names, heads, fields)
 
 
-def _open(result: InterferenceResult) -> list[Cell]:
-    """The cells that were measured whole, beside a neighbour at a rate: those that a service has."""
-    good = [cell for cell in result.matrix if cell.valid and cell.ratio() is not None and cell.neighbour_level != IDLE]
-    return [cell for cell in good if cell.neighbour_level != CLOSED] or good
-
-
-def _worst(cells: Sequence[Cell]) -> Cell | None:
-    """The one whose p99 rises most; of those that are overloaded without end any."""
-    return max(cells, key=lambda cell: (cell.overloaded, _ratio(cell)), default=None)
-
-
-def _ratio(cell: Cell) -> float:
-    ratio = cell.ratio()
-    return 0.0 if ratio is None else ratio.ratio or 0.0
-
-
-def headline(result: InterferenceResult) -> str | None:
-    """The worst pair in a sentence: how much p99 rises on plain streams, and with the way that protects best."""
-    cells = _open(result)
-    first = PLAIN if any(cell.share == PLAIN for cell in cells) else next((cell.share for cell in cells), PLAIN)
-    plain = [cell for cell in cells if cell.share == first]
-    worst = _worst([cell for cell in plain if _risen(cell)])
-    if worst is None:
-        most = _worst(plain)
-        return None if most is None else f"no p99 rises: the most is {ratio_text(most.ratio())}, {cell_words(most)}"
-    text = f"beside {worst.neighbour} {level_words(worst.neighbour_level)}, {worst.model}'s p99 {_rises(worst)}"
-    same = (worst.model, worst.neighbour, worst.neighbour_level)
-    others = [
-        cell for cell in cells if cell.share != first and (cell.model, cell.neighbour, cell.neighbour_level) == same
-    ]
-    best = min(others, key=lambda cell: (cell.overloaded, _ratio(cell)), default=None)
-    if best is None:
-        return f"{text} {words_of(first)}"
-    return f"{text} {words_of(first)} and {_rises(best, again=True)} {words_of(best.share)}, {_costs(best, worst)}"
-
-
-def _risen(cell: Cell) -> bool:
-    """Whether p99 rises, as far as its interval tells."""
-    ratio = cell.ratio()
-    least = None if ratio is None else ratio.low or ratio.ratio
-    return cell.overloaded or (least or 0.0) > 1
-
-
-def _rises(cell: Cell, *, again: bool = False) -> str:
-    if cell.overloaded:
-        return "grows without end"
-    return f"{'' if again else 'rises '}{ratio_text(cell.ratio())}"
-
-
-def _costs(cell: Cell, plain: Cell) -> str:
-    """What the neighbour loses. plain: the cell of the same pair and load without protection."""
-    what, before = lost_text(cell.neighbour_kept), lost_text(plain.neighbour_kept)
-    what = what if _loses(cell) else "nothing"
-    beside = f" (it loses {before} {words_of(plain.share)})" if _loses(plain) else ""
-    return f"which costs {cell.neighbour} {what}{beside}"
-
-
-def _loses(cell: Cell) -> bool:
-    """Whether the neighbour loses throughput, as far as the interval tells."""
-    kept = cell.neighbour_kept
-    return kept is not None and kept.ratio is not None and 1 - kept.ratio >= _NOTHING and (kept.high or 0.0) < 1
-
-
 def _sentences(result: InterferenceResult) -> Iterator[Block]:
     """The headline, and what the matrix shows beside."""
     text = headline(result)
@@ -263,6 +217,9 @@ def _sentences(result: InterferenceResult) -> Iterator[Block]:
             f"fingerprints predict p99 in {plural(compared, 'cell')} of plain streams with a median error of "
             f"{percent_text(result.prediction_error)}"
         )
+    wrong = sum(item.measured is not None and item.ratio is None for item in result.predictions)
+    if wrong:
+        yield words(f"in {plural(wrong, 'cell')} they predict an overload, and there was none")
 
 
 def _problems(result: InterferenceResult) -> Iterator[Notice]:
@@ -292,13 +249,18 @@ def _fingerprints(result: InterferenceResult) -> Iterator[Block]:
     for name, print_ in result.fingerprints.items():
         rows.append((Name(name), "p99 beside", *(ratio_text(print_.slowdowns.get(one)) for one in stressors)))
         for level, lost in print_.pressures.items():
-            shares = (share_or(lost[one].ratio if one in lost else None) for one in stressors)
-            rows.append((Name(name), f"takes {level_words(level)}", *shares))
+            rows.append((Name(name), f"takes {level_words(level)}", *(_share(lost.get(one)) for one in stressors)))
     note = (
         f"p99 beside: over p99 alone, the stressor at {100 * result.stress:g} % of its closed loop; takes: what the "
         "stressor's closed loop loses beside the model"
     )
     yield Table(("", "", *stressors), tuple(rows), words=2, note=note)
+
+
+def _share(lost: PairedRatio | None) -> str:
+    if lost is None or lost.ratio is None:
+        return UNKNOWN
+    return with_interval(percent_text(lost.ratio), between(lost.low, lost.high, percent_text))
 
 
 def _predictions(result: InterferenceResult) -> Iterator[Block]:
@@ -311,14 +273,19 @@ def _predictions(result: InterferenceResult) -> Iterator[Block]:
                 Name(item.model),
                 Name(item.neighbour),
                 level_words(item.neighbour_level),
-                "overloaded" if item.ratio is None else times_text(item.ratio),
-                UNKNOWN if item.measured is None else times_text(item.measured),
+                *_predicted(item.ratio, item.low, item.high, "overloaded"),
+                *_predicted(item.measured, item.measured_low, item.measured_high, UNKNOWN),
                 error,
             )
         )
     if rows:
-        header = ("model", "neighbour", "", "predicted p99", "measured", "error")
+        header = ("model", "neighbour", "", "predicted p99", "95 %", "measured", "95 %", "error")
         yield Table(header, tuple(rows), words=3, note="of p99 beside over alone, on plain streams")
+
+
+def _predicted(ratio: float | None, low: float | None, high: float | None, unknown: str) -> tuple[str, str]:
+    found = PairedRatio(name="latency.p99", ratio=ratio, low=low, high=high)
+    return (unknown, UNKNOWN) if ratio is None else (times_text(ratio), interval_text(found))
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
-from loadtrt.asked.ways_to_share import words_of
+from loadtrt.asked.ways_to_share import PLAIN, words_of
 from loadtrt.report.formatting import UNKNOWN, between, percent_text
 from loadtrt.results.interference_result import CLOSED, IDLE
-from loadtrt.units import format_count
+from loadtrt.stats.sample_size import least_samples
+from loadtrt.units import SECOND_NS, format_count
 
 if TYPE_CHECKING:
-    from loadtrt.results.interference_result import Cell, PairedRatio
+    from collections.abc import Sequence
+
+    from loadtrt.results.interference_result import Cell, InterferenceResult, PairedRatio
+
+_NOTHING = 0.005  # of the throughput
 
 
 def level_words(level: str) -> str:
@@ -24,11 +30,16 @@ def times_text(ratio: float) -> str:
     return f"{format_count(ratio)}×" if ratio >= 10 else f"{ratio:.2f}×"
 
 
+def with_interval(number: str, interval: str) -> str:
+    """A number with its interval, or with the word that it has none."""
+    return f"{number} ({'no interval' if interval == UNKNOWN else interval})"
+
+
 def ratio_text(ratio: PairedRatio | None) -> str:
     """A ratio with its interval: "4.10× (3.80 .. 4.50)"."""
     if ratio is None or ratio.ratio is None:
         return UNKNOWN
-    return times_text(ratio.ratio) + (f" ({ends})" if (ends := interval_text(ratio)) != UNKNOWN else "")
+    return with_interval(times_text(ratio.ratio), interval_text(ratio))
 
 
 def interval_text(ratio: PairedRatio | None) -> str:
@@ -39,7 +50,7 @@ def interval_text(ratio: PairedRatio | None) -> str:
 def lost_text(kept: PairedRatio | None) -> str:
     """The share of throughput that was lost, with its interval: "18 % (16 .. 20 %)"."""
     share, interval = lost_texts(kept)
-    return share if interval == UNKNOWN else f"{share} ({interval})"
+    return share if share == UNKNOWN else with_interval(share, interval)
 
 
 def lost_texts(kept: PairedRatio | None) -> tuple[str, str]:
@@ -80,3 +91,72 @@ def cell_words(cell: Cell, *, outcome: bool = False) -> str:
     words += [f"{cell.model} is overloaded"] if cell.overloaded else []
     words += [f"INVALID: {cell.problems[0]}"] if cell.problems else []
     return f"{text}: {', '.join(words)}"
+
+
+def few_words(rate_per_s: float | None, length_ns: int) -> str:
+    """Why a run of this length has no p99 at this rate, and how long one is that has; "" where it has one."""
+    least, expected = least_samples(0.99), (rate_per_s or math.inf) * length_ns / SECOND_NS
+    if expected >= least:
+        return ""
+    seconds = math.ceil(1.2 * least / expected * length_ns / SECOND_NS)  # by chance there are fewer
+    return f"p99 takes {least} requests, and a run has about {expected:.0f}: take --duration {seconds}s"
+
+
+def open_cells(result: InterferenceResult) -> list[Cell]:
+    """The cells that were measured whole, beside a neighbour at a rate: those that a service has."""
+    good = [cell for cell in result.matrix if cell.valid and cell.ratio() is not None and cell.neighbour_level != IDLE]
+    return [cell for cell in good if cell.neighbour_level != CLOSED] or good
+
+
+def worst_of(cells: Sequence[Cell]) -> Cell | None:
+    """The one whose p99 rises most; of those that are overloaded without end any."""
+    return max(cells, key=lambda cell: (cell.overloaded, _ratio(cell)), default=None)
+
+
+def _ratio(cell: Cell) -> float:
+    ratio = cell.ratio()
+    return 0.0 if ratio is None else ratio.ratio or 0.0
+
+
+def headline(result: InterferenceResult) -> str | None:
+    """The worst pair in a sentence: how much p99 rises on plain streams, and with the way that protects best."""
+    cells = open_cells(result)
+    first = PLAIN if any(cell.share == PLAIN for cell in cells) else next((cell.share for cell in cells), PLAIN)
+    plain = [cell for cell in cells if cell.share == first]
+    worst = worst_of([cell for cell in plain if _risen(cell)])
+    if worst is None:
+        most, sure = worst_of(plain), all((ratio := cell.ratio()) and ratio.high is not None for cell in plain)
+        rises = "no p99 rises" if sure else "no p99 is known to rise"
+        return None if most is None else f"{rises}: the most is {ratio_text(most.ratio())}, {cell_words(most)}"
+    text = f"beside {worst.neighbour} {level_words(worst.neighbour_level)}, {worst.model}'s p99 "
+    text += f"{'' if worst.overloaded else 'rises '}{rises_text(worst)} {words_of(first)}"
+    same = (worst.model, worst.neighbour, worst.neighbour_level)
+    others = [
+        cell for cell in cells if cell.share != first and (cell.model, cell.neighbour, cell.neighbour_level) == same
+    ]
+    best = min(others, key=lambda cell: (cell.overloaded, _ratio(cell)), default=None)
+    return text if best is None else f"{text} and {rises_text(best)} {words_of(best.share)}, {_costs(best, worst)}"
+
+
+def _risen(cell: Cell) -> bool:
+    """Whether p99 rises, as far as its interval tells."""
+    ratio = cell.ratio()
+    return cell.overloaded or (ratio is not None and (ratio.low or 0.0) > 1)
+
+
+def rises_text(cell: Cell) -> str:
+    """How p99 rises. What is overloaded has the p99 of the length of the run."""
+    return "grows without end" if cell.overloaded else ratio_text(cell.ratio())
+
+
+def _costs(cell: Cell, plain: Cell) -> str:
+    """What the neighbour loses. plain: the cell of the same pair and load without protection."""
+    what = f"{lost_text(cell.neighbour_kept)} of its" if _loses(cell) else "no"
+    beside = f" (it loses {lost_text(plain.neighbour_kept)} {words_of(plain.share)})" if _loses(plain) else ""
+    return f"which costs {cell.neighbour} {what} throughput{beside}"
+
+
+def _loses(cell: Cell) -> bool:
+    """Whether the neighbour loses throughput, as far as the interval tells."""
+    kept = cell.neighbour_kept
+    return kept is not None and kept.ratio is not None and 1 - kept.ratio >= _NOTHING and (kept.high or 0.0) < 1

@@ -50,7 +50,8 @@ class _Export:
 
     def __init__(self, result: RunResult, run: str) -> None:
         self._result = result
-        self._labels = {"model": table.model_name(result.model.engine), "run": run}
+        (name,) = result.models
+        self._labels = {"model": name if result.beside else table.model_name(result.model.engine), "run": run}
         gpu = result.environment.get("gpu")
         uuid = gpu.get("uuid") if isinstance(gpu, dict) else None
         self._of_gpu = table.gpu_labels(uuid and str(uuid), str(result.environment.get("host", "")))

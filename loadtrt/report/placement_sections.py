@@ -56,10 +56,14 @@ def _head(result: PlacementResult, file: str) -> Iterator[Block]:
     sources = [piece for source in result.sources for piece in (", ", Name(source))]
     yield about(result, file, " made from ", *sources[1:])
     tiles = (
-        Tile("GPUs together", str(result.gpus + result.spares), _open(result.gpus_least, result.gpus), detail=True),
-        Tile("GPUs apart", str(result.apart + result.spares), _open(result.apart_least, result.apart), detail=True),
+        Tile("GPUs together", str(result.gpus + result.spares), _fewer(result.gpus_least, result.gpus), detail=True),
+        Tile("GPUs apart", str(result.apart + result.spares), _fewer(result.apart_least, result.apart), detail=True),
     )
     yield Tiles(tiles)
+
+
+def _fewer(least: int, gpus: int) -> str:
+    return "" if least >= gpus else f"{_open(least, gpus)} may be enough"
 
 
 def _open(least: int, gpus: int) -> str:

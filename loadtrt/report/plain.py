@@ -75,12 +75,14 @@ def _result(parts: Sequence[Section]) -> Iterator[str]:
         if not item.conclusion:
             yield from _section(item)
     badges = parts[0].badges if parts[0].level == 1 else ()
-    conclusion = [line for item in parts if item.conclusion for line in _section(item)]
+    of_items = ((item, list(_section(item))) for item in parts if item.conclusion)
+    conclusion = [(item.bare, lines) for item, lines in of_items if lines]
     if badges or conclusion:
         yield ""
     if badges:
         yield " · ".join(map(_text, badges))
-    yield from conclusion[1:] if badges and conclusion[:1] == [""] else conclusion
+    for place, (bare, lines) in enumerate(conclusion):
+        yield from lines[1:] if badges and not place and bare and not lines[0] else lines
 
 
 def _section(item: Section) -> Iterator[str]:

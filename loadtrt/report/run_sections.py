@@ -13,7 +13,7 @@ from loadtrt.report.document import Figure, Name, Table, section, words
 from loadtrt.report.formatting import UNKNOWN, percent_text, time_or
 from loadtrt.report.profile_sections import layers
 from loadtrt.report.run_timeline import gpu, over_time, timeline_of
-from loadtrt.report.run_verdict import findings, headline, latency_interval, objectives, side_by_side, time_of
+from loadtrt.report.run_verdict import badges, findings, headline, latency_interval, objectives, side_by_side, time_of
 from loadtrt.report.settings import engine_facts, facts, latency_bounds, models_of
 from loadtrt.report.worker_sections import workers
 from loadtrt.results.breakdown import PERCENTILES
@@ -49,6 +49,8 @@ def run(result: RunResult, file: str, key: str) -> Iterator[Section]:
         yield device
         for name, single in models.items():
             yield from _model(single, file, name)
+        verdict = " · ".join(badge.text for badge in badges(result))
+        yield section("All models", words(verdict, only="terminal"), conclusion=True)
     if result.workers:
         yield workers(result)
     yield section("Configuration", *facts(result, file, key), bare=True)

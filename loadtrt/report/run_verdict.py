@@ -37,7 +37,17 @@ def headline(result: RunResult, file: str, name: str = "") -> Section:
     heading = title(result.model.engine, f"{name}: " if name else "")
     run = (" · run ", Name(result.run)) if result.run else ()
     blocks: list[Block] = [words(load_text(result)), about(result, file, *run), Tiles(tuple(_tiles(result)))]
+    if result.beside and not name:
+        blocks.insert(1, words(f"beside {beside_text(result)}"))
     return Section(heading, (*blocks, *_of_closed(result)), level=1, badges=badges(result))
+
+
+def beside_text(result: RunResult) -> str:
+    """The models beside which one was measured that was taken out of a run of several; "" for a whole run."""
+    return "; ".join(
+        f"{name} ({model.engine.rpartition('/')[2]}, {model.load.text}, {plural(model.contexts, 'context')})"
+        for name, model in result.beside.items()
+    )
 
 
 def side_by_side(result: RunResult, models: Mapping[str, RunResult], file: str) -> Section:

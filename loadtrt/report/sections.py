@@ -177,7 +177,7 @@ def _profile(result: Result) -> ProfileResult | None:
 
 def _side_by_side(runs: Sequence[tuple[str, RunResult]]) -> Iterator[Block]:
     """What differs in how the runs were made, and in what came out. runs: (what to call it, result)."""
-    settings = [settings_of(result) for _, result in runs]
+    settings = [settings_of(result) | {"beside": ", ".join(result.beside)} for _, result in runs]
     names = list(dict.fromkeys(name for of_run in settings for name in of_run))
     differ = [name for name in names if len({of_run.get(name, "") for of_run in settings}) > 1]
     shown = differ[:_MOST_SETTINGS]

@@ -81,6 +81,7 @@ def models_of(result: RunResult) -> dict[str, RunResult]:
             update={
                 "models": {name: measured},
                 "config": result.config.alone(name),
+                "beside": {other: model for other, model in result.config.models.items() if other != name},
                 "valid": measured.valid and measured.failure is None,
                 "outcome": ended if measured.failure is None else "failed",
                 "failure": measured.failure,
@@ -278,10 +279,9 @@ def facts(result: RunResult, file: str, key: str) -> Iterator[Block]:
         of_model = f" of {name}" if len(result.models) > 1 else ""
         yield _mapping(single.config.options(), f"configuration{of_model}")
     yield _mapping(result.environment, "environment")
-    again = f"loadtrt run --config {shlex.quote(file)}"
-    if any(
-        word.startswith("--repeat") for word in result.command
-    ):  # the file's configuration is that of the first start
+    whole = file.removesuffix(f":{next(iter(result.models))}") if result.beside else file
+    again = f"loadtrt run --config {shlex.quote(whole)}"
+    if any(word.startswith("--repeat") for word in result.command):  # the file has the seed of the first start
         again += f" --seed {result.config.model.seed}"
     yield words("To run it again, or ", Name(again), ":", only="page")
     yield Code(shlex.join(("loadtrt", *result.command[1:])))

@@ -145,13 +145,20 @@ class Predicted(Model):
     """The p99 of a cell as fingerprints predict it (sizing/fingerprints.py), beside what was measured.
 
     ratio: predicted p99 beside the neighbour over alone; None where the neighbour leaves the model nothing.
+    low, high: 95 % confidence interval, of what was measured for the fingerprints; None on a side that is not bounded.
+    measured: p99 beside over alone; None where it is not known.
+    measured_low, measured_high: 95 % confidence interval.
     """
 
     model: str
     neighbour: str
     neighbour_level: str
     ratio: Positive | None
+    low: Positive | None = None
+    high: Positive | None = None
     measured: Positive | None = None
+    measured_low: Positive | None = None
+    measured_high: Positive | None = None
 
 
 class Fingerprint(Model):
@@ -207,6 +214,11 @@ class InterferenceResult(Result):
     fingerprints: dict[str, Fingerprint] = Field(default_factory=dict)
     predictions: tuple[Predicted, ...] = ()
     prediction_error: float | None = None
+
+    @property
+    def length_ns(self) -> int:
+        """How long each run sends requests, ns."""
+        return max(map(self.config.least_ns, self.config.models.values()))
 
     @property
     def matrix(self) -> tuple[Cell, ...]:

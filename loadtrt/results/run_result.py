@@ -12,6 +12,7 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from loadtrt.asked.config import RunConfig  # noqa: TC001
 from loadtrt.asked.fields import ObjectiveText  # noqa: TC001
+from loadtrt.asked.model import Model as AskedModel  # noqa: TC001
 from loadtrt.asked.objective import Verdict, overall
 from loadtrt.load.inputs import InputOrigin  # noqa: TC001
 from loadtrt.records.histogram import require_histogram
@@ -258,6 +259,7 @@ class RunResult(Result):
     outcome: completed, interrupted (Ctrl-C), or failed (see `failure`).
     valid: the numbers of all models can be trusted.
     models: what was measured of each model, by its name in the configuration.
+    beside: of one model that was taken out of a run of several: the others, by name.
     host_cores: processor time of loadtrt's process over measured time.
     clock: how the GPU's clock was mapped onto the host's.
     telemetry: the GPU's, while measuring.
@@ -283,6 +285,7 @@ class RunResult(Result):
     telemetry: GpuTelemetry | None = None
     sharing: GpuSharing | None = None
     models: dict[str, ModelResult] = Field(min_length=1)
+    beside: dict[str, AskedModel] = Field(default_factory=dict)
     workers: tuple[RunResult, ...] = ()
     lost: tuple[LostWorker, ...] = ()
     start_spread_ns: Count | None = None

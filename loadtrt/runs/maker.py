@@ -88,6 +88,7 @@ class Maker:
         many: bool = False,
         leave: Callable[[], None] = lambda: None,
         followers: Followers | None = None,
+        beside: Maker | None = None,
     ) -> None:
         """talks: None to say nothing.
 
@@ -96,6 +97,7 @@ class Maker:
             run, and there is no live view.
         leave: called where an engine that hangs is not closed after 10 s; the engine is left behind.
         followers: as for `Watched`.
+        beside: a maker whose observer shows the runs of this one, too; it is closed after this one.
         """
         self.talks = talks or Silence()
         self.signals = signals or Signals()
@@ -103,7 +105,7 @@ class Maker:
         self.sessions: dict[str, Session] = {"": Session()}
         self.stop = Stop()
         self.routing: dict[str, int] = {}
-        self._many, self._leave, self._followers = many, leave, followers
+        self._many, self._leave, self._followers, self._beside = many, leave, followers, beside
         self._watched: Watched | None = None
 
     def __enter__(self) -> Self:
@@ -154,6 +156,8 @@ class Maker:
         require_files()
         try:
             with self.signals.interruptible():
+                if self._watched is None and self._beside is not None:
+                    self._watched = self._beside._watched  # of its own class
                 if self._watched is None:
                     self._watched = Watched(config, self.talks, draws=not self._many, followers=self._followers)
                 self._watched.loading()
@@ -324,9 +328,9 @@ class Maker:
             self._close_engines()
         finally:
             self.talks.end_line()
-            if self._watched is not None:
+            if self._watched is not None and self._beside is None:
                 self._watched.close()
-                self._watched = None
+            self._watched = None
 
     def _close_engines(self) -> None:
         """Close the engines: one that may wait for its requests for ever in a thread that ends with the process."""

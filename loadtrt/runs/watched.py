@@ -101,7 +101,7 @@ class Watched(Shown):
         draws: whether a live view is drawn, as `config` says.
         followers: who reads what is written, too.
         """
-        self._followers = followers
+        self._followers, self._several = followers, len(config.models) > 1
         self._marks = Marks() if config.nvtx else None
         for remark in dict.fromkeys(remark for model in config.models.values() for remark in model.load.remarks):
             talks.say(remark)
@@ -128,7 +128,7 @@ class Watched(Shown):
         return on_tick if self._marks is None else self._marks.ticking(on_tick)
 
     def begin(self, run: str, config: RunConfig, runs: Mapping[str, ModelRun], point: Point | None = None) -> None:
-        """A run begins: describe it to observers, and start to draw. All runs use one GPU."""
+        """A run of some of the models begins: describe it to observers, and start to draw. All runs use one GPU."""
         if not self._is_open:
             self._is_open = True
             buses = (bus_id_of(one.engine.info.kind, one.model.device) for one in runs.values())
@@ -137,7 +137,7 @@ class Watched(Shown):
         self.empty()
         followers = self._followers or (self if self.boards else None)
         if followers is not None:
-            for one, board in zip(runs.values(), followers.boards, strict=True):
+            for one, board in zip(runs.values(), followers.boards, strict=False):  # other models need no board now
                 one.board = board
             followers.describe(*self._facts(run, config, runs, point))
         self.watch.begin()
@@ -148,7 +148,7 @@ class Watched(Shown):
         """What observers know of each model."""
         for one in runs.values():
             facts = facts_of(run, config.alone(one.name), one.engine, len(one.inputs))
-            name = one.name if len(runs) > 1 else facts.model
+            name = one.name if self._several else facts.model
             bus = self._bus_id or ""
             yield replace(facts, model=name, uuid=self.watch.uuid, host=platform.node(), point=point, bus=bus)
 

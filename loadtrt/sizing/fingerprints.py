@@ -21,6 +21,7 @@ a gain (S below 1, a stressor that is faster beside B) is noise, and counts as n
 
 from __future__ import annotations
 
+import math
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -60,13 +61,30 @@ def _lost(kept: PairedRatio) -> PairedRatio:
     return PairedRatio(name="lost", ratio=ratio, low=low, high=high, reason=kept.reason)
 
 
-def predicted(a: Fingerprint, b: Fingerprint, level: str, stress: float) -> float | None:
-    """p99 of A beside B at that level over alone; None where B leaves it nothing. stress: u above."""
-    speed = 1.0
+def predicted(a: Fingerprint, b: Fingerprint, level: str, stress: float) -> PairedRatio:
+    """p99 of A beside B at that level over alone; not known where B leaves it nothing. stress: u above.
+
+    Its interval is that of the speed 1 − Σ s·P, with half widths h: h² = Σ (P·h_s)² + (s·h_P)², as errors of
+    measurements that are independent and small.
+    """
+    speed, square = 1.0, 0.0
     for stressor, slowdown in a.slowdowns.items():
-        sensitivity = (1 - 1 / max(slowdown.ratio or 1.0, 1.0)) / stress
-        speed -= sensitivity * (b.pressures[level][stressor].ratio or 0.0)
-    return 1 / speed if speed > 0 else None
+        pressure = b.pressures[level][stressor]
+        sensitivity, taken = _sensitivity(slowdown.ratio, stress), pressure.ratio or 0.0
+        speed -= sensitivity * taken
+        ends = (slowdown.low, slowdown.high, pressure.low, pressure.high)
+        low, high, least, most = (math.nan if end is None else end for end in ends)
+        of_sensitivity = (_sensitivity(high, stress) - _sensitivity(low, stress)) / 2
+        square += (taken * of_sensitivity) ** 2 + (sensitivity * (most - least) / 2) ** 2
+    slow, fast = speed - math.sqrt(square), speed + math.sqrt(square)
+    ratio = 1 / speed if speed > 0 else None
+    low_end, high_end = (1 / end if end > 0 and ratio is not None else None for end in (fast, slow))
+    return PairedRatio(name="latency.p99", ratio=ratio, low=low_end, high=high_end)
+
+
+def _sensitivity(slowdown: float | None, stress: float) -> float:
+    """s above; nan of nan."""
+    return (1 - 1 / (1.0 if slowdown is None or slowdown < 1 else slowdown)) / stress
 
 
 def predictions_of(
@@ -74,15 +92,22 @@ def predictions_of(
 ) -> tuple[Predicted, ...]:
     """Of the cells of plain streams, beside what was measured there."""
     return tuple(
-        Predicted(
-            model=cell.model,
-            neighbour=cell.neighbour,
-            neighbour_level=cell.neighbour_level,
-            ratio=predicted(fingerprints[cell.model], fingerprints[cell.neighbour], cell.neighbour_level, stress),
-            measured=ratio.ratio if cell.valid and not cell.overloaded and (ratio := cell.ratio()) else None,
-        )
+        _compared(cell, predicted(fingerprints[cell.model], fingerprints[cell.neighbour], cell.neighbour_level, stress))
         for cell in matrix
         if cell.model in fingerprints and cell.neighbour_level in _levels(fingerprints, cell.neighbour)
+    )
+
+
+def _compared(cell: Cell, found: PairedRatio) -> Predicted:
+    measured = cell.ratio() if cell.valid and not cell.overloaded else None
+    return Predicted(
+        model=cell.model,
+        neighbour=cell.neighbour,
+        neighbour_level=cell.neighbour_level,
+        **found.model_dump(include={"ratio", "low", "high"}),
+        measured=measured and measured.ratio,
+        measured_low=measured and measured.low,
+        measured_high=measured and measured.high,
     )
 
 

@@ -111,6 +111,9 @@ def named_engines(engines: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def _unfit(model: Model) -> str | None:
+    if model.sms is not None or model.priority is not None:
+        key = "priority" if model.sms is None else "sms"
+        return f"--share gives the models their shares of the device: leave {key} out"
     if model.batcher is not None:
         return "a closed loop fixes the rates, and has no batches to form: leave batcher out"
     if model.requests_per_launch > 1:

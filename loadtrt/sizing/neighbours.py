@@ -20,7 +20,7 @@ from loadtrt.environment import environment
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.load.arrivals import PROCESSES
 from loadtrt.printing import command_line
-from loadtrt.report.interference_words import cell_words
+from loadtrt.report.interference_words import cell_words, few_words
 from loadtrt.report.run_verdict import time_of
 from loadtrt.results.interference_result import (
     CLOSED,
@@ -86,7 +86,8 @@ class Neighbours:
 
     def resume(self, before: InterferenceResult) -> int:
         """Take the rounds of an unfinished result, without cells that failed or are INVALID, and return their number.
-        Raises UsageError if it was of something else."""
+        Closed loops that are INVALID stay where rounds have their rates. Raises UsageError if it was of something else.
+        """
         difference = changed(_asked(before), _asked(self.result))
         if difference is not None:
             raise UsageError(f"the measurement in the file differs: {difference}; name another file")
@@ -98,10 +99,12 @@ class Neighbours:
             raise UsageError(
                 f"the measurement in the file has {cell_words(lost)}, which would be lost: ask for it, too"
             )
-        kept = {"started": before.started, "environment": before.environment, "alone": before.alone}
+        rounds = sum(len(cell.rounds) for group in self._groups for cell in group)
+        alone = {name: one for name, one in before.alone.items() if rounds or not one.problems}
+        kept = {"started": before.started, "environment": before.environment, "alone": alone}
         self.result = self.result.model_copy(update=kept)
         self._update()
-        return sum(len(cell.rounds) for group in self._groups for cell in group)
+        return rounds
 
     @property
     def measured(self) -> bool:
@@ -146,7 +149,10 @@ class Neighbours:
             rate = _rate(closed.per_s, self._wanted.load) if closes else self._config.offered_per_s(model)
             load = self._load(model, rate) if closes and rate is not None else model.load
             alone = alone.model_copy(update={"rate_per_s": rate, "load": load.text})
-        self._talks.say(f"{name} alone: {format_count(closed.per_s)} requests/s in a closed loop")
+        few = few_words(alone.rate_per_s, self._length_ns)
+        self._talks.say(
+            f"{name} alone: {format_count(closed.per_s)} requests/s in a closed loop{few and f'; as judged, {few}'}"
+        )
         self._update(alone={**self.result.alone, name: alone})
 
     def _measure(self, group: list[Cell]) -> None:
@@ -166,9 +172,10 @@ class Neighbours:
     def _with_round(self, cell: Cell, number: int, turn: int) -> Cell:
         """The cell with one round more, or with why there is none; the cell itself where a signal came."""
         try:
-            made = self._round(cell, self._rig_for(cell), number, turn)
+            made = self._round(cell, number, turn)
         except (EngineError, UsageError) as error:  # other ways and pairs may work
-            return cell.model_copy(update={"failure": str(error)})
+            failure = str(error).replace("--priority", "--share priority").replace("--sms", "--share sms")
+            return cell.model_copy(update={"failure": failure})
         if made is None:
             return cell
         round_, runs = made
@@ -182,10 +189,11 @@ class Neighbours:
         """What the engines of a cell, or of a model alone, are placed for: on plain streams all are the same ones."""
         return PLAIN if cell is None or cell.share == PLAIN else f"{cell.share}: {cell.model} beside {cell.neighbour}"
 
-    def _rig_for(self, cell: Cell) -> Rig:
-        """The rig with the engines of a cell open."""
+    def _rig_for(self, cell: Cell | None) -> Rig:
+        """The rig with the engines of a cell open, or of a model alone. An engine that hung in the last run is opened
+        anew."""
         self._rig.open(self._config)
-        if cell.share == PLAIN:
+        if cell is None or cell.share == PLAIN:
             return self._rig
         if self._shared is None:
             self._shared = self._own_rigs.enter_context(self._rig.another())
@@ -194,27 +202,24 @@ class Neighbours:
         self._shared.open(self._config.model_copy(update={"models": dict(zip(names, placed, strict=True))}))
         return self._shared
 
-    def _round(self, cell: Cell, rig: Rig, number: int, turn: int) -> tuple[Round, dict[str, RunResult]] | None:
+    def _round(self, cell: Cell, number: int, turn: int) -> tuple[Round, dict[str, RunResult]] | None:
         """A round with its runs, by name; None where a signal came. turn: an even one begins with the model alone."""
         beside = {cell.model: cell.level}
         if cell.neighbour_level != IDLE:
             beside[cell.neighbour] = cell.neighbour_level
-        wanted: dict[str, tuple[Rig, dict[str, str]]] = {
-            "alone": (self._rig, {cell.model: cell.level}),
-            "beside": (rig, beside),
-        }
+        wanted = {"alone": {cell.model: cell.level}, "beside": beside}
         if cell.neighbour_level == CLOSED:
-            wanted["neighbour_alone"] = (self._rig, {cell.neighbour: CLOSED})
+            wanted["neighbour_alone"] = {cell.neighbour: CLOSED}
         runs: dict[str, RunResult] = {}
         measured: dict[str, Measured] = {}
         for kind in wanted if turn % 2 == 0 else reversed(wanted):
-            on, levels = wanted[kind]
-            what = f"{cell_words(cell)}, round {number + 1}: {kind.replace('_', ' ')}"
-            run = self._run(on, levels, number, what, cell if kind == "beside" else None)
+            placed, levels, words = cell if kind == "beside" else None, wanted[kind], kind.replace("_", " ")
+            on = self._rig_for(placed)
+            run = self._run(on, levels, number, f"{cell_words(cell)}, round {number + 1}: {words}", placed)
             if run is None:
                 return None
-            if run.failure is not None:
-                raise EngineError(f"{kind.replace('_', ' ')}: {run.failure}")
+            if run.failure is not None or not any(model.ok for model in run.models.values()):
+                raise EngineError(f"{words}: {run.failure or 'no request was served'}")
             runs[kind] = run
             measured[kind] = self._measured(on, run, cell.neighbour if kind == "neighbour_alone" else cell.model)
             if kind == "beside" and cell.neighbour in levels:
@@ -227,6 +232,9 @@ class Neighbours:
         """A run of these models at these levels; None where a signal has ended it before its time. cell: None for the
         models alone."""
         models = {name: self._loaded(name, level, number) for name, level in levels.items()}
+        cells = [one for group in self._groups for one in group]
+        done = sum(finished(one, self._wanted.rounds - 1, self._wanted.precision) for one in cells)
+        rig.progress = done, len(cells) - done - (cell is not None)
         run = rig.run(self._config.model_copy(update={"models": models}), what, number=number)
         checked = {one: found for one, model in run.models.items() if (found := model.verification) is not None}
         self._verified.setdefault((self._placed(cell), frozenset(levels)), {}).update(checked)

@@ -196,7 +196,10 @@ def placement_plan(given: Mapping[str, Any], rates: Mapping[str, Any]) -> Plan:
             raise UsageError(f"{option_name(key)} is for one model: leave it out, or plan for each model by itself")
     read = {name: read_option(f"--demand {name}", text, parse_rate) for name, text in rates.items()}
     if len(read) < 2:
-        raise UsageError("a plan of several models needs the demand of each: add --demand NAME=RATE for the others")
+        raise UsageError(
+            "a plan of several models needs the demand of each: add --demand NAME=RATE for the others; for one model "
+            "write --demand RATE"
+        )
     plan = plan_of({**given, "demand": next(iter(read.values()))})
     return Plan(read, plan.growth, plan.headroom, plan.max_utilisation, plan.spares, plan.gpu_price)
 

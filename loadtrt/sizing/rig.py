@@ -96,10 +96,16 @@ class Rig:
     others: evidence that others used the cores or the GPU during the last run; None without, or where nobody looked.
     """
 
-    def __init__(self, talks: Talks, leave: Callable[[], None] = lambda: None, signals: Signals | None = None) -> None:
-        """talks, leave and signals: as for Maker."""
+    def __init__(
+        self,
+        talks: Talks,
+        leave: Callable[[], None] = lambda: None,
+        signals: Signals | None = None,
+        beside: Maker | None = None,
+    ) -> None:
+        """talks, leave, signals and beside: as for Maker."""
         self._talks, self._leave = talks, leave
-        self._maker = Maker(talks, signals=signals, many=True, leave=leave)
+        self._maker = Maker(talks, signals=signals, many=True, leave=leave, beside=beside)
         self._makes_sense = False
         self._wrong: LoadtrtError | None = None  # of workers, the first
         self._of_workers: dict[str, EngineInfo] = {}
@@ -124,7 +130,7 @@ class Rig:
 
     def another(self) -> Rig:
         """A rig for other engines beside those of this one."""
-        return Rig(self._talks, self._leave, self._maker.signals)
+        return Rig(self._talks, self._leave, self._maker.signals, self._maker)
 
     @property
     def stopped(self) -> bool:

@@ -182,7 +182,8 @@ def test_several_models_are_refused_in_one_sentence(command: list[str], tmp_path
     file.write_text(json.dumps(TWO))
     done = CliRunner().invoke(cli, [*command, "--config", str(file)])
     assert isinstance(done.exception, UsageError)
-    assert str(done.exception).startswith("this takes one model, and there are detector, classifier: choose one")
+    what, remedy = ("this command", "leave the others out") if command[0] != "run" else (command[1], "leave it out")
+    assert str(done.exception).startswith(f"{what} takes one model, and there are detector, classifier: {remedy}, or ")
 
 
 def test_faults_name_the_model(tmp_path: Path) -> None:

@@ -261,7 +261,7 @@ def test_files_are_named_by_what_they_are_called_or_by_a_name(folder: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("a.json b.json --demand a=100", "a plan of several models needs the demand of each"),
+        ("a.json b.json --demand a=100", "for the others; for one model write --demand RATE"),
         ("a.json b.json --demand 100 --demand 200", "--demand is given twice (100, 200)"),
         ("a.json b.json --demand a=100 --demand 200", "--demand 200 names no model: write NAME=RATE"),
         ("a.json b.json --demand a=100 --demand a=200", "--demand is given twice for a"),

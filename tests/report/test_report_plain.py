@@ -316,7 +316,10 @@ def test_a_run_of_several_models() -> None:
         "VALID · objectives missed",
         f"VALID · objectives {measured().verdict}",
         "VALID · objectives missed",
+        "VALID · objectives missed",
     ]
+    assert plain(document).endswith("\n\nAll models\nVALID · objectives missed\n")
+    assert [medium for medium, text in _renderings(document).items() if "All models" in text] == ["plain"]
 
 
 def test_sweeps_and_searches_say_how_the_batch_was_decided() -> None:

@@ -99,6 +99,27 @@ def test_a_model_that_ends_earlier_leaves_the_others_running() -> None:
     assert "neighbour-ended" not in {item.kind for item in result.models["a"].findings}
 
 
+@pytest.mark.parametrize("load", ["stages", "offline", "trace"])
+def test_a_load_without_a_duration_beside_one_that_has_it(load: str, tmp_path: Path) -> None:
+    """The result, that of each model, and that of a fleet are those of a run; each can be made again."""
+    (tmp_path / "t.csv").write_text("0\n0.1\n0.2\n")
+    of_load: dict[str, dict[str, Any]] = {
+        "stages": {"stages": "50/s:1s"},
+        "offline": {"arrivals": "offline", "requests": 40},
+        "trace": {"trace": str(tmp_path / "t.csv")},
+    }
+    models = {"a": {"engine": A["engine"], **of_load[load]}, "b": B}
+    result, _ = rows_of(models=models)
+    sent = {"stages": result.models["a"].submitted, "offline": 40, "trace": 3}
+    assert (result.valid, result.models["a"].ok, result.models["b"].ok >= 1600) == (True, sent[load], True)
+    result.write(tmp_path / "two.json")
+    for name in result.models:
+        alone = read_run(tmp_path / f"two.json:{name}")
+        assert (alone.model, RunConfig.of(**alone.config.options()).model) == (result.models[name], alone.config.model)
+    fleet = loadtrt.run(models=models, duration="2s", warmup="0s", processes=2)
+    assert (fleet.outcome, fleet.models["a"].ok, len(fleet.workers)) == ("completed", sent[load], 2)
+
+
 def test_models_share_a_simulated_device() -> None:
     """Two closed loops of one lane: each has half of the processor, or all of its part."""
     text = "simulated:service=1ms,device=g,clock=virtual"
@@ -135,6 +156,16 @@ def test_outputs_are_compared_until_each_verifier_has_seen_enough() -> None:
     assert b is not None
     assert (a.different, a.outputs >= 80, b.different > 0, b.outputs >= 160) == (0, True, True, True)
     assert (result.models["a"].valid, result.models["b"].valid, result.valid) == (True, False, False)
+
+
+def test_a_model_that_goes_first_leaves_a_verifier_its_turn() -> None:
+    """In a closed loop it leaves the other nothing; it goes on for ten seconds, and then lets it compare."""
+    shared = "device=g,sharing=priority,clock=virtual"
+    first = {"engine": f"simulated:service=50ms,priority=-5,{shared}", "rate": "5/s"}
+    last = {"engine": f"simulated:service=50ms,{shared}", "contexts": 2, "rate": "5/s"}
+    result, _ = rows_of(models={"first": first, "last": last}, verify=True)
+    compared = {name: model.verification and model.verification.outputs for name, model in result.models.items()}
+    assert compared == {"first": 10 * 20 + 1, "last": 2 * 2 * 20}
 
 
 def test_a_verifier_that_fails_does_not_hold_the_others_up() -> None:
@@ -277,10 +308,11 @@ def test_ctrl_c_writes_both(server: Server, tmp_path: Path, engine: str, signals
         (["--model", 'a=x,mix="1:0.7'], "--model a: a quote is open at"),
         (["--model", "a=x,contexts=0"], "--model a: contexts: 0 is below 1, the least"),
         (["--model", "a=x,shapes=3x4"], "--model a: shapes wants NAME:VALUE, not '3x4'"),
-        (["--model", "a=contexts=2"], "no engine of model a: add"),
+        (["--model", "a=contexts=2"], "no engine of model a: write --model a=ENGINE,…"),
         ([*TWO, "--export-times", "t.json"], "--export-times takes one model, and there are a, b"),
         ([*TWO, "--profile"], "--profile takes one model, and there are a, b"),
-        ([*TWO, "--latency"], "this takes one model, and there are a, b"),
+        ([*TWO, "--latency"], "--latency takes one model, and there are a, b: leave it out"),
+        ([*TWO, "--repeat", "2"], "--repeat takes one model, and there are a, b: leave it out"),
         (["--model", "a=x,scenario=offline", "--model", "b=y"], "MLPerf's scenarios take one model"),
         (["g.plan", "--model", "a=b.plan"], "--engine g.plan is for a run of one model: write it as --model NAME="),
         (["g.plan", *TWO], "--engine g.plan is for a run of one model: write it as --model NAME=g.plan"),
@@ -325,12 +357,26 @@ def test_a_model_of_a_file_by_its_name(tmp_path: Path) -> None:
         read_run(file)
     with pytest.raises(UsageError, match=r"two\.json:c has no model c: it has a, b"):
         read_run(file.with_name("two.json:c"))
-    done = command("compare", f"{file}:a", f"{file}:b")
-    assert done.returncode == 0
-    done = command("report", f"{file}:a", "-o", tmp_path / "a.hlog")
-    assert done.returncode == 0
+    assert command("compare", f"{file}:a", f"{file}:b").returncode == 0
+    assert command("report", f"{file}:a", "-o", tmp_path / "a.hlog").returncode == 0
     done = command("compare", f"{file}:a", file)
     assert done.returncode == 2
+
+
+def test_a_model_taken_out_says_beside_what_it_was_measured(tmp_path: Path) -> None:
+    """On its page and where it is compared with itself alone. Metrics have its name; what is run again is all."""
+    result, _ = rows_of(models={"a": A, "b": B})
+    file, alone = tmp_path / "two.json", tmp_path / "a.json"
+    file.write_text(result.model_dump_json())
+    alone.write_text(rows_of(**A)[0].model_dump_json())
+    neighbour = "b (simulated:service=5ms,clock=virtual, closed loop, 4 contexts)"
+    assert f"different: beside – / {neighbour}" in " ".join(command("compare", alone, f"{file}:a").stdout.split())
+    page = command("report", f"{file}:a").stdout
+    assert f"beside {neighbour}" in page
+    assert f"`loadtrt run --config {file}`" in page
+    assert '_count{model="a",run=' in command("export", "openmetrics", f"{file}:a").stdout
+    assert read_run(file.with_name("two.json:a")).beside == {"b": result.config.models["b"]}
+    assert result.beside == read_run(alone).beside == {}
 
 
 def test_any_name_is_one(tmp_path: Path) -> None:
