@@ -50,6 +50,8 @@ def open_file(
         found = None if takes is None else recognized(opened.peek(HEAD_BYTES)[:HEAD_BYTES])
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have, such as one with a NUL byte
         why = getattr(error, "strerror", None) or error
+        if isinstance(error, FileNotFoundError) and os.path.islink(file):
+            why = f"it is a link to {os.readlink(file)}, which is missing"
         raise UsageError(f"cannot read {_named(file, what)}: {why}") from None
     if found and takes is not None and found[0] not in takes:
         opened.close()

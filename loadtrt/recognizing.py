@@ -30,6 +30,9 @@ _BEGINNINGS = {
     b"\x89PNG": ("image", "a PNG image; decode it, and save the pixels with numpy.save"),
     b"\xff\xd8\xff": ("image", "a JPEG image; decode it, and save the pixels with numpy.save"),
     b"%PDF": ("pdf", "a PDF document; name the file itself"),
+    b"PAR1": ("parquet", "a Parquet file; write it as CSV, with pandas.read_parquet(FILE).to_csv(OTHER)"),
+    b"ARROW1": ("arrow", "an Arrow file; write it as CSV, with pandas.read_feather(FILE).to_csv(OTHER)"),
+    b"SQLite format 3": ("sqlite", "an SQLite database; write the table as CSV, with `sqlite3 -csv`"),
 }
 # What a file holds, by how it begins, after a byte order mark and blanks. The first that fits counts.
 CONTENTS = {
@@ -127,8 +130,11 @@ def _zip(head: bytes) -> str:
         return "a zip archive of PyTorch's, such as a checkpoint or TorchScript; export the model to ONNX"
     if last in ("metadata.json", "config.json", "model.weights.h5"):
         return "a zip archive of Keras' (.keras); convert the model to ONNX, with python -m tf2onnx.convert"
-    what = f", whose first file is {first}" if first.isprintable() and first else ", such as TorchScript"
-    return f"a zip archive{what}; unpack it first with `unzip`, or export the model to ONNX"
+    if first == "[Content_Types].xml":
+        return "a document of Office, such as a spreadsheet; save it as CSV"
+    if first.isprintable() and first:
+        return f"a zip archive, whose first file is {first}; unpack it first with `unzip`"
+    return "a zip archive, such as TorchScript; unpack it first with `unzip`, or export the model to ONNX"
 
 
 def _unpacked(head: bytes) -> bytes:

@@ -67,10 +67,10 @@ def parse_rate(text: str | float) -> float:
 
 
 def parse_share(text: str | float) -> float:
-    """0.03 of "3%"; a bare number is the share itself. Raises UsageError when the text is not a share."""
-    match = re.fullmatch(rf"\s*{_NUMBER}\s*(%?)\s*", str(text))
+    """0.03 of "3%"; a bare number, such as 1e-3, is the share itself. Raises UsageError for a text that is no share."""
+    match = re.fullmatch(r"\s*((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,2})?)\s*(%?)\s*", str(text))
     if not match:
-        raise UsageError(f"'{shortened(str(text))}' is not a share: write one such as 3%")
+        raise UsageError(f"'{shortened(str(text))}' is not a share: write one such as 3% or 0.03")
     return float(match[1]) / (100 if match[2] else 1)
 
 

@@ -145,3 +145,10 @@ def test_every_kind_of_file(tmp_path: Path, data: bytes, words: str) -> None:
         assert done.returncode == 2, line
         assert words in done.stderr, (line, done.stderr)
         assert done.stderr.count("\n") == 1, (line, done.stderr)
+
+
+def test_a_link_that_leads_nowhere_is_told(tmp_path: Path) -> None:
+    """As in a hub's cache of which the blobs were removed."""
+    (tmp_path / "model.onnx").symlink_to("../blobs/a1")
+    with pytest.raises(UsageError, match=r"model\.onnx: it is a link to \.\./blobs/a1, which is missing"):
+        open_file(tmp_path / "model.onnx", "model")

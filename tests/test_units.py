@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadtrt.errors import UsageError
-from loadtrt.units import exact_duration, format_bytes, format_duration, parse_bytes, parse_duration, parse_rate
+from loadtrt.units import (
+    exact_duration,
+    format_bytes,
+    format_duration,
+    parse_bytes,
+    parse_duration,
+    parse_rate,
+    parse_share,
+)
 
 
 @pytest.mark.parametrize(
@@ -58,6 +66,20 @@ def test_what_is_no_rate_says_so(text: str) -> None:
     """Zero is no rate either: nothing would ever be due."""
     with pytest.raises(UsageError, match="is not a rate: write"):
         parse_rate(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "share"), [("3%", 0.03), ("0.5", 0.5), (".5 %", 0.005), ("1e-3", 0.001), ("1E-2%", 1e-4), (1e-05, 1e-05)]
+)
+def test_a_share_is_of_one(text: str | float, share: float) -> None:
+    """Also as Python writes small floats, as of a run.json that is run again."""
+    assert parse_share(text) == pytest.approx(share, rel=1e-12)
+
+
+@pytest.mark.parametrize("text", ["", "%", "-1%", "3 percent", "1e", "nan", "e-3"])
+def test_what_is_no_share_says_so(text: str) -> None:
+    with pytest.raises(UsageError, match="is not a share: write one such as 3%"):
+        parse_share(text)
 
 
 @given(st.integers(0, 10**15))

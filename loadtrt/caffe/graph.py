@@ -90,7 +90,9 @@ def _read(file: Path) -> dict[str, list[Any]]:
     try:
         net.ParseFromString(read_bytes(file, "weights", MOST_MODEL_BYTES))
     except DecodeError:
-        raise UsageError(f"{file} is not a .caffemodel, or is damaged") from None
+        raise UsageError(
+            f"{file} is not a .caffemodel, or is damaged: name the network's weights, which are binary"
+        ) from None
     layers = [*(old.layer if old.HasField("layer") else old for old in net.layers), *net.layer]
     blobs = {layer.name: list(layer.blobs) for layer in layers if layer.blobs}
     if not blobs:

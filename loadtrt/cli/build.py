@@ -9,7 +9,7 @@ import click
 
 from loadtrt.asked.fields import option_name
 from loadtrt.cli.delivery import show_line
-from loadtrt.cli.options import FORCE_HELP, TRT_LOG_HELP, GroupedCommand, choice, extra, flag
+from loadtrt.cli.options import FORCE_HELP, TRT_LOG_HELP, GroupedCommand, choice, extra, flag, shape_texts
 from loadtrt.cli.outputs import Output, require_outputs
 from loadtrt.errors import UsageError
 from loadtrt.printing import NAME, printable, say, shortened
@@ -36,7 +36,7 @@ def _shapes(_: click.Context, parameter: click.Parameter, values: tuple[str, ...
     profiles = []
     for value in values:
         shapes = {}
-        for part in value.split(","):
+        for part in shape_texts(value):
             name, _colon, sizes = part.rpartition(":")
             digits = sizes.split("x")
             option = option_name(parameter.human_readable_name)
@@ -224,7 +224,11 @@ def _options(given: dict[str, Any]) -> BuildOptions:
     from loadtrt.units import parse_bytes
 
     profiles = shape_profiles(given.pop("min_shapes"), given.pop("opt_shapes"), given.pop("max_shapes"))
-    shapes = {name: shape for item in given.pop("shapes") for name, shape in item.items()}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for item in given.pop("shapes"):
+        if twice := min(shapes.keys() & item.keys(), default=None):
+            raise UsageError(f"--shapes is given twice for {shortened(twice)}: leave one out")
+        shapes |= item
     workspace = given.pop("workspace")
     return BuildOptions(
         profiles=profiles,

@@ -191,13 +191,12 @@ def _default(key: str) -> str:
 
 
 def _named(_: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str] | None:
-    """{"data": "16x3x224x224"} of ("data:16x3x224x224",). Names may hold colons: the last one counts. Shapes of
-    several tensors may stand in one option, with commas, as trtexec takes them. Labels are NAME=VALUE."""
+    """{"data": "16x3x224x224"} of ("data:16x3x224x224",). Names may hold colons: the last one counts. Labels are
+    NAME=VALUE."""
     key = str(parameter.name)
     sign = "=" if key == "label" else ":"
-    parts = [part for value in values for part in (value.split(",") if key == "shapes" else (value,))]
     named = {}
-    for part in parts:
+    for part in [part for value in values for part in shape_texts(value)] if key == "shapes" else values:
         name, found, rest = part.partition(sign) if key == "label" else part.rpartition(sign)
         if not found or not name:
             raise click.UsageError(f"{option_name(key)} wants NAME{sign}VALUE, not '{part}'")
@@ -205,6 +204,19 @@ def _named(_: click.Context, parameter: click.Parameter, values: tuple[str, ...]
             raise click.UsageError(f"{option_name(key)} is given twice for {shortened(name)}: leave one out")
         named[name] = rest
     return named or None
+
+
+def shape_texts(value: str) -> list[str]:
+    """NAME:16x3x224x224 for each tensor of a --shapes, which may have several, with commas, as trtexec's. Names may be
+    in quotes, and sizes have commas and brackets, as in other tools: x:[16, 3] is x:16x3."""
+    parts: list[str] = []
+    for part in filter(None, (part.strip() for part in value.split(","))):
+        if parts and re.fullmatch(r"\d+[\])]?", part):
+            parts[-1] += f"x{part}"
+        else:
+            parts.append(part)
+    unquoted = [re.sub(r"^(['\"])(.+)\1:", r"\2:", part) for part in parts]
+    return [re.sub(r":[\[(]([\dx]+)[\])]$", r":\1", part) for part in unquoted]
 
 
 def read_as(parse: Callable[[str], T]) -> Callable[[click.Context, click.Parameter, str | None], T | None]:

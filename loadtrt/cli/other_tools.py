@@ -122,7 +122,14 @@ TOOLS: dict[str, dict[str, tuple[str, str]]] = {
     "k6": _K6,
     "hyperfine": _HYPERFINE,
 }
-_KNOWN = {(tool, name.lower()): value for tool, options in TOOLS.items() for name, value in options.items()}
+
+
+def _plain(name: str) -> str:
+    """A name without what people write differently: --batchSize and --batch_size are --batch-size."""
+    return re.sub("[-_]", "", name).lower()
+
+
+_KNOWN = {(tool, _plain(name)): value for tool, options in TOOLS.items() for name, value in options.items()}
 
 
 def counterpart(written: str, command: str, known: Sequence[str]) -> str | None:
@@ -135,9 +142,9 @@ def counterpart(written: str, command: str, known: Sequence[str]) -> str | None:
     name = written.lstrip("-")
     told: dict[str, str] = {}  # by what is meant
     for tool in TOOLS:
-        long = SHORT.get(tool, {}).get(name, "") if written == f"-{name}" else name.lower()
-        if (tool, long) in _KNOWN:
-            here, note = _KNOWN[tool, long]
+        long = SHORT.get(tool, {}).get(name, "") if written == f"-{name}" else name
+        if (tool, _plain(long)) in _KNOWN:
+            here, note = _KNOWN[tool, _plain(long)]
             whose = f"{tool}'s" if written.startswith("--") else f"{tool}'s ({long.replace('-', ' ')})"
             told.setdefault(here or note, whose + _told(here, note, command, known))
     return f"{written} is {'; or '.join(told.values())}" if told else None

@@ -110,7 +110,8 @@ def parse(line: Sequence[str], like: int | None) -> Given:
         name = written.removeprefix("--")
         option = TRTEXEC.get(name) if written.startswith("--") else None
         if option is None:
-            near = nearest(name, TRTEXEC, "write its options as --name or --name=value")
+            known = [f"--{each}" for each in TRTEXEC]
+            near = nearest(f"--{name.lstrip('-')}", known, "write its options as --name or --name=value", cutoff=0.75)
             raise UsageError(f"{shortened(word)} is not an option of trtexec: {near}")
         if option.value and not value:
             raise UsageError(f"--{name} has no value: write --{name}={option.value.removesuffix('+')}")

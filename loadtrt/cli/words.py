@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_FILE = ("--engine", "--loadEngine", "--onnx", "--plan", "--input")  # in place of which some commands take it by itself
 # What to do instead of giving several engines to a command.
 SEVERAL = {
     "run": "run both at once with --model a=A --model b=B, or each by itself with --json, for 'loadtrt compare'",
@@ -71,6 +72,10 @@ def explained(error: click.NoSuchOption) -> str:
     options = list(_options(command)) if command else []
     known = [name for option in options for name in option.opts]
     own = [name for option in options for name in _names(option)]
+    takes_file = command and any(isinstance(each, click.Argument) for each in command.params) and "--engine" not in own
+    if command and takes_file and error.option_name in _FILE:
+        by_itself = f"name the file by itself, as 'loadtrt {command.name} FILE'"
+        return f"{error.option_name} is not an option of {command.name}: {by_itself}"
     told = counterpart(error.option_name, str(command.name) if command else "", own)
     if told is not None:
         return told

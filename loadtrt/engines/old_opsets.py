@@ -12,6 +12,7 @@ from loadtrt.engines.value_types import opsets_of
 LEAST_OPSET = 7  # ONNX Runtime and TensorRT promise no less
 # Operators that took a second input along `axis` of the first; PRelu took its slopes along axis 1.
 _ALONG = {"Add", "Sub", "Mul", "Div", "Pow", "And", "Or", "Xor", "Equal", "Greater", "Less", "PRelu"}
+_INFERRED = 6  # before it shapes are not inferred through operators such as Relu; the converter needs them
 _TARGETS = (LEAST_OPSET, 8, 9, 11, 13)  # the nearest first: it changes least
 
 
@@ -31,7 +32,10 @@ def lifted(model: Any, name: str) -> tuple[Any, tuple[str, ...]]:
 
     for target in _TARGETS:
         with suppress(Exception):  # the converter raises whatever it stumbles upon
-            converted = onnx.version_converter.convert_version(_aligned(_with_listed_weights(model)), target)
+            listed = _with_listed_weights(model)
+            if old < _INFERRED:
+                listed = onnx.version_converter.convert_version(listed, _INFERRED)
+            converted = onnx.version_converter.convert_version(_aligned(listed), target)
             onnx.checker.check_model(converted)
             return converted, (f"{name} has opset {old}, and was lifted to {target} by onnx.version_converter",)
     return model, ()

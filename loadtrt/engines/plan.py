@@ -113,7 +113,7 @@ def read_header(path: str | Path) -> PlanHeader:
     head, size = _read_head(path)
     family = _FAMILIES.get(head[:4])
     if family is None:
-        raise UsageError(f"{path} is not a TensorRT plan: {_what_else(head)}")
+        raise UsageError(f"{path} is not a TensorRT plan: {_what_else(path, head)}")
     if len(head) < _TABLE_AT[family]:
         raise UsageError(f"plan {path} is cut short: it has {size} bytes, less than a header; copy or build it again")
     serialization, sections, declared = struct.unpack_from("<IIxxxxQ", head, 4)
@@ -177,8 +177,14 @@ def _targets(head: bytes) -> tuple[str, ...]:
     return () if mask == _RTX_UNRESTRICTED else tuple(name for bit, name in _RTX_TARGETS.items() if mask & bit)
 
 
-def _what_else(head: bytes) -> str:
+def _what_else(path: Path, head: bytes) -> str:
     """What a file that is not a plan looks like, and what to do about it."""
+    found = recognized(head)
+    if found:
+        return f"it is {found[1]}"
+    if path.suffix.lower() in (".prototxt", ".caffemodel"):
+        build = "loadtrt build --deploy FILE.prototxt --model FILE.caffemodel -o FILE.plan"
+        return f"it is a file of Caffe; build a plan with `{build}`"
     if head[:4] == _OLD_MAGIC:
         return "it is a plan of a TensorRT older than 8.6; rebuild it with 8.6 or newer"
     if _begins_like_onnx(head):
@@ -189,9 +195,6 @@ def _what_else(head: bytes) -> str:
             f"it begins with {wrapped} bytes of metadata, as Ultralytics writes them, and a plan follows; "
             f"cut them off with `tail -c +{wrapped + 1}`"
         )
-    found = recognized(head)
-    if found:
-        return f"it is {found[1]}"
     text = all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in head)
     kind = "it is a text file" if text else f"it begins with {head[:4]!r}, not with 'ftrt' or 'vtrt'"
     return f"{kind}; name the file that TensorRT's builder or trtexec wrote"

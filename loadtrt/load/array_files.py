@@ -147,9 +147,19 @@ def read_raw(
     if batched and held != tensor.nbytes and held == bytes_of(tensor.dtype, tensor.shape[1:]):
         shape = tensor.shape[1:]
     elif held != tensor.nbytes:
-        what = f", and is {instead}" if instead else ""
-        raise UsageError(f"{file} has {held} bytes{what}; input {tensor} takes {tensor.nbytes}")
+        if instead:
+            raise not_an_array(file, instead)
+        raise UsageError(
+            f"{file} has {held} bytes; input {tensor} takes {tensor.nbytes} of its own, or an .npy, .npz or .pb"
+        )
     return np.frombuffer(data, numpy_dtype(tensor.dtype)).reshape(shape)
+
+
+def not_an_array(file: str, instead: str) -> UsageError:
+    """The error for a file that is something else by its first bytes. instead: in the words of `recognized`."""
+    found, _, remedy = instead.partition("; ")
+    remedy = "save its arrays with numpy.savez(FILE, NAME=array)" if "ONNX" in remedy else remedy
+    return UsageError(f"cannot read inputs {file}: it is {found}; {remedy}")
 
 
 def require_fits(file: str, tensor: TensorSpec, shape: tuple[int, ...], dtype: np.dtype[Any], *, batched: bool) -> None:
@@ -158,10 +168,11 @@ def require_fits(file: str, tensor: TensorSpec, shape: tuple[int, ...], dtype: n
     text = tensor.dtype == STRING
     right = dtype.kind in "US" if text else dtype == kind
     if not right and not (dtype.kind == kind.kind == "V" and dtype.itemsize == kind.itemsize):
-        needed, cast = ("text, such as numpy.array(['a'])", "str") if text else (str(kind), str(kind))
+        needed, cast = ("text, such as numpy.array(['a'])", "'str'") if text else (str(kind), repr(str(kind)))
+        cast = cast if text or hasattr(np, kind.name) else f"ml_dtypes.{kind}"
         raise UsageError(
             f"{file} holds {tensor.name} as {shortened(str(dtype))}; input {tensor} needs {needed}: convert it before "
-            f"saving, with array.astype({cast!r})"
+            f"saving, with array.astype({cast})"
         )
     some = bool(shape) and shape[0] > 0
     whole = shape == wanted or (some and shape[1:] == wanted)

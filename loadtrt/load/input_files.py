@@ -30,6 +30,7 @@ from loadtrt.load.array_files import (
     MOST_HEADER_BYTES,
     MOST_SETS,
     may_be_items,
+    not_an_array,
     proto_array,
     read_npy,
     read_proto,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     Array = npt.NDArray[Any]
 
 _DATA = (".npy", ".npz", ".pb", ".bin", ".raw", ".dat", ".data")
+_NO_FILES = ("lfs", "annex", "html", "refusal")  # which stand where a file should be
 _FORM = "write random, zeros, FILE.npz, NAME:FILE (.npy, .npz, .pb or raw bytes), or a folder of such files"
 
 
@@ -184,10 +186,12 @@ class _Reader:
             if kind == "zip" and not zipfile.is_zipfile(file):
                 kind, instead = "", "a zip archive that is cut short"
             if kind == "zip":
-                self._npz(file, name, opened)
+                self._npz(file, name, opened, instead or "")
             elif file.endswith(".npz") and name is None:
                 what_else = f"it is {instead}" if instead else "write one with numpy.savez(file, NAME=array)"
                 raise UsageError(f"{file} is not an .npz: {what_else}")
+            elif kind in _NO_FILES or (kind != "npy" and file.endswith((".npy", ".npz"))):
+                raise not_an_array(file, instead or "not numpy's; write it with numpy.save or numpy.savez")
             else:
                 proto = read_proto(file) if kind != "npy" and file.endswith(".pb") else None
                 tensor = self._meant(file, name, "" if proto is None else proto.name)
@@ -200,12 +204,20 @@ class _Reader:
                     array = read_raw(file, tensor, opened, self._take, instead, batched=batched)
                 self._keep(file, tensor, array)
 
-    def _npz(self, file: str, name: str | None, opened: BufferedReader) -> None:
-        """The arrays of an .npz, each for the input of its name. name: the one input that the file is for."""
+    def _npz(self, file: str, name: str | None, opened: BufferedReader, instead: str) -> None:
+        """The arrays of an .npz, each for the input of its name.
+
+        name: the one input that the file is for.
+        instead: what the file is by its first bytes.
+        """
         before = {known: len(read.arrays) for known, read in self._found.items()}
         try:
             with zipfile.ZipFile(opened) as archive:
-                members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+                members = {
+                    member.filename.removesuffix(".npy"): member
+                    for member in archive.infolist()
+                    if member.filename.endswith(".npy")
+                }
                 for key, member in members.items():
                     tensor = self._member_of(file, key, list(members), name)
                     if tensor is None:
@@ -218,6 +230,8 @@ class _Reader:
             raise
         except Exception as error:  # zipfile lets a dozen types pass for what is damaged or encrypted
             raise UsageError(f"{file} is damaged or not an .npz: {' '.join(str(error).split())}") from None
+        if not members:
+            raise not_an_array(file, instead)
         self._repeat(file, before)
 
     def _member_of(self, file: str, key: str, keys: Sequence[str], name: str | None) -> TensorSpec | None:

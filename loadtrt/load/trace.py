@@ -167,7 +167,7 @@ def trace_remarks(file: str, column: str | None = None, scale: float = 1.0) -> t
         remarks.append(f"{they} are in {unit}, as --time-scale {scale:g} says")
     elif recorded.why:
         remarks.append(f"{they} are in {unit}, {recorded.why} (--time-scale overrides this)")
-    elif recorded.numbers and factor != 1:
+    elif recorded.numbers and (remarks or factor != 1):
         remarks.append(f"{they} are in seconds")
     if factor != 1:
         remarks.append(f"--time-scale multiplies all times by {factor:g}")

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from loadtrt.errors import UsageError
-from loadtrt.load.instants import DATE_AND_TIME, NoInstantError, Texts, read_instants
+from loadtrt.load.instants import DATE_AND_TIME, Texts
 from loadtrt.load.trace_blocks import LONGEST_LINE, blocks_of, first_line, opened_trace, written_lines
+from loadtrt.load.trace_columns import AZURE_FUNCTIONS, MOONCAKE, choose, is_instant
 from loadtrt.printing import shortened
 from loadtrt.reading_files import MOST_RESULT_BYTES
 from loadtrt.units import format_bytes
@@ -24,13 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
 _BATCH_ROWS = 1 << 16  # of Python's own readers
-# Columns that hold instants by their names, where a file has several: the first of these that it has.
-_INSTANTS = ("timestamp", "arrival_time", "arrival_timestamp", "arrived_at", "start_time", "datetime", "time", "ts")
-# Azure's functions (2021) are logged at their end, in seconds: they arrived `duration` earlier.
-_AZURE_FUNCTIONS = {"app", "func", "end_timestamp", "duration"}
-_MOONCAKE = {"timestamp", "input_length", "output_length", "hash_ids"}
 # A log's line begins with its date, or holds it in brackets, as web servers' do.
-_LOG = re.compile(rf"\[\d\d/[A-Z][a-z]{{2}}/\d{{4}}:[^\]]*\]|^\[?{DATE_AND_TIME}\]?(?=\s+\S)".encode())
+_LOG = re.compile(rf"\[\d\d/[A-Z][a-z]{{2}}/\d{{4}}:[^\]]*\]|(?:^|(?<=\s))\[?{DATE_AND_TIME}\]?(?=\s+\S)".encode())
 _TIME = rb"\s*\[?(?:(?:\d{4}[-/]\d\d[-/]\d\d[T ]+)?\d\d:\d\d:\d\d|\d{8}T\d{6})"
 _PLACES = rb",(?:\d{3}){1,3}(?!\d)"  # ms, µs or ns
 # An instant alone, with or without a comma in its seconds; and one whose comma may as well begin a column.
@@ -79,7 +75,10 @@ class Rows:
                     if first:
                         rest = chain([(line + skipped, block.split(b"\n", skipped)[-1])], blocks)
                         yield from self._rows(first.decode("utf-8"), rest)
-            except (UnicodeDecodeError, csv.Error) as error:
+            except UnicodeDecodeError:
+                why = "it is not text in UTF-8; convert text with `iconv -f LATIN1 -t UTF-8`"
+                raise UsageError(f"trace {self.file} is neither CSV nor JSONL: {why}") from None
+            except csv.Error as error:
                 raise UsageError(f"trace {self.file} is neither CSV nor JSONL: {error}") from None
             except (EOFError, gzip.BadGzipFile, zlib.error) as error:
                 raise UsageError(f"trace {self.file} is a damaged gzip file: {error}: fetch it again") from None
@@ -89,17 +88,20 @@ class Rows:
     def _rows(self, first: str, blocks: Iterator[tuple[int, bytes]]) -> Iterator[Batch]:
         if first.lstrip().startswith("{"):
             return self._of_json_lines(blocks)
-        if _LOG.search(first.encode()):
+        if "\0" in first:
+            raise UsageError(f"trace {self.file} is neither CSV nor JSONL: it is binary data")
+        date = _LOG.search(first.encode())
+        if date and (date.start() == 0 or not is_instant(first.split(maxsplit=1)[0])):
             return self._of_log(blocks)
-        if re.match(r"\s*\[\s*([\[{\"'\d.-]|$)", first) and not _is_instant(first):
+        if re.match(r"\s*\[\s*([\[{\"'\d.-]|$)", first) and not is_instant(first):
             return self._of_json(blocks)
         unquoted = re.sub(r'"[^"]*"', "", first)
         comma = bool(_COMMA_OF_EITHER.match(first.encode()))
-        delimiter = max(";\t," if comma else ",;\t", key=unquoted.count)
+        delimiter = max(";\t|," if comma else ",;\t|", key=unquoted.count)
         head = next(blocks)
         blocks, lines = chain([head], blocks), written_lines(1, head[1], 0)[1]
         words = [re.sub(rb'"[^"]*"', b'""', line).split() for line in lines[:2]]
-        whole = any(_is_instant(line.decode("utf-8", "replace")) for line in lines[:2])
+        whole = any(is_instant(line.decode("utf-8", "replace")) for line in lines[:2])
         if delimiter not in unquoted and not whole and min(map(len, words)) > 1:
             return self._between_blanks(first, blocks)
         if delimiter not in unquoted or all(map(_COMMA_OF_SECONDS.fullmatch, lines)):
@@ -264,12 +266,17 @@ class Rows:
             if self.chosen not in item:
                 raise UsageError(f"{place} has no '{shortened(self.chosen)}': write it on every line")
         values = [item[self.chosen] for item in items]
+        nested = next((place for value, place in zip(values, places, strict=True) if isinstance(value, dict | list)), 0)
+        if nested:
+            where = f" under '{shortened(self.chosen)}'" if self.chosen else ""
+            has = f"an object or a list{where} in the place of an instant"
+            raise UsageError(f'{nested} has {has}: write one flat object a line, such as {{"time": 1.25}}')
         texts = Texts.of([value if isinstance(value, str) else json.dumps(value) for value in values])
         return Batch(texts, places.__getitem__)
 
     def _places(self, cells: list[str]) -> tuple[list[int], int]:
         """(places of the columns that are read, how many lines of header there are) by the first line's cells."""
-        if _is_instant(cells[0]):
+        if is_instant(cells[0]):
             if self.column is not None:
                 lacks = f"no header, and so no column '{self.column}'"
                 raise UsageError(f"trace {self.file} has {lacks}: remove --trace-column")
@@ -277,37 +284,18 @@ class Rows:
         names = [name.strip() for name in cells]
         self._choose(names)
         places = [names.index(self.chosen)]
-        if self.column is None and set(names) == _AZURE_FUNCTIONS:
+        if self.column is None and set(names) == AZURE_FUNCTIONS:
             places.append(names.index("duration"))
         return places, 1
 
     def _choose(self, names: list[str]) -> None:
         self.keys = frozenset(names)
-        listed = shortened(", ".join(names), 400)
-        if self.column is not None:
-            if self.column not in names:
-                raise UsageError(f"trace {self.file} has no column '{shortened(self.column)}': use one of {listed}")
-            self.chosen = self.column
-        elif len(names) == 1:
-            self.chosen = names[0]
-        elif set(names) == _AZURE_FUNCTIONS:
-            self.chosen = "end_timestamp"
-        else:
-            plain = {name.lower().replace(" ", "_"): name for name in reversed(names)}
-            known = [plain[name] for name in _INSTANTS if name in plain]
-            if not known:
-                raise UsageError(f"trace {self.file} has the columns {listed}: choose one with --trace-column")
-            self.chosen = known[0]
-            if known[0].lower() == "time" and "date" in plain:
-                raise UsageError(
-                    f"trace {self.file} has a column of dates and one of times: write both into one, or choose one by "
-                    "--trace-column"
-                )
+        self.chosen = choose(self.file, names, self.column)
 
     @property
     def in_ms(self) -> bool:
-        """Whether the file's own definition says that its instants are in ms: Mooncake's."""
-        return self.keys >= _MOONCAKE and self.chosen == "timestamp"
+        """Whether the file's own definition says that its instants are in ms."""
+        return self.keys == MOONCAKE and self.chosen == "timestamp"
 
     @property
     def several(self) -> bool:
@@ -337,14 +325,3 @@ def _joined(words: list[bytes]) -> bytes:
 def _json(text: bytes) -> Any:
     """With numbers as they are written, as floats are inexact. Raises ValueError and RecursionError."""
     return json.loads(text.decode("utf-8"), parse_float=str, parse_int=str)
-
-
-def _is_instant(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        try:
-            read_instants(Texts.of([text.strip()]))
-        except NoInstantError:
-            return False
-    return True

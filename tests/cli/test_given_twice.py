@@ -83,6 +83,7 @@ def test_a_flag_twice_is_harmless_and_its_opposite_is_not(words: tuple[str, ...]
         (("run", "--shapes", "a:1x2", "--shapes", "a:1x3"), "--shapes is given twice for a: leave one out"),
         (("run", "--shapes", "a:1x2,a:1x3"), "--shapes is given twice for a: leave one out"),
         (("run", "--input-range", "a:0..1", "--input-range", "a:0..2"), "--input-range is given twice for a"),
+        (("build", "m.onnx", "--shapes", "a:1x2", "--shapes", "b:1,a:1x3"), "--shapes is given twice for a: leave one"),
         (("build", "m.onnx", "--opt-shapes", "a:1x2,a:1x3"), "--opt-shapes has a twice: leave one out"),
     ],
 )

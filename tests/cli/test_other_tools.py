@@ -9,6 +9,7 @@ import pytest
 
 from command_line import loadtrt
 from loadtrt.cli.main import COMMANDS
+from loadtrt.cli.options import shape_texts
 from loadtrt.cli.other_tools import SHORT, TOOLS, command_of
 
 VIRTUAL = "simulated:service=1ms,clock=virtual"
@@ -80,6 +81,11 @@ def test_what_options_of_other_tools_are_here_exists(tool: str) -> None:
         ("run", "-n", "-n is hyperfine's (command name) and has no counterpart here: results have the names of their"),
         ("run", "-P", "-P is hyperfine's (parameter scan): that is 'loadtrt sweep --contexts' here"),
         ("capacity", "-l", "-l is perf_analyzer's (latency threshold): that is 'loadtrt capacity --objective' here"),
+        ("run", "--batchSize=8", "--batchSize is perf_analyzer's: that is --batch here\n"),
+        ("run", "--batch_size=8", "--batch_size is perf_analyzer's: that is --batch here\n"),
+        ("inspect", "--engine=x", "--engine is not an option of inspect: name the file by itself"),
+        ("build", "--loadEngine=x", "name the file by itself, as 'loadtrt build FILE'"),
+        ("report", "--input=x", "name the file by itself, as 'loadtrt report FILE'"),
         ("run", "-Z", "-Z is not an option: --help lists the options"),
     ],
 )  # fmt: skip
@@ -108,6 +114,25 @@ def test_the_engine_may_stand_without_its_option(command: str) -> None:
         "capacity": ("--time", "4s", "--objective", "latency.p99 < 5ms"),
     }
     assert loadtrt(command, VIRTUAL, *options[command], "--warmup", "0").returncode in (0, 97)
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("x:4x3", ["x:4x3"]),
+        ("x:4,3", ["x:4x3"]),  # perf_analyzer's --shape
+        ("x:[4, 3],y:(2,5)", ["x:4x3", "y:2x5"]),
+        ("'x':4x3,\"in:0\":[1x2]", ["x:4x3", "in:0:1x2"]),  # trtexec's quotes
+        ("x:4,y:5,6,", ["x:4", "y:5x6"]),
+        ("x:scalar,y:", ["x:scalar", "y:"]),
+        ("x:-1,3", ["x:-1x3"]),
+        ("3,x:4", ["3", "x:4"]),
+        ("x=4x3", ["x=4x3"]),
+    ],
+)
+def test_shapes_may_be_written_as_elsewhere(written: str, read: list[str]) -> None:
+    """What is no shape stays as it is, for the error."""
+    assert shape_texts(written) == read
 
 
 def test_a_note_names_only_options_of_the_command() -> None:

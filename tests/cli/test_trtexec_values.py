@@ -35,7 +35,7 @@ def _meant(*line: str, like: int | None = None) -> Meant:
         ("--onnx=a --onnx=b", "--onnx is given twice, which trtexec refuses"),
         ("--onnx=a --infStreams 4", "--infStreams has no value: write --infStreams=N"),
         ("--onnx=a 4", "4 is not an option of trtexec"),
-        ("--onnx=a --warmup=4", "did you mean 'warmUp'?"),
+        ("--onnx=a --warmup=4", "did you mean '--warmUp'?"),
         ("--deploy=d --includeDataTransfers", "no version of trtexec has all of these options: --deploy (of 8)"),
         ("--onnx=a --infStreams=two", "--infStreams=two is not a whole number of at least 1, such as 4"),
         ("--onnx=a --infStreams=0", "--infStreams=0 is not a whole number of at least 1"),

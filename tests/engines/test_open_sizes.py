@@ -246,6 +246,23 @@ def test_old_operators_are_lifted(opset: int, operator: str, expected: Any, tmp_
     assert answer == expected(x, np.array([1, 2, 3], np.float32)).reshape(-1).tolist()
 
 
+@pytest.mark.parametrize("opset", [1, 3, 5])
+def test_old_operators_behind_others_are_lifted(opset: int, tmp_path: Path) -> None:
+    """Before opset 6 onnx infers no shapes through Relu, which the converter needs of Add's inputs."""
+    x = np.array([[-1, 2, 3], [4, -5, 6]], np.float32)
+    w = np.array([1, 2, 3], np.float32)
+    values = [helper.make_tensor_value_info(name, F, [2, 3]) for name in "xy"]
+    nodes = [helper.make_node("Relu", ["x"], ["r"]), helper.make_node("Add", ["r", "w"], ["y"], broadcast=1, axis=1)]
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:], [onnx.numpy_helper.from_array(w, "w")])
+    file = tmp_path / "old.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=3), file)
+    np.savez(tmp_path / "x.npz", x=x)
+    done = loadtrt(*RUN, file, "--inputs", tmp_path / "x.npz", "--export-output", tmp_path / "y.json")
+    assert f"has opset {opset}, and was lifted to 7" in " ".join(done.stdout.split())
+    answer = json.loads((tmp_path / "y.json").read_text())[0]["values"]
+    assert answer == (np.maximum(x, 0) + w).reshape(-1).tolist()
+
+
 @pytest.mark.parametrize("sizes", [[2, 3, 4], [2, 3, 3, 3], [1, 3, 2, 4]])
 @pytest.mark.parametrize("operator", ["Add", "Sub", "PRelu"])
 def test_old_operators_along_an_axis(operator: str, sizes: list[int], tmp_path: Path) -> None:

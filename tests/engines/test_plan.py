@@ -52,6 +52,7 @@ def test_header_of_an_rtx_plan(tmp_path: Path, mask: int, targets: tuple[str, ..
 
 
 ONNX = b"\x08\x09\x12\x07pytorch\x1a\x031.0:\x10" + bytes(64)
+LFS = b"version https://git-lfs.github.com/spec/v1\n"
 ULTRALYTICS = struct.pack("<I", 13) + b'{"stride": 3}' + plan_bytes()
 
 
@@ -70,7 +71,7 @@ ULTRALYTICS = struct.pack("<I", 13) + b'{"stride": 3}' + plan_bytes()
         (b"\x80\x02}q\x00.", "it is a Python pickle"),
         (b"\xfd7zXZ\x00" + bytes(16), "compressed \\(xz\\); unpack it first with `xz -d`"),
         (b"\x1f\x8b\x08" + bytes(16), "`gunzip`"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+        (LFS, "git lfs pull"),
         (b"\x20\0\0\0TFL3" + bytes(16), "TensorFlow Lite"),
         (b"\x89HDF\r\n\x1a\n", "HDF5"),
         (struct.pack("<Q", 20) + b'{"__metadata__": {}}', "safetensors"),
@@ -88,6 +89,19 @@ def test_files_that_are_no_whole_plan(tmp_path: Path, data: bytes, words: str) -
     with pytest.raises(UsageError, match=words) as error:
         read_header(path)
     assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["net.prototxt", "w.caffemodel"])
+def test_files_of_caffe_are_to_be_built(tmp_path: Path, name: str) -> None:
+    """By their names, as nothing else says so; a pointer in their place is still one."""
+    path = tmp_path / name
+    for data, words in (
+        (b"layer { }", "a file of Caffe; build a plan with `loadtrt build --deploy"),
+        (LFS, "git lfs pull"),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(UsageError, match=words):
+            read_header(path)
 
 
 @pytest.mark.parametrize("head", [4, 31, 63])

@@ -160,6 +160,8 @@ def test_what_cannot_be_compared_on_request_is_an_error(file: Path, plan: Path, 
     refused("has the shape [1, 8] there, and [2, 8]", verify_against=outputs, **given)
     np.savez(outputs, y=np.full((2, 8), "a"))
     refused("output y is text there, and y fp32[2,8]", verify_against=outputs, **given)
+    np.savez(outputs, y=np.zeros((2, 8), np.int32))
+    refused("output y is int32 there, and y fp32[2,8]", verify_against=outputs, **given)
     np.savez(outputs, y=np.full((2, 8), 1, object))
     refused("holds Python objects (a pickle)", verify_against=outputs, **given)
     outputs.write_text("version https://git-lfs.github.com/spec/v1\nsize 1234\n")

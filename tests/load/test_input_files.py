@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
+import pickle
 import re
+import zipfile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -237,6 +240,13 @@ def test_text(name: str, tmp_path: Path) -> None:
         make_input_sets(text, ("random",), 1, {"x": (0, 1)}, 1)
 
 
+def _zipped(name: str) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(name, "x")
+    return file.getvalue()
+
+
 def test_files_that_are_damaged(tmp_path: Path) -> None:
     """The file, and why; no array is taken that has no room."""
     whole = tmp_path / "a.npy"
@@ -245,10 +255,17 @@ def test_files_that_are_damaged(tmp_path: Path) -> None:
         ("cut.npy", whole.read_bytes()[:-4], "is damaged or not an .npy"),
         ("cut.pb", b"\x08\x02\x10", "is not a TensorProto, or it is cut short"),
         ("empty.pb", b"", "is not a TensorProto"),
-        ("page.bin", b"<!DOCTYPE html><html></html>", "and is a web page"),
+        ("page.bin", b"<!DOCTYPE html><html></html>", "page.bin: it is a web page"),
+        ("raw.bin", b"<!DOCTYPE html><html></h", "raw.bin: it is a web page"),  # as long as the tensor
+        ("raw.npy", A.tobytes(), "raw.npy: it is not numpy's; write it with numpy.save"),
+        ("data.csv", b"0,1,2\n3,4,5\n", "data.csv has 12 bytes; input x fp32[2,3] takes 24 of its own, or an .npy"),
+        ("list.pkl", pickle.dumps([1]), "a Python pickle, such as a PyTorch checkpoint; save its arrays with numpy."),
+        ("x.pt", _zipped("x/data.pkl"), "a zip archive of PyTorch's, such as a checkpoint or TorchScript; save its"),
     ):
         (tmp_path / name).write_bytes(content)
         _refused(why, f"x:{tmp_path}/{name}")
+    _write(tmp_path / "bits.npy", A.astype(np.uint16))
+    _refused("with array.astype(ml_dtypes.bfloat16)", f"x:{tmp_path}/bits.npy", tensors=(_spec("x", "bf16", 2, 3),))
     proto = onnx.TensorProto(dims=[2, 3], data_type=TensorProto.FLOAT, data_location=TensorProto.EXTERNAL)
     proto.external_data.add(key="location", value="/etc/passwd")
     (tmp_path / "out.pb").write_bytes(proto.SerializeToString())

@@ -146,7 +146,7 @@ def test_a_line_that_is_too_long_is_refused(folder: Path, more: int, monkeypatch
         ('{"a": 1, "b": 2}\n', None, "has the columns a, b: choose one"),
         ('{"a": 1}\n{"b": 1}\n', None, "trace.csv:2 has no 'a': write it on every line"),
         ('{"a": 1}\n{"a": true}\n', None, "trace.csv:2: 'true' is not an instant"),
-        ('{"a": 1}\n{"a": [1]}\n', None, "is not an instant"),
+        ('{"a": 1}\n{"a": [1]}\n', None, "has an object or a list under 'a'"),
         ('{"a": 1}\n{"a": 1\n', None, "trace.csv:2 is not JSON: write one object a line"),
         ('{"a": 1}\n5\n', None, "trace.csv:2 is not a JSON object"),
         ("[1, 2, 3\n", None, "trace.csv:2 is not JSON"),

@@ -351,11 +351,20 @@ MOONCAKE = '{"timestamp": %d, "input_length": 6955, "output_length": 52, "hash_i
         ("app,func,end_timestamp,duration\na,f,0.079,0.078\nb,g,0.1,0.1\nc,h,2,0.5\n", "end_timestamp",
          [0, 1_000_000, 1_500_000_000]),
         ("id,arrival_time,size\n1,0,5\n2,1.5,6\n", "arrival_time", [0, 1_500_000_000]),
+        ("".join(
+            f'{{"chat_id": 1, "timestamp": {at}, "input_length": 5, "output_length": 6, "type": "text", "turn": 1, '
+            '"hash_ids": [1]}\n' for at in (61.114, 62.614)
+        ), "timestamp", [0, 1_500_000_000]),
+        ("id,Arrival Time (ms)\n1,100\n2,250\n", "Arrival Time (ms)", [0, 150_000_000]),
+        ('{"name": "x", "startTimeUnixNano": "1700000000000000000"}\n'
+         '{"name": "y", "startTimeUnixNano": "1700000000000000500"}\n', "startTimeUnixNano", [0, 500]),
+        ('{"@timestamp": "2023-11-16T18:17:03.1Z", "m": 1}\n{"@timestamp": "2023-11-16T18:17:03.2Z", "m": 2}\n',
+         "@timestamp", [0, 100_000_000]),
     ],
 )  # fmt: skip
 def test_public_traces_need_no_option(folder: Path, text: str, column: str, instants: list[int]) -> None:
-    """Azure's of language models (2024) and functions (2021, which logs ends), BurstGPT's, Mooncake's; the choice is
-    remarked."""
+    """Azure's of language models (2024) and functions (2021, which logs ends), BurstGPT's, Mooncake's, Qwen's (whose
+    keys are Mooncake's and others, in seconds), and those of OpenTelemetry and Elastic; the choice is remarked."""
     assert _ns(folder, text) == instants
     assert f"instants are in {column}" in trace_remarks(_write(folder, text))[0]
 
@@ -385,6 +394,10 @@ def test_a_named_column_is_read_as_it_stands(folder: Path) -> None:
          '10.0.0.2 - - [16/Nov/2023:18:17:05 +0100] "GET /?a,b HTTP/1.1" 200 5\n', None, [0, 2]),
         ("2023-11-16T18:17:03Z;5\n2023-11-16T18:17:04Z;6\n", None, [0, 1]),
         ("2023-11-16 18:17:03.25,5\n2023-11-16 18:17:04.5,6\n", None, [0, 1.25]),
+        ("<34>1 2023-11-16T18:17:03.5Z host app - x\n<34>1 2023-11-16T18:17:04Z host app - y\n", None, [0, 0.5]),
+        ("INFO:  2023-11-16 18:17:03,500 - GET\nWARN:  2023-11-16 18:17:04,000 - GET\n", None, [0, 0.5]),
+        ("5 2023-11-16 18:17:03 x\n7 2023-11-16 18:17:09 x\n", None, [0, 2]),
+        ("time|size\n1|5\n2.5|6\n", None, [0, 1.5]),
         ("[0, 0.5, 2]", None, [0, 0.5, 2]),
         ('["2023-11-16T18:17:03Z",\n "2023-11-16T18:17:04.5Z"]\n', None, [0, 1.5]),
         ('[\n  {"t": 1, "size": 5},\n  {"t": 2.5, "size": 6}\n]\n', "t", [0, 1.5]),
@@ -442,6 +455,11 @@ def test_blocks_change_nothing(folder: Path, form: str, size: int, monkeypatch: 
         ('{"a": 1}\n{"a": 2,}\n', "trace.txt:2 is not JSON"),
         ("date,time\n2023-11-16,18:17:03\n2023-11-17,18:17:03\n", "has a column of dates and one of times: write both"),
         ("[1, 2, true]", "item 3 of"),
+        ('{"requests": [{"time": 1}, {"time": 2}]}\n', "has an object or a list under 'requests' in the place of"),
+        ("[[1, 5], [2, 6]]", "item 1 of"),
+        ("Nov 16 18:17:03 host x\nNov 16 18:17:04 host x\n", "has no instants in its first column, and no names of"),
+        ("PAR1\x15\x04\0", "it is a Parquet file; write it as CSV"),
+        ("x\0y", "is neither CSV nor JSONL: it is binary data"),
         ("2023-11-16 18:17:03 INFO x\nno date\n", "trace.txt:2: 'no date' is not an instant"),
     ],
 )  # fmt: skip
@@ -454,7 +472,8 @@ def test_faults_name_the_line(folder: Path, text: str, sentence: str) -> None:
 
 
 def test_columns_of_a_log_or_a_list_are_refused(folder: Path) -> None:
-    """They have no names."""
+    """They have no names; an instant is none, as the first request would be lost with it."""
+    assert "has no instants in its first column" in _refusal(folder, "x,18:17:03\ny,18:17:04\n", "18:17:03")
     assert "is a log without columns" in _refusal(folder, "2023-11-16 18:17:03 INFO x\n2023-11-16 18:17:04 y\n", "time")
     assert "has no keys, and so no 'time'" in _refusal(folder, "[1, 2]", "time")
     assert "has the columns a, b: choose one" in _refusal(folder, '[{"a": 1, "b": 2}]')
