@@ -128,17 +128,18 @@ def routing(options: Namespace) -> None:
     gpus = len(options.devices)
     found = loadtrt.capacity(**_common(options), objective=options.objective, device=options.device, time=options.time)
     (options.folder / "capacity.json").write_text(found.model_dump_json())
-    best = found.best
-    if best is None or best.confirmed_per_s is None or best.scaling is None:
-        sys.exit(f"no capacity was confirmed: {[candidate.conclusion for candidate in found.candidates]}")
-    print(best.conclusion)
+    (one,) = found.candidates
+    print(one.conclusion)
+    capacity = one.confirmed_per_s or one.estimate_per_s
+    if capacity is None or one.scaling is None:
+        sys.exit(3)
     held, cells = 0, 0
     for share in _SHARES:
-        demand = share * gpus * best.confirmed_per_s
+        demand = share * gpus * capacity
         plan = loadtrt.plan_capacity(
             found,
             demand=demand,
-            max_utilisation=min(0.99, 1.1 * demand / (gpus * best.scaling.most_per_s)),  # which takes all
+            max_utilisation=min(0.99, 1.1 * demand / (gpus * one.scaling.most_per_s)),  # which takes all
             routing=",".join(options.routing),
             measure=True,
             duration=options.duration,
