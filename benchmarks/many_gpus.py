@@ -6,7 +6,7 @@
 
 together: closed loops, in rounds of each GPU alone and of all at once, the other way round in every second round. The
 efficiency of a round is the throughput of all over the sum of each alone; its interval is Student's over the rounds.
-With --ray all at once as processes and as workers on a Ray cluster of this host, at the same rate, in turns.
+With --ray all at once as processes and as workers on a Ray cluster of this host, in turns, instead.
 
 routing: `loadtrt capacity` on the first GPU, then plans for as many GPUs as there are at shares of their capacity, each
 measured (`plan-capacity --measure`).
@@ -92,6 +92,9 @@ def _all(options: Namespace) -> str:
 def together(options: Namespace) -> None:
     """Print a line for each run, and the efficiency."""
     print(_HEADER)
+    if options.ray:
+        _on_ray(options)
+        return
     everyone = _all(options)
     ratios = []
     for turn in range(options.rounds):
@@ -102,8 +105,6 @@ def together(options: Namespace) -> None:
             print(f"{turn + 1}: devices {devices:10} {_told(run)}", flush=True)
         ratios.append(served.pop(everyone) / sum(served.values()))
     print(f"all ÷ sum of each alone: {_interval(ratios)}")
-    if options.ray:
-        _on_ray(options)
 
 
 def _on_ray(options: Namespace) -> None:
