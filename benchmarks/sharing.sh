@@ -4,7 +4,8 @@
 #   OUT    folder of the results
 #   STEP   below, the most important first, with the seconds that it is expected to take and those after which it is
 #          ended; what it measured by then is kept
-#              tests         200, 330
+#              tests         360, 480
+#              partitions    120, 300
 #              pair           90, 350
 #              worst         290, 420    goes on where it ended
 #              stressors      30, 120
@@ -38,7 +39,7 @@ resumed() { # SECONDS NAME ARGUMENT...: as loadtrt, from what the file has
 }
 
 tests() { # before the rest: what they find wrong makes it worthless
-    PLANS=$plans within 330 "${PYTHON:-python3}" -m pytest -q -p no:cacheprovider --durations 10 tests/gpu/test_shares.py \
+    PLANS=$plans within 480 "${PYTHON:-python3}" -m pytest -q -p no:cacheprovider --durations 10 tests/gpu/test_shares.py \
         tests/gpu/test_neighbours.py tests/gpu/test_models_together.py tests/gpu/test_partitions_hold.py \
         >"$out/tests.txt" 2>&1
     tail -40 "$out/tests.txt"
@@ -59,14 +60,31 @@ pair() { # one pair in each way to share, at the same load, outputs verified
     one_pair both ,sms=32,priority=high ,priority=low
 }
 
+alone_on_sms() { # NAME TINY B16: a small model beside a large one, neither copies
+    loadtrt 40 "partitions-$1" run --allow-host-code --duration 2s --warmup 300ms --model "tiny=$tiny,rate=2000/s,$2" \
+        --model "b16=$googlenet,batch=16,contexts=2,$3"
+}
+
+partitions() { # what a model waits for on SMs of its own: hardware queues, copies, graphs, or a neighbour's partition
+    for queues in 1 8 32; do
+        (export CUDA_DEVICE_MAX_CONNECTIONS=$queues && alone_on_sms "copies-$queues" sms=16 "" &&
+            alone_on_sms "no-copies-$queues" sms=16,no-copies no-copies)
+    done
+    alone_on_sms no-graph sms=16,no-copies,no-graph no-copies,no-graph
+    alone_on_sms one-graph sms=16,submit=graph no-copies
+    alone_on_sms priority sms=16,no-copies,priority=high no-copies,priority=low
+    alone_on_sms large sms=64,no-copies no-copies
+}
+
 measured() { # SECONDS NAME ARGUMENT...
     limit=$1 name=$2
     shift 2
     resumed "$limit" "$name" interference --allow-host-code --duration 1s --warmup 300ms "$@"
 }
 
-worst() { # the pair whose p99 is expected to rise most, by all ways; 1%: what a second model costs the host's loop
-    measured 420 worst --model "tiny=$tiny" --model "b16=$googlenet,batch=16,contexts=2" --neighbour 1%,90%,closed \
+worst() { # the pair whose p99 is expected to rise most, by all ways; 1%: what a second model costs the host's loop. tiny has
+    # a rate at which a host that takes 10 µs to submit a request is not what limits it
+    measured 420 worst --model "tiny=$tiny,rate=2000/s" --model "b16=$googlenet,batch=16,contexts=2" --neighbour 1%,90%,closed \
         --share streams,priority,sms=16+116,both --rounds 3
 }
 
@@ -88,7 +106,7 @@ curve() { # throughput and p99 against SMs
 of_all() { # SECONDS NAME ARGUMENT...
     [ -f "$plans/own.plan" ] && set -- "$@" --model "own=$plans/own.plan"
     measured "$@" --model "b16=$googlenet,batch=16,contexts=2" --model "b1=$googlenet,batch=1,contexts=2" \
-        --model "tiny=$tiny"
+        --model "tiny=$tiny,rate=2000/s"
 }
 
 fingerprints() {
