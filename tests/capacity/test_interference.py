@@ -134,7 +134,7 @@ def test_the_load_is_equal_in_every_cell_and_way(tmp_path: Path) -> None:
     result = measured(
         tmp_path / "i.json",
         *pair(",contexts=2", ",contexts=3"),
-        *("--share", "streams,priority,sms=25%+75%,both", "--load", "40%", "--rounds", "2", "--duration", "1s"),
+        *("--share", "streams,priority,sms=25%+75%,both", "--load", "40%", "--rounds", "2", "--duration", "300ms"),
         *("--neighbour", "50%,closed"),
     )
     assert result.shares == ("streams", "priority", "sms=25%+75%", "both=25%+75%")
@@ -195,7 +195,7 @@ def test_a_way_that_an_engine_cannot_have_fails_with_its_reason(tmp_path: Path) 
     """Other ways are measured."""
     nobody = "simulated:service=1ms,clock=virtual"
     result = measured(
-        tmp_path / "i.json", *pair("", "", nobody, nobody), "--share", "streams,priority", "--duration", "2s"
+        tmp_path / "i.json", *pair("", "", nobody, nobody), "--share", "streams,priority", "--duration", "300ms"
     )
     failures = {cell.share: cell.failure for cell in result.cells}
     assert failures["streams"] is None
