@@ -35,8 +35,9 @@ def run(*arguments: str | Path) -> CompletedProcess[str]:
     return loadtrt("interference", "--warmup", "0", *arguments)
 
 
-def measured(file: Path, *arguments: str, code: int = 0) -> InterferenceResult:
-    done = run("--quiet", "--json", file, *arguments)
+def measured(file: Path, *arguments: str, code: int = 0, verify: bool = False) -> InterferenceResult:
+    """verify: outputs are compared before each run, which takes longer than many a run."""
+    done = run("--quiet", "--json", file, *(() if verify else ("--no-verify",)), *arguments)
     assert (done.returncode, done.stdout) == (code, ""), done.stderr
     return read_result(InterferenceResult, file)
 
@@ -93,7 +94,7 @@ def test_the_mean_of_processor_sharing_rises_by_what_the_neighbour_takes(tmp_pat
     result = measured(
         tmp_path / "i.json",
         *pair(f"{lanes},rate=150/s", lanes),
-        *("--neighbour", "40%", "--rounds", "10", "--precision", "0.1%", "--duration", "4s", "--no-verify"),
+        *("--neighbour", "40%", "--rounds", "10", "--precision", "0.1%", "--duration", "4s"),
     )
     beside = of(result, "a", "40%")
     rho_a, rho_b = 150 * 2e-3, (beside.neighbour_rate_per_s or 0.0) * 3e-3
@@ -156,7 +157,7 @@ def test_the_load_is_equal_in_every_cell_and_way(tmp_path: Path) -> None:
     result = measured(
         tmp_path / "i.json",
         *pair(",contexts=2", ",contexts=3"),
-        *("--share", "streams,priority,sms=25%+75%,both", "--load", "40%", "--rounds", "2", "--duration", "1s"),
+        *("--share", "streams,priority,sms=25%+75%,both", "--load", "40%", "--rounds", "2", "--duration", "300ms"),
         *("--neighbour", "50%,closed"),
     )
     assert result.shares == ("streams", "priority", "sms=25%+75%", "both=25%+75%")
@@ -189,7 +190,7 @@ def test_what_is_in_flight_at_the_end_is_not_lost(tmp_path: Path) -> None:
     result = measured(
         tmp_path / "i.json",
         *pair("", ",contexts=10,buffers=1,rate=5/s", "simulated:service=100ms,device=g,clock=virtual", slow),
-        *("--neighbour", "50%", "--arrivals", "constant", "--no-verify", "--duration", "10s", "--rounds", "2"),
+        *("--neighbour", "50%", "--arrivals", "constant", "--duration", "10s", "--rounds", "2"),
     )
     kept = of(result, "a", "50%").neighbour_kept
     assert kept is not None
@@ -202,7 +203,13 @@ def test_what_is_in_flight_at_the_end_is_not_lost(tmp_path: Path) -> None:
 def test_outputs_that_differ_make_a_cell_invalid(tmp_path: Path) -> None:
     """Of the neighbour, too; and in every cell of the pair. With an idle one, a's are right."""
     result = measured(
-        tmp_path / "i.json", *pair("", ",contexts=2", of_b=f"{B},race=0.5"), "--rounds", "2", "--duration", "2s"
+        tmp_path / "i.json",
+        *pair("", ",contexts=2", of_b=f"{B},race=0.5"),
+        "--rounds",
+        "2",
+        "--duration",
+        "2s",
+        verify=True,
     )
     wrong = [cell for cell in result.cells if not cell.valid]
     assert {(cell.model, cell.neighbour_level) for cell in result.cells if cell.valid} == {("a", IDLE)}
@@ -225,7 +232,7 @@ def test_a_way_that_an_engine_cannot_have_fails_with_its_reason(tmp_path: Path) 
     """Other ways are measured."""
     nobody = "simulated:service=1ms,clock=virtual"
     result = measured(
-        tmp_path / "i.json", *pair("", "", nobody, nobody), "--share", "streams,priority", "--duration", "2s"
+        tmp_path / "i.json", *pair("", "", nobody, nobody), "--share", "streams,priority", "--duration", "300ms"
     )
     failures = {cell.share: cell.failure for cell in result.cells}
     assert failures["streams"] is None
@@ -262,7 +269,9 @@ OPTIONS = (*pair(",contexts=2", ""), "--neighbour", "50%,closed", "--duration", 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> InterferenceResult:
-    return measured(tmp_path_factory.mktemp("whole") / "i.json", *OPTIONS, "--share", "streams,sms=25%+75%")
+    return measured(
+        tmp_path_factory.mktemp("whole") / "i.json", *OPTIONS, "--share", "streams,sms=25%+75%", verify=True
+    )
 
 
 @pytest.mark.parametrize("runs", [1, 22])
