@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from loadtrt.results.run_result import RunResult
 
 _SPEECH = {"shapes": {"input": "1x576", "state": "2x1x128"}}
+_ECHO = {"shapes": {"input": "1x3x224x160"}}
 _OPTIONS: dict[str, dict[str, Any]] = {
     "common": {"shapes": {"input1": "1x1x64x128"}},
     "common_old": {"shapes": {"input1": "1x1x64x128"}},
@@ -44,6 +45,10 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "silero_vad": {**_SPEECH, "input_range": {"sr": "16000..16000"}},
     "silero_vad_16k_op15": {**_SPEECH, "input_range": {"sr": "16000..16000"}},
     "silero_vad_op18_ifless": {**_SPEECH, "input_range": {"sr": "16000..16000"}},
+    "encoder": {"shapes": {"src": "1x128", "src_mask": "1x128"}},
+    "decoder": {"shapes": {"prefix": "1x128", "memory": "1x128x256", "src_mask": "1x128", "hidden": "1x2x256"}},
+    **dict.fromkeys((f"Run_{run}_Stage_0" for run in (1663829550, 1663915512, 1668423760)), _ECHO),
+    "plcmos_v2": {"shapes": {"degraded_audio": "1x1x224x257", "rater_embed": "1x64"}},
     "silero_vad_half": _SPEECH,
     "silero_vad_openvino_16k": {"batch": 1},
     "silero_vad_16k_sequence": {"shapes": {"input": "8x576"}},

@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import stat
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MOST_MODEL_BYTES = 2 << 30  # of a protobuf: larger weights are external data
 MOST_RESULT_BYTES = 1 << 30
+_ENGINES = (".onnx", ".plan", ".engine", ".trt")
 _PIECE = 1 << 20
 _MOST_NUMBER = 1e24  # more than any time in ns, count, rate or size; sums and squares of such are floats, too
 _MOST_DIGITS = 24
@@ -52,6 +53,8 @@ def open_file(
         why = getattr(error, "strerror", None) or error
         if isinstance(error, FileNotFoundError) and os.path.islink(file):
             why = f"it is a link to {os.readlink(file)}, which is missing"
+        if what in ("model", "plan") and os.path.isdir(file) and (inside := _engine_in(Path(file))):
+            why = f"it is a folder; name the file in it, such as {inside}"
         raise UsageError(f"cannot read {_named(file, what)}: {why}") from None
     if found and takes is not None and found[0] not in takes:
         opened.close()
@@ -133,6 +136,12 @@ def _whole(text: str) -> int:
     if len(text) > _MOST_DIGITS:
         raise ValueError(f"{shortened(text)} is too large")
     return int(text)
+
+
+def _engine_in(folder: Path) -> Path | None:
+    """An engine in a folder, such as in Triton's repository of models; None where the first thousand files are none."""
+    files = (Path(path) / name for path, _, names in os.walk(folder) for name in sorted(names))
+    return next((file for file in islice(files, 1000) if file.suffix in _ENGINES), None)
 
 
 def _named(file: str | Path, what: str) -> str:

@@ -7,6 +7,7 @@ import gzip
 import io
 import lzma
 import pickle
+import re
 import tarfile
 import zipfile
 from typing import TYPE_CHECKING
@@ -152,3 +153,16 @@ def test_a_link_that_leads_nowhere_is_told(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").symlink_to("../blobs/a1")
     with pytest.raises(UsageError, match=r"model\.onnx: it is a link to \.\./blobs/a1, which is missing"):
         open_file(tmp_path / "model.onnx", "model")
+
+
+def test_a_folder_with_an_engine_names_it(tmp_path: Path) -> None:
+    """As a repository of models for Triton, or a snapshot of a hub."""
+    file = tmp_path / "resnet" / "1" / "model.onnx"
+    file.parent.mkdir(parents=True)
+    with pytest.raises(UsageError, match="resnet: Is a directory"):
+        open_file(tmp_path / "resnet", "model")
+    file.write_bytes(b"")
+    with pytest.raises(
+        UsageError, match=f"resnet: it is a folder; name the file in it, such as {re.escape(str(file))}"
+    ):
+        open_file(tmp_path / "resnet", "model")

@@ -37,7 +37,7 @@ _LENGTH = re.compile(
     r"(?:^|[_\W])(?:seq|sequence|len|length|times?|t|frames?|samples?|tokens?|steps?|audio|past|total)(?:$|[_\W\d])",
     re.IGNORECASE,
 )
-_LENGTHS = (128, 512, 16000, 16, 1024, 32, 64, 256, 576, 320, 77, 8, 4, 2, 1)
+_LENGTHS = (128, 512, 16000, 16, 1024, 32, 64, 256, 576, 320, 80, 77, 40, 8, 4, 2, 1)
 
 
 def tried_example(model: Any, external: ExternalData | None, error: OpenSizesError) -> dict[str, Shape] | None:

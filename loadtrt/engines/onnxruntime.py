@@ -63,7 +63,12 @@ def load_onnxruntime(config: Model) -> OnnxRuntimeEngine:
     cores = len(os.sched_getaffinity(0))
     threads = config.threads_per_context or max(1, cores // config.contexts)
     sessions = config.contexts if threads > 1 else 1
-    model, session = open_model(model, threads, config.contexts)
+    try:
+        model, session = open_model(model, threads, config.contexts)
+    except EngineError:
+        if model.conversion is not None:  # is it refused in FP32, too, leaving --fp16 out is no remedy
+            open_model(read_model(config.model_copy(update={"fp16": False})), threads, config.contexts)
+        raise
     notes = list(model.notes)
     outputs = _outputs(model, session)
     parts = tuple((*inputs, *outputs) for inputs in model.sizes.parts)

@@ -159,6 +159,10 @@ def _tolerance(model: Model, info: EngineInfo, outputs: Arrays, nodes: int | Non
         step = max(step, _of_model(against)[0] if against is not None else _step_of(outputs))
     if info.conversion is not None and not options.get("int8"):
         own = info.conversion.converted
+        name, unknown = _own(model, info)
+        its_step, its_nodes = (step, own) if unknown or not own else _of_model(name)
+        if its_step == _INT8_STEP:  # a value near a boundary becomes another integer, however small the error
+            step, own = its_step, its_nodes
     count = own if own is not None else nodes if nodes is not None else _UNKNOWN_NODES
     return float(min(_MARGIN * step * max(count, 1) ** 0.5, 1.0))
 

@@ -177,6 +177,13 @@ def test_a_failing_conversion_is_one_sentence(tmp_path: Path, monkeypatch: pytes
     refused(EngineError, "convert it beforehand, or leave --fp16 out", file, fp16=True)
 
 
+def test_a_model_that_is_refused_in_fp32_too_is_not_the_conversion_s_fault(tmp_path: Path) -> None:
+    """Then leaving --fp16 out is no remedy, and is not proposed."""
+    file = save(tmp_path / "m.onnx", [helper.make_node("Foo", ["x"], ["y"])], {"x": (1, [2])}, {"y": (1, [2])}, {})
+    with pytest.raises(EngineError, match=r"refuses \S*m\.onnx: .* No Op registered for Foo"):
+        load(file, fp16=True)
+
+
 def test_files_that_are_no_model_are_refused(tmp_path: Path) -> None:
     """Missing, a folder, text, empty, cut off, without its external data: UsageError, naming the file."""
     refused(UsageError, "nowhere.onnx: No such file or directory", str(tmp_path / "nowhere.onnx"))

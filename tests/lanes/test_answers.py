@@ -272,6 +272,30 @@ def test_what_fp16_cannot_hold_is_a_finding_on_onnx_runtime(tmp_path: Path) -> N
         assert "1 result beyond FP16's 65 504, the first first (up to 1" in " ".join(shown.split())
 
 
+def test_an_integer_beside_the_right_one_does_not_accuse_fp16(tmp_path: Path) -> None:
+    """Before a quantizer FP16's rounding may decide between two integers: one step of INT8 is what that network's
+    answers are exact to."""
+    made = model(
+        [
+            helper.make_node("MatMul", ["x", "w"], ["a"]),
+            helper.make_node("QuantizeLinear", ["a", "scale", "zero"], ["q"]),
+            helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["y"]),
+        ],
+        [value("x", 2, 8)],
+        [value("y", 2, 8)],
+        [weight("w", 1.0003 * np.eye(8)), weight("scale", 0.1), weight("zero", 0, np.int8)],
+    )
+    onnx.save(made, tmp_path / "model.onnx")
+    x = np.full((2, 8), 12.7, np.float32)
+    x[:, 0] = 0.04999  # times 1.0003 it is quantized to 0.1, times FP16's 1 to 0
+    np.savez(tmp_path / "x.npz", x=x)
+    _, kept, _ = _run(tmp_path, "--fp16", "--inputs", tmp_path / "x.npz")
+    deviation = kept["deviation"]
+    assert deviation["absolute"] == pytest.approx(0.1, rel=1e-3)
+    assert deviation["tolerance"] == pytest.approx(8 * 2**-8 * 3**0.5)
+    assert not [finding for finding in kept["findings"] if finding["kind"] == "deviates"]
+
+
 def test_random_numbers_and_texts_do_not_accuse_fp16(tmp_path: Path) -> None:
     """In a branch, and by a Dropout that trains; texts are compared as they are."""
     for name, nodes, ends in (
