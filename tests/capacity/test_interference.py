@@ -521,6 +521,23 @@ def test_a_ratio_without_an_interval_says_so(whole: InterferenceResult) -> None:
     assert "not bounded on both sides: an interval takes two rounds or more" in " ".join(terminal_text(shown).split())
 
 
+def test_what_ends_single_runs_of_a_file_is_left_out(tmp_path: Path) -> None:
+    """Else closed loops would end early, and their throughput, over the whole time, be that of a slower engine."""
+    models = {"a": {"engine": A}, "b": {"engine": B}}
+    ends = {"precision": "20%", "abort_on_fail": True, "objective": "latency.p99 < 1us", "worker": "0/2", "requests": 9}
+    found = []
+    for place, more in enumerate(({}, ends)):
+        (tmp_path / f"{place}.yaml").write_text(json.dumps({"models": models, **more}))
+        options = ("--config", str(tmp_path / f"{place}.yaml"), "--neighbour", "0", "--rounds", "1", "--no-verify")
+        found.append(measured(tmp_path / f"{place}.json", *options, "--duration", "20s"))
+    plain, ended = found
+    assert ended.cells == plain.cells
+    assert {name: one.closed for name, one in ended.alone.items()} == {
+        name: one.closed for name, one in plain.alone.items()
+    }
+    assert plain.alone["a"].closed.per_s == pytest.approx(500, rel=0.05)
+
+
 def test_closed_loops_that_are_invalid_are_measured_again(tmp_path: Path, whole: InterferenceResult) -> None:
     """They fix the rates; where rounds have these rates, they stay."""
     problems = {"a": whole.alone["a"].model_copy(update={"problems": ("the host was late",)})}
@@ -538,6 +555,7 @@ def test_closed_loops_that_are_invalid_are_measured_again(tmp_path: Path, whole:
         ([], "and there is none: give two engines, such as a.plan b.plan"),
         ([A], "there is one: give another engine, or --stressors"),
         ([A, B, "--sms", "25%"], "--sms is not an option"),
+        (pair(",requests=50"), "a: all runs have one duration: leave requests out"),
         (pair(",sms=25%"), "a: --share gives the models their shares of the device: leave sms out"),
         (pair("", ",priority=high"), "b: --share gives the models their shares of the device: leave priority out"),
         ([A, B, "--share", "both"], "--share: 'both' needs a split of the SMs: write both=32+100"),
