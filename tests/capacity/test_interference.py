@@ -17,7 +17,15 @@ from listening import listening
 from loadtrt.report.interference_words import headline
 from loadtrt.report.plain import terminal_text
 from loadtrt.report.result_files import read_result
-from loadtrt.results.interference_result import CLOSED, IDLE, Cell, Fingerprint, InterferenceResult, PairedRatio
+from loadtrt.results.interference_result import (
+    CLOSED,
+    IDLE,
+    Cell,
+    Fingerprint,
+    InterferenceResult,
+    PairedRatio,
+    Predicted,
+)
 from loadtrt.signals import SIGNALS
 from loadtrt.sizing.fingerprints import predicted
 from loadtrt.sizing.rig import Rig
@@ -483,6 +491,25 @@ def test_a_stressor_of_a_resource_that_nobody_uses_costs_nothing(tmp_path: Path)
     assert result.prediction_error == pytest.approx(sum(errors) / 2)
     assert len(result.matrix) == 2
     assert "median error" in terminal_text(result)
+
+
+def test_a_model_without_a_fingerprint_says_why(tmp_path: Path) -> None:
+    """And an overload that was measured is told beside the one that was predicted."""
+    file = tmp_path / "i.json"
+    result = measured(
+        file,
+        *pair("", ",rate=50/s"),
+        *("--stressor", "sm='simulated:service=1ms,device=g,clock=virtual'"),
+        *("--neighbour", "90%", "--load", "60%", "--duration", "4s", "--rounds", "2", "--no-verify"),
+    )
+    told = " ".join(terminal_text(result).split())
+    few = "p99 takes 459 requests, and a run has about 200: take --duration 12s"
+    assert f"b has no fingerprint: b beside sm at 30 %, {few}" in told
+    cell = of(result, "a", "90%")
+    prediction = Predicted(model="a", neighbour="b", neighbour_level="90%", ratio=None)
+    told = terminal_text(result.model_copy(update={"predictions": (prediction,)}))
+    assert cell.overloaded
+    assert re.search("a +b +at 90 % +overloaded +– +overloaded +–", told)
 
 
 def test_one_model_has_a_fingerprint(tmp_path: Path) -> None:
