@@ -51,6 +51,12 @@ def keys_for(command: str) -> frozenset[str]:
     return frozenset(key for key, shown in SHOWN.items() if command in {"run", *shown.commands})
 
 
+def ending_otherwise(command: str) -> frozenset[str]:
+    """The keys that end a run early, or make it a part of one, and that a command which makes many runs does not take:
+    it leaves those of a file out."""
+    return (keys_of("Ending") | {"abort_on_fail", "abort_delay", "profile", "worker"}) - keys_for(command)
+
+
 def config_schema() -> dict[str, Any]:
     """JSON schema of a configuration file, for editors: the options of a run of one model, or of the run with those of
     each model under `models`."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from loadtrt.report.charts.curves import Miss, ladder, latencies, misses
 from loadtrt.report.charts.shares import Bar, bars
-from loadtrt.report.document import Badge, Figure, Name, Section, Table, Tile, Tiles, section, words
+from loadtrt.report.document import Badge, Figure, Name, Notice, Section, Table, Tile, Tiles, section, words
 from loadtrt.report.formatting import UNKNOWN, between, count_or, joules_text, percent_text, rate_or, share_or, time_or
 from loadtrt.report.run_sections import latency
 from loadtrt.report.run_verdict import ended, outcome_badge, state_badge, time_of, verdict_badge
@@ -14,7 +14,7 @@ from loadtrt.report.settings import about, closing, latency_bounds, noted, searc
 from loadtrt.report.worker_sections import fleet_text
 from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.results.capacity_result import ObjectiveCapacity
-from loadtrt.units import format_count
+from loadtrt.units import format_count, plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -52,7 +52,7 @@ def capacity(result: CapacityResult, file: str, key: str) -> Iterator[Section]:
             yield section(f"{candidate.name}{chosen}", *blocks, only="" if candidate.searched or alone else "page")
         if place == result.chosen:
             yield from _confirmed(candidate)
-    yield section("Findings", *ended(result), bare=True, conclusion=True)
+    yield section("Findings", *ended(result), *_overloaded(result), bare=True, conclusion=True)
     yield closing(result, file, key, configuration=search_options(result), environment=result.environment)
 
 
@@ -78,6 +78,16 @@ def _head(result: CapacityResult, file: str) -> Iterator[Block]:
 def _answering(result: CapacityResult) -> Candidate | None:
     """The candidate whose conclusion is the answer."""
     return result.best or (result.candidates[0] if len(result.candidates) == 1 else None)
+
+
+def _overloaded(result: CapacityResult) -> Iterator[Notice]:
+    """Models beside it that did not have their loads, so that the capacity is one beside less."""
+    trials = [trial for trial in (result.best.trials if result.best else ()) if trial.kind != "ladder"]
+    for name, model in result.beside.items():
+        found = sum(name in trial.overloaded for trial in trials)
+        if found:
+            times, load = f"{found} of {plural(len(trials), 'trial')}", model.load.text
+            yield Notice("bad", f"{name} was overloaded in {times}: beside its load ({load}) there is less capacity")
 
 
 def _answer(result: CapacityResult) -> Iterator[Block]:

@@ -18,6 +18,7 @@ from loadtrt.report.run_verdict import objective_text, scenario_lines, shortfall
 from loadtrt.report.settings import models_of
 from loadtrt.results.capacity_result import CapacityResult, SweepResult
 from loadtrt.results.fleet_result import FleetResult
+from loadtrt.results.interference_result import InterferenceResult
 from loadtrt.results.placement_result import PlacementResult
 from loadtrt.results.repeat_result import RepeatResult
 from loadtrt.results.run_result import RunResult
@@ -70,6 +71,8 @@ def subject_of(result: Result) -> str:
             return f"loadtrt capacity {result.config.model.engine}"
         case SweepResult():
             return f"loadtrt sweep {result.config.model.engine}"
+        case InterferenceResult(config=config):
+            return f"loadtrt interference {', '.join(config.models)}"
         case FleetResult():
             return f"loadtrt plan-capacity {result.engine.name}"
         case PlacementResult(models=models):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loadtrt.asked.ways_to_share import words_of
+from loadtrt.asked.ways_to_share import PLAIN, words_of
 from loadtrt.report.charts.matrix import Field, heat_matrix
 from loadtrt.report.document import Badge, Figure, Name, Notice, Section, Table, Tile, Tiles, section, words
 from loadtrt.report.formatting import UNKNOWN, between, percent_text, rate_or, time_or
@@ -242,8 +242,6 @@ def _problems(result: InterferenceResult) -> Iterator[Notice]:
 
 
 def _fingerprints(result: InterferenceResult) -> Iterator[Block]:
-    if not result.fingerprints:
-        return
     stressors = list(result.stressors)
     rows: list[tuple[Shown, ...]] = []
     for name, print_ in result.fingerprints.items():
@@ -254,7 +252,14 @@ def _fingerprints(result: InterferenceResult) -> Iterator[Block]:
         f"p99 beside: over p99 alone, the stressor at {100 * result.stress:g} % of its closed loop; takes: what the "
         "stressor's closed loop loses beside the model"
     )
-    yield Table(("", "", *stressors), tuple(rows), words=2, note=note)
+    if rows:
+        yield Table(("", "", *stressors), tuple(rows), words=2, note=note)
+    for name in [name for name in result.config.models if name not in result.fingerprints]:
+        cells = (cell for cell in result.cells if cell.model == name and cell.neighbour in stressors)
+        if (cell := next((cell for cell in cells if not cell.valid or cell.ratio() is None), None)) is not None:
+            reason = cell.failure or (cell.problems and f"INVALID, {cell.problems[0]}")
+            reason = reason or few_words(cell.rate_per_s, result.length_ns) or "its p99 is not known"
+            yield words(Name(name), f" has no fingerprint: {pair_words(cell)}, {reason}")
 
 
 def _share(lost: PairedRatio | None) -> str:
@@ -265,7 +270,9 @@ def _share(lost: PairedRatio | None) -> str:
 
 def _predictions(result: InterferenceResult) -> Iterator[Block]:
     rows: list[tuple[Shown, ...]] = []
+    plain = {(cell.model, cell.neighbour, cell.neighbour_level): cell for cell in result.matrix if cell.share == PLAIN}
     for item in result.predictions:
+        overloaded = plain[item.model, item.neighbour, item.neighbour_level].overloaded
         known = item.ratio is not None and item.measured is not None
         error = percent_text(abs(item.ratio / item.measured - 1)) if known and item.ratio and item.measured else UNKNOWN
         rows.append(
@@ -274,7 +281,9 @@ def _predictions(result: InterferenceResult) -> Iterator[Block]:
                 Name(item.neighbour),
                 level_words(item.neighbour_level),
                 *_predicted(item.ratio, item.low, item.high, "overloaded"),
-                *_predicted(item.measured, item.measured_low, item.measured_high, UNKNOWN),
+                *_predicted(
+                    item.measured, item.measured_low, item.measured_high, "overloaded" if overloaded else UNKNOWN
+                ),
                 error,
             )
         )

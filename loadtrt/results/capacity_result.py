@@ -112,6 +112,7 @@ class Trial(Model):
     run: the result; None if the run failed before it measured anything.
     failure: why the run failed, or why it ended early.
     host_bound: evidence that the load generator was the bottleneck, so that the trial does not measure the engine.
+    overloaded: models beside it whose queues grew until the end: they did not have their loads.
     """
 
     kind: Literal["ladder", "search", "confirm", "refute"]
@@ -121,6 +122,7 @@ class Trial(Model):
     run: RunResult | None
     failure: str | None = None
     host_bound: str | None = None
+    overloaded: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _has_a_load(self) -> Self:

@@ -205,7 +205,8 @@ class Finder:
         if part is None and not self._rig.beside and (records := self._rig.records) is not None:
             run = work.averaged(run, records)
         late = host_bound(run, config.model.max_lateness)
-        trial = Trial(seed=config.model.seed, run=run, failure=failure_of(run), host_bound=late, **fields)
+        judged = {"failure": failure_of(run), "host_bound": late, "overloaded": self._rig.overloaded}
+        trial = Trial(seed=config.model.seed, run=run, **judged, **fields)
         work.record(trial)
         self._talks.say(f"{what}: {_in_words(trial, run)}")
         self._update()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from loadtrt.asked.config import model_name
 from loadtrt.asked.fields import read_option
 from loadtrt.asked.model_option import parse_models
-from loadtrt.asked.reading import load_config
+from loadtrt.asked.reading import ending_otherwise, load_config
 from loadtrt.asked.ways_to_share import parse_shares
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.results.interference_result import CLOSED, IDLE
@@ -57,7 +57,7 @@ def wanted_interference(
         raise UsageError(f"--arrivals {arrivals}: requests of a measurement of interference are poisson or constant")
     rest = {key: value for key, value in given.items() if key not in (*OPTIONS, "arrivals")}
     rest |= {"models": dict(models), "verify": rest.get("verify") is not False}
-    config = load_config(file, rest, without={"profile"}, several=True)
+    config = load_config(file, rest, without=ending_otherwise("interference"), several=True)
     if config.duration is None:
         config = config.model_copy(update={"duration": _LENGTH_NS})
     for name, model in config.models.items():
@@ -114,6 +114,8 @@ def _unfit(model: Model) -> str | None:
     if model.sms is not None or model.priority is not None:
         key = "priority" if model.sms is None else "sms"
         return f"--share gives the models their shares of the device: leave {key} out"
+    if model.requests is not None:
+        return "all runs have one duration: leave requests out"
     if model.batcher is not None:
         return "a closed loop fixes the rates, and has no batches to form: leave batcher out"
     if model.requests_per_launch > 1:

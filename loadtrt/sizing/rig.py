@@ -92,6 +92,7 @@ class Rig:
         this process makes the runs.
     before: engines of the runs that the result has already, which those that are opened must be, too.
     beside: models by name that run beside the one that is measured, each under its own load; none unless it is set.
+    overloaded: models beside it whose queues grew until the end of the last run.
     progress: points, or candidates, that are done, and those that are left after this one.
     others: evidence that others used the cores or the GPU during the last run; None without, or where nobody looked.
     """
@@ -113,6 +114,7 @@ class Rig:
         self._shown: Shown | None = None
         self.before: list[EngineInfo] = []
         self.beside: Mapping[str, Model] = {}
+        self.overloaded: tuple[str, ...] = ()
         self.progress = (0, 0)
         self.others: str | None = None
         self._since: CoreTimes | None = None  # when it was last known whether others used the cores
@@ -241,6 +243,8 @@ class Rig:
             problems = (problem for model in result.models.values() for problem in model.problems)
             shared = (problem.evidence for problem in problems if problem.kind == "gpu-shared")
             self.others = self.others or next(shared, None)
+        told = {name: model.steadiness for name, model in result.models.items() if name in self.beside}
+        self.overloaded = tuple(name for name, steadiness in told.items() if steadiness and steadiness.overloaded)
         return trimmed(_of_first(result) if self.beside else result)
 
     def _run_workers(

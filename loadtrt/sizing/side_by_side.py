@@ -162,7 +162,8 @@ class SideBySide:
             of, known = ", ".join(result.config.models), ", ".join(self.alone)
             raise UsageError(f"{source} measures {of}, of which fewer than two are in the plan of {known}")
         for name in names:
-            self._require_same(source, name, result.alone[name].engine)
+            if name in result.alone:  # else it was interrupted before
+                self._require_same(source, name, result.alone[name].engine)
         unknown = {name: why for name in names if (why := _unknown_to_cells(self.alone[name].evidence.objectives))}
         self.notes += [f"{source} was left out for {name}: {why}" for name, why in unknown.items()]
         closed = any(result.config.models[name].load.closed for name in names)

@@ -186,7 +186,7 @@ def base_and_axes(file: Path | RunConfig | None, given: dict[str, Any]) -> tuple
     over_file = [name for name in ("rate", "burstiness", "batch", "batcher", "max_queue", "workers") if name in axes]
     common = {name: value for name, value in given.items() if name not in AXES}
     first = {name: axes[name][0] for name in over_file}
-    base = load_config(file, common | first, without={"profile"}, base=True)
+    base = load_config(file, common | first, without={"profile", "worker"}, base=True)
     several = base.several_processes or not {"devices", "processes"}.isdisjoint(axes)
     require_workers(given.get("routing"), several=several)
     return base, axes

@@ -27,7 +27,12 @@ QUICK_NS = 30 * SECOND_NS  # with --quick
 PRECISION = 0.03
 _LEAST_TIME_NS = 2 * SECOND_NS
 # Options that the search decides: those of a configuration file are left out.
-_OWN = (keys_of("Load", "Ending") - {"warmup", "drain", "max_queue"}) | {"abort_on_fail", "abort_delay", "profile"}
+_OWN = (keys_of("Load", "Ending") - {"warmup", "drain", "max_queue"}) | {
+    "abort_on_fail",
+    "abort_delay",
+    "profile",
+    "worker",
+}
 _ARRIVALS = ("arrivals", "burstiness", "bursts", "stages", "trace", "trace_column")
 
 

@@ -21,8 +21,9 @@ OBJECTIVE = ("--objective", "latency.p99 < 20ms")
 
 
 def _found(file: Path, *arguments: str) -> CapacityResult:
-    options = ("--warmup", "0", "--time", "120s", "--precision", "10%", "--quiet", "--json", file)
-    done = loadtrt("capacity", *options, *arguments)
+    options = ("--warmup", "0", "--precision", "10%", "--quiet", "--json", file)
+    length = () if "--quick" in arguments else ("--time", "120s")
+    done = loadtrt("capacity", *options, *length, *arguments)
     assert done.returncode in (0, 98), done.stderr
     return read_result(CapacityResult, file)
 
@@ -38,6 +39,23 @@ def test_what_the_neighbour_takes_is_missing(tmp_path: Path, beside: int) -> Non
     assert best.estimate_per_s == pytest.approx(1000 - beside - math.log(100) / 0.02, rel=0.1)
     assert ("beside b (poisson at 300/s)" in " ".join(terminal_text(result).split())) == bool(beside)
     assert all(trial.run is not None and len(trial.run.models) == 1 for trial in best.trials)
+
+
+@pytest.mark.parametrize("beside", [100, 300])
+def test_a_neighbour_that_does_not_have_its_load_is_told(tmp_path: Path, beside: int) -> None:
+    """Processor sharing: each of two that always have work has half of the device, so that b serves up to 100/s and a
+    250/s. Beside 300/s b finds its 100/s, and a is overloaded; beside 100/s it is not."""
+    device = "device=g,clock=virtual"
+    models = (
+        "--model",
+        f"a='simulated:service=2ms,{device}',rate={beside}/s",
+        "--model",
+        f"b='simulated:service=5ms,{device}'",
+    )
+    result = _found(tmp_path / "c.json", *models, "--of", "b", "--objective", "latency.p99 < 500ms", "--quick")
+    told = " ".join(terminal_text(result).split())
+    assert ("beside its load (poisson at 300/s) there is less capacity" in told) == (beside == 300)
+    assert ("a was overloaded in" in told) == (beside == 300)
 
 
 def test_a_neighbour_that_fails_fails_the_trial(tmp_path: Path) -> None:

@@ -17,7 +17,15 @@ from listening import listening
 from loadtrt.report.interference_words import headline
 from loadtrt.report.plain import terminal_text
 from loadtrt.report.result_files import read_result
-from loadtrt.results.interference_result import CLOSED, IDLE, Cell, Fingerprint, InterferenceResult, PairedRatio
+from loadtrt.results.interference_result import (
+    CLOSED,
+    IDLE,
+    Cell,
+    Fingerprint,
+    InterferenceResult,
+    PairedRatio,
+    Predicted,
+)
 from loadtrt.signals import SIGNALS
 from loadtrt.sizing.fingerprints import predicted
 from loadtrt.sizing.rig import Rig
@@ -494,6 +502,25 @@ def test_a_stressor_of_a_resource_that_nobody_uses_costs_nothing(tmp_path: Path)
     assert "median error" in terminal_text(result)
 
 
+def test_a_model_without_a_fingerprint_says_why(tmp_path: Path) -> None:
+    """And an overload that was measured is told beside the one that was predicted."""
+    file = tmp_path / "i.json"
+    result = measured(
+        file,
+        *pair("", ",rate=50/s"),
+        *("--stressor", "sm='simulated:service=1ms,device=g,clock=virtual'"),
+        *("--neighbour", "90%", "--load", "60%", "--duration", "4s", "--rounds", "2", "--no-verify"),
+    )
+    told = " ".join(terminal_text(result).split())
+    few = "p99 takes 459 requests, and a run has about 200: take --duration 12s"
+    assert f"b has no fingerprint: b beside sm at 30 %, {few}" in told
+    cell = of(result, "a", "90%")
+    prediction = Predicted(model="a", neighbour="b", neighbour_level="90%", ratio=None)
+    told = terminal_text(result.model_copy(update={"predictions": (prediction,)}))
+    assert cell.overloaded
+    assert re.search("a +b +at 90 % +overloaded +– +overloaded +–", told)
+
+
 def test_one_model_has_a_fingerprint(tmp_path: Path) -> None:
     result = measured(
         tmp_path / "i.json",
@@ -530,6 +557,23 @@ def test_a_ratio_without_an_interval_says_so(whole: InterferenceResult) -> None:
     assert "not bounded on both sides: an interval takes two rounds or more" in " ".join(terminal_text(shown).split())
 
 
+def test_what_ends_single_runs_of_a_file_is_left_out(tmp_path: Path) -> None:
+    """Else closed loops would end early, and their throughput, over the whole time, be that of a slower engine."""
+    models = {"a": {"engine": A}, "b": {"engine": B}}
+    ends = {"precision": "20%", "abort_on_fail": True, "objective": "latency.p99 < 1us", "worker": "0/2", "requests": 9}
+    found = []
+    for place, more in enumerate(({}, ends)):
+        (tmp_path / f"{place}.yaml").write_text(json.dumps({"models": models, **more}))
+        options = ("--config", str(tmp_path / f"{place}.yaml"), "--neighbour", "0", "--rounds", "1", "--no-verify")
+        found.append(measured(tmp_path / f"{place}.json", *options, "--duration", "20s"))
+    plain, ended = found
+    assert ended.cells == plain.cells
+    assert {name: one.closed for name, one in ended.alone.items()} == {
+        name: one.closed for name, one in plain.alone.items()
+    }
+    assert plain.alone["a"].closed.per_s == pytest.approx(500, rel=0.05)
+
+
 def test_closed_loops_that_are_invalid_are_measured_again(tmp_path: Path, whole: InterferenceResult) -> None:
     """They fix the rates; where rounds have these rates, they stay."""
     problems = {"a": whole.alone["a"].model_copy(update={"problems": ("the host was late",)})}
@@ -547,6 +591,7 @@ def test_closed_loops_that_are_invalid_are_measured_again(tmp_path: Path, whole:
         ([], "and there is none: give two engines, such as a.plan b.plan"),
         ([A], "there is one: give another engine, or --stressors"),
         ([A, B, "--sms", "25%"], "--sms is not an option"),
+        (pair(",requests=50"), "a: all runs have one duration: leave requests out"),
         (pair(",sms=25%"), "a: --share gives the models their shares of the device: leave sms out"),
         (pair("", ",priority=high"), "b: --share gives the models their shares of the device: leave priority out"),
         ([A, B, "--share", "both"], "--share: 'both' needs a split of the SMs: write both=32+100"),

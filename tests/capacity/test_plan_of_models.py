@@ -174,6 +174,15 @@ def test_a_measurement_that_is_too_short_is_said_to_be(folder: Path, tmp_path: P
     assert "measure for longer" in result.reason
 
 
+def test_a_measurement_that_ended_before_its_cells_tells_nothing(folder: Path, tmp_path: Path) -> None:
+    """As after Ctrl-C, with one closed loop."""
+    content = json.loads((folder / "i.json").read_text())
+    content |= {"cells": [], "alone": {"a": content["alone"]["a"]}, "outcome": "interrupted"}
+    (tmp_path / "begun.json").write_text(json.dumps(content))
+    result = plan(folder, *demands(180, 150), "--together", tmp_path / "begun.json")
+    assert (result.gpus, result.apart, len(result.measured)) == (2, 2, 0)
+
+
 def test_interference_tells_nothing_of_other_objectives(folder: Path, tmp_path: Path) -> None:
     """p99.9 is not in its file; what it tells of the other model stands."""
     text = (folder / "a.json").read_text().replace("latency.p99 < 20ms", "latency.p99.9 < 40ms")

@@ -514,6 +514,14 @@ def test_what_was_measured_is_delivered_before_a_device_that_hangs_ends_the_proc
     assert happened == ["delivered", 3]
 
 
+def test_the_worker_of_a_file_takes_no_part_of_the_load(tmp_path: Path) -> None:
+    """A file of one worker of a fleet is swept as a run by itself, at the rates that are asked for."""
+    (tmp_path / "w.yaml").write_text(json.dumps({"engine": VIRTUAL, "worker": "0/2"}))
+    options = ("--config", str(tmp_path / "w.yaml"), "--rate", "100,200", "--all")
+    points = _swept(tmp_path / "s.json", *options).points
+    assert [point.run and point.run.model.throughput.offered_per_s for point in points] == [100, 200]
+
+
 def test_two_sweeps_share_no_file(tmp_path: Path) -> None:
     """While one keeps its results in a file, another is refused before it measures."""
     file = tmp_path / "sweep.json"

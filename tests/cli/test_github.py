@@ -100,7 +100,18 @@ def test_a_search_for_capacity(summary: Path) -> None:
     assert "## Capacity of" in summary.read_text()
 
 
-@pytest.mark.parametrize("command", ["run", "repeat", "compare", "capacity", "sweep"])
+def test_a_measurement_of_interference(summary: Path) -> None:
+    """Its matrix, and an error where no cell can be trusted."""
+    engine = "simulated:service=2ms,error=0.3,device=g,clock=virtual"
+    options = ("--neighbour", "0", "--rounds", "1", "--duration", "1s", "--no-verify", "--warmup", "0")
+    done = loadtrt("interference", engine, engine, *options, "--quiet", "--github")
+    assert done.returncode == 97
+    (line,) = done.stdout.splitlines()
+    assert line.startswith("::error title=loadtrt interference simulated%2C simulated-2%3A verdict%3A invalid::")
+    assert "## Interference between simulated and simulated-2 · ❌ **2 cells INVALID**" in summary.read_text()
+
+
+@pytest.mark.parametrize("command", ["run", "repeat", "compare", "capacity", "sweep", "interference"])
 def test_outside_of_github(
     command: str, runs: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,6 +124,7 @@ def test_outside_of_github(
         "compare": ("compare", *runs, "--json", kept),
         "capacity": ("capacity", "--engine", ENGINE, "--objective", "latency.p99 < 9ms", "--json", kept),
         "sweep": ("sweep", "--engine", ENGINE, "--contexts", "1,2", "--json", kept),
+        "interference": ("interference", ENGINE, ENGINE, "--json", kept),
     }[command]
     done = loadtrt(*given, "--github")
     assert done.returncode == 2

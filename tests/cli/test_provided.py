@@ -20,11 +20,13 @@ from loadtrt.cli.provided import provided
 if TYPE_CHECKING:
     from pathlib import Path
 
-EXAMPLES = [str(file.relative_to(ROOT / "configs"))[:-5] for file in sorted((ROOT / "configs").rglob("*.yaml"))]
+FILES = [str(file.relative_to(ROOT / "configs")) for file in sorted((ROOT / "configs").rglob("*.*"))]
+EXAMPLES = [file.rpartition(".")[0] for file in FILES]
 COMMAND_LINES = {
     "plan": "loadtrt run --config {} --engine my.plan",  # the plan that the file names is no one's
     "fleet/job": "sed \"s/START_AT/$(date -u -d '+5 minutes' +%FT%TZ)/\" {} | kubectl apply -f -",
     "fleet/rayjob": "kubectl apply -f {}",
+    "fleet/slurm": "sbatch {} run.yaml",
     "kubernetes/job": "kubectl apply -f {}",
     "kubernetes/podmonitor": "kubectl apply -f {}",
 }
@@ -36,19 +38,18 @@ def test_every_example_is_listed_with_what_it_is() -> None:
     assert all(len(line.split()) > 3 for line in done.stdout.splitlines())
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_an_example_is_written_as_it_is(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("file", FILES)
+def test_an_example_is_written_as_it_is(tmp_path: Path, file: str) -> None:
     """What is written is what lies in configs/, which test_cli.py reads; its suffix may be given, too. What is printed
     is the command that takes it."""
+    name = file.rpartition(".")[0]
     done = loadtrt("example", name, folder=tmp_path)
-    assert (done.returncode, done.stdout) == (
-        0,
-        f"{COMMAND_LINES.get(name, 'loadtrt run --config {}').format(f'{name}.yaml')}\n",
-    )
+    command = COMMAND_LINES.get(name, "loadtrt run --config {}").format(file)
+    assert (done.returncode, done.stdout) == (0, f"{command}\n")
     done = loadtrt("example", name, "-o", "a b.yaml", folder=tmp_path)
     assert f" {shlex.quote('a b.yaml')}" in done.stdout
-    done = loadtrt("example", f"{name}.yaml", "-o", "-", folder=tmp_path)
-    assert done.stdout == (tmp_path / f"{name}.yaml").read_text() == (ROOT / "configs" / f"{name}.yaml").read_text()
+    done = loadtrt("example", file, "-o", "-", folder=tmp_path)
+    assert done.stdout == (tmp_path / file).read_text() == (ROOT / "configs" / file).read_text()
 
 
 @pytest.mark.parametrize(
