@@ -66,13 +66,15 @@ def worker_of(text: str, environment: Mapping[str, str]) -> Launched:
     return Launched(worker, f"worker {worker}, by {names} of {launcher}")
 
 
-def require_workers(routing: object, *, several: bool) -> None:
-    """Raise UsageError for --routing where there are no workers to share a load. routing: as given, None where it is
-    not."""
+def require_workers(routing: object, *, several: bool, closed: bool = False) -> None:
+    """Raise UsageError for --routing where there are no workers to share a load, or no arrivals. routing: as given,
+    None where it is not. closed: whether all loads are closed loops, of which each worker has its own."""
     if routing is not None and not several:
         raise UsageError(
             "--routing says how workers share a load: add --devices, --processes, --ray or --worker, or leave it out"
         )
+    if routing is not None and closed:
+        raise UsageError("--routing is for arrivals, and each worker has a closed loop: add --rate, or leave it out")
 
 
 def parse_devices(text: str) -> tuple[int, ...]:

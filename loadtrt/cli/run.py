@@ -78,7 +78,8 @@ def command(
     checked = load_config(config, given, without={"scenario"} if latency else (), several=True)
     if latency or repeat is not None:
         require_one_model(checked, "--latency" if latency else "--repeat")
-    require_workers(given["routing"], several=checked.worker is not None or checked.several_processes)
+    closed = all(model.load.closed for model in checked.models.values())
+    require_workers(given["routing"], several=checked.worker is not None or checked.several_processes, closed=closed)
     if start_at is not None and repeat is not None:
         raise UsageError("--start-at is for a single start: leave it or --repeat out")
     start_ns = None if start_at is None else read_option("--start-at", start_at, parse_start)

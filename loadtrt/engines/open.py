@@ -64,6 +64,14 @@ def needs_gpu(engine: str, on: str) -> bool:
     return not engine.startswith("simulated:") and on != "onnxruntime"
 
 
+def in_virtual_time(engine: str) -> bool:
+    """Whether this is simulated in virtual time. Raises UsageError for a simulation that is none."""
+    from loadtrt.engines.simulation import parse_simulation
+
+    kind, _, text = engine.partition(":")
+    return kind == "simulated" and text != "null" and parse_simulation(text, 0).clock == "virtual"
+
+
 def open_engine(
     options: Model,
     say: Callable[[str], None] | None = None,

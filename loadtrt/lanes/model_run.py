@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
-from loadtrt.engines.clock import VirtualClock
 from loadtrt.errors import EngineError, UsageError, shortage_of
 from loadtrt.lanes.scheduler import Load
 from loadtrt.load.dealing import of_one_host
@@ -151,11 +150,6 @@ class ModelRun:
 
         if self.routing is None:
             raise UsageError(of_one_host(deal.routing))
-        if isinstance(getattr(self.engine, "clock", None), VirtualClock):
-            raise UsageError(
-                f"{deal.routing} routing needs workers with one clock, and the virtual one of each passes by itself: "
-                "leave clock=virtual out, or take --routing random or round-robin"
-            )
         return SharedRouter.join(self.routing, deal, due, self.places, self.model.seed, sizes)
 
     @property

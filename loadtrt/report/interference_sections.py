@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from loadtrt.asked.ways_to_share import PLAIN, words_of
@@ -117,9 +118,10 @@ def _matrix(result: InterferenceResult) -> Iterator[Block]:
 
 
 def _not_known(result: InterferenceResult) -> dict[str, list[str]]:
-    """Why ratios of p99 are not known, or have no interval. Of what is overloaded a longer run knows no more."""
+    """Why ratios of p99 are not known, or have no interval, that of the cell with the lowest rate first: it takes the
+    longest run. Of what is overloaded a longer run knows no more."""
     reasons: dict[str, list[str]] = {"known": [], "bounded on both sides": []}
-    for cell in result.matrix:
+    for cell in sorted(result.matrix, key=lambda cell: cell.rate_per_s or math.inf):
         found = next((one for one in cell.ratios if one.name == "latency.p99"), None)
         if found is None or not found.reason or not cell.valid or cell.overloaded:
             continue

@@ -43,7 +43,7 @@ def fleet_text(config: RunConfig, axes: Collection[str] = ()) -> str:
     texts += [f"Ray cluster {config.ray}"] if config.ray is not None else []
     texts += [f"{config.workers} workers"] if config.workers is not None and "workers" not in axes else []
     several = texts or not {"devices", "processes"}.isdisjoint(axes)
-    texts += [f"requests dealt out {config.routing}"] if several and not config.model.load.closed else []
+    texts += [f"{config.routing} routing"] if several and not config.model.load.closed else []
     return " · ".join(texts)
 
 
@@ -146,7 +146,7 @@ def _gpu_cells(run: RunResult) -> tuple[str, str]:
 def _together(result: RunResult) -> Iterator[str]:
     yield result.fleet
     if not all(model.load.closed for model in result.config.models.values()):
-        yield f"requests dealt out {result.config.routing}"
+        yield f"{result.config.routing} routing"
     if how := on_one_gpu([result]):
         yield how
     if result.start_spread_ns is not None:

@@ -12,6 +12,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.asked.launched import parse_devices
+from loadtrt.engines.open import in_virtual_time
 from loadtrt.errors import UsageError
 from loadtrt.lanes.shared_router import RoutingMemory
 from loadtrt.load.dealing import POOLED, parse_routing
@@ -127,7 +128,7 @@ class Processes:
     lead_ns = 50 * MILLISECOND_NS
 
     def __init__(self, config: RunConfig) -> None:
-        """Raises UsageError where there is no such device, and for too many workers."""
+        """Raises UsageError where there is no such device, for too many workers, and where they cannot route so."""
         self._devices = [device for device in _devices_of(config) for _ in range(config.processes)]
         self.count = len(self._devices)
         if self.count > MOST_HERE:
@@ -135,6 +136,7 @@ class Processes:
                 f"--devices and --processes ask for {self.count} workers, and one host starts {MOST_HERE} at most: ask "
                 "for fewer"
             )
+        require_one_clock(config)
         self._routed = len(config.models) if parse_routing(config.routing)[0] in POOLED else 0
 
     @cached_property
@@ -168,6 +170,16 @@ class Processes:
         """Forget how requests were routed."""
         for memory in self._routing:
             memory.close()
+
+
+def require_one_clock(config: RunConfig) -> None:
+    """Raise UsageError for a routing by what workers have outstanding, of which each would have a clock of its own."""
+    routing, _ = parse_routing(config.routing)
+    if routing in POOLED and any(in_virtual_time(model.engine) for model in config.models.values()):
+        raise UsageError(
+            f"{routing} routing needs workers with one clock, and the virtual one of each passes by itself: leave "
+            "clock=virtual out, or take --routing random or round-robin"
+        )
 
 
 def workers_of(config: RunConfig) -> int:

@@ -14,7 +14,7 @@ from loadtrt.findings.device_scaling import fewest_devices, scaling
 from loadtrt.printing import command_line
 from loadtrt.report.settings import axes_text
 from loadtrt.results.capacity_result import SkippedPoint, SweepPoint, SweepResult
-from loadtrt.runs.processes import workers_of
+from loadtrt.runs.processes import require_one_clock, workers_of
 from loadtrt.sizing.grid import AXES, knee_of, pareto_of, parse_axis, points_of, spent_axis, unusable
 from loadtrt.sizing.keeping import to_the_end
 from loadtrt.sizing.rig import MACHINE, changed
@@ -188,7 +188,9 @@ def base_and_axes(file: Path | RunConfig | None, given: dict[str, Any]) -> tuple
     first = {name: axes[name][0] for name in over_file}
     base = load_config(file, common | first, without={"profile", "worker"}, base=True)
     several = base.several_processes or not {"devices", "processes"}.isdisjoint(axes)
-    require_workers(given.get("routing"), several=several)
+    require_workers(given.get("routing"), several=several, closed=base.model.load.closed)
+    if several:
+        require_one_clock(base)
     return base, axes
 
 

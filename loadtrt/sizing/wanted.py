@@ -11,6 +11,7 @@ from loadtrt.asked.load_options import process_type
 from loadtrt.asked.model_option import parse_models
 from loadtrt.asked.reading import keys_of, load_config, varied
 from loadtrt.errors import UsageError, nearest
+from loadtrt.runs.processes import require_one_clock
 from loadtrt.sizing.grid import parse_axis
 from loadtrt.units import SECOND_NS, exact_duration, parse_share
 
@@ -106,6 +107,8 @@ def wanted_of(
     config = load_config(file, {**given, **load, **first, **accepted, "rate": "1/s"}, without=_OWN, base=True)
     _require_objectives(config)
     require_workers(given.get("routing"), several=config.several_processes)
+    if config.several_processes:
+        require_one_clock(config)
     time_ns = time if time is not None else QUICK_NS if quick else TIME_NS
     if time_ns < _LEAST_TIME_NS:
         raise UsageError(f"--time {exact_duration(time_ns)} is too short for a search; write for example --time 10m")

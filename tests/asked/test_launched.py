@@ -101,6 +101,8 @@ def test_a_worker_begins_at_its_instant(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_routing_is_about_workers() -> None:
-    """Alone it would do nothing."""
+    """Alone, and in closed loops, it would do nothing."""
     done = loadtrt("run", "simulated:null", "--routing", "random")
     assert (done.returncode, "--routing says how workers share a load" in done.stderr) == (2, True)
+    done = loadtrt("run", "simulated:null", "--processes", "2", "--routing", "random")
+    assert (done.returncode, "--routing is for arrivals, and each worker has a closed loop" in done.stderr) == (2, True)

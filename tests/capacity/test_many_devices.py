@@ -95,7 +95,7 @@ def test_the_capacity_of_a_fleet(routing: str, tmp_path: Path) -> None:
     assert candidate.predicted_per_s == pytest.approx(truth, rel=0.1)
     assert candidate.ladder[0].in_flight == 1
     text = " ".join(command("report", file).stdout.split())
-    assert f"4 processes · requests dealt out {routing}; requests in flight are per worker" in text
+    assert f"4 processes · {routing} routing; requests in flight are per worker" in text
     planned = command("plan-capacity", file, "--demand", "5000/s")
     assert (planned.returncode, "was measured by workers that share a load" in planned.stderr) == (2, True)
 
@@ -110,11 +110,23 @@ def test_the_capacity_of_a_fleet(routing: str, tmp_path: Path) -> None:
         (("--workers", "1,2"), "--workers is for workers on a Ray cluster"),
         (("--devices", "0-63", "--processes", "1,5"), "ask for 320 workers, and one host starts 256 at most"),
         (("--contexts", "1", "--routing", "random"), "--routing says how workers share a load"),
+        (("--processes", "1,2", "--routing", "random"), "--routing is for arrivals, and each worker has a closed loop"),
     ],
 )
 def test_what_no_axis_of_devices_is(arguments: tuple[Any, ...], sentence: str) -> None:
     done = command("sweep", *COMMON, *arguments)
     assert (done.returncode, sentence in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "arguments", [("sweep", "--rate", "100/s", "--processes", "1,2"), ("capacity", "--processes", "2")]
+)
+def test_clocks_of_ones_own_cannot_be_routed_by(arguments: tuple[str, ...]) -> None:
+    """That is said before anything is measured."""
+    bound = ("--objective", "latency.p99 < 60ms") if arguments[0] == "capacity" else ()
+    done = command(*arguments, *COMMON, *bound, "--routing", "two-choices")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("loadtrt: two-choices routing needs workers with one clock")
 
 
 def test_workers_on_a_cluster_are_an_axis(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ from loadtrt.results.gpu_telemetry import GpuClient, GpuSharing
 from loadtrt.results.run_result import Problem, RunResult
 from loadtrt.runs import fleet, processes
 from loadtrt.runs.fleet import run_fleet
+from loadtrt.runs.started_worker import StartedWorker
 from loadtrt.runs.watched import Silence
 from loadtrt.runs.worker import cores_of, pin
 from loadtrt.signals import Signals
@@ -146,7 +147,7 @@ def test_workers_route_the_whole_schedule(routing: str) -> None:
     assert model.routing.chosen == len(whole) == sum(part.routing.chosen for part in parts if part.routing)
     assert all(part.ok for part in parts)
     text = " ".join(str(result).split())
-    assert re.search(rf"requests dealt out {routing} · .*routing a request took [\d.]+ .s, p99 [\d.]+ .s", text)
+    assert re.search(rf"{routing} routing · .*routing a request took [\d.]+ .s, p99 [\d.]+ .s", text)
     assert RunResult.model_validate_json(result.to_json()) == result
 
 
@@ -256,10 +257,7 @@ def test_workers_on_one_gpu_are_no_strangers(monkeypatch: pytest.MonkeyPatch) ->
         sharing = GpuSharing(clients=tuple(GpuClient(pid, "python", sm_ratio=0.5) for pid in pids))
         result = single.model_copy(update={"sharing": sharing, "valid": False})
         link = type("Link", (), {"host": "", "where": {}})
-        workers = [
-            type("Worker", (), {"link": link, "clock": None, "clock_after": None, "pids": (number,)})
-            for number in (11, 12)
-        ]
+        workers = [StartedWorker(place, link, None, pids=(pid,)) for place, pid in enumerate((11, 12))]
         this = type("Fleet", (), {"_workers": workers, "_config": single.config})
         assert fleet._Fleet._placed(this, result).valid is valid  # type: ignore[arg-type]
 
