@@ -141,6 +141,12 @@ def format_percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
+def rough_percent(share: float) -> str:
+    """A share in two digits: "1.6 %", "98 %", "100 %", "230 %"."""
+    percent = 100 * share
+    return f"{percent:.2g} %" if percent < 99.5 else f"{format_count(round(percent))} %"
+
+
 def rounded_up(value: float) -> float:
     """The value, or a little more, in two significant digits: what is needed must not be told as less."""
     if not value:

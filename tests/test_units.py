@@ -15,6 +15,7 @@ from loadtrt.units import (
     parse_duration,
     parse_rate,
     parse_share,
+    rough_percent,
 )
 
 
@@ -107,3 +108,10 @@ def test_what_is_no_size_is_refused(text: str) -> None:
     """A bare number too: nobody knows whether bytes or MiB are meant."""
     with pytest.raises(UsageError, match="is not a size"):
         parse_bytes(text)
+
+
+def test_a_share_in_two_digits_has_no_exponent() -> None:
+    """100 % is not 1e+02 %."""
+    shares = {0.0: "0 %", 0.016: "1.6 %", 0.98: "98 %", 0.994: "99 %", 0.996: "100 %", 1: "100 %", 2.3: "230 %"}
+    assert {share: rough_percent(share) for share in shares} == shares
+    assert rough_percent(12.345) == "1 234 %"

@@ -34,18 +34,18 @@ def read_option(option: str, text: Any, parse: Callable[[Any], T]) -> T:
 
 
 def _shape(value: object) -> object:
-    """(16, 3, 224, 224) of "16x3x224x224"; "" and "scalar" are ()."""
+    """(16, 3, 224, 224) of "16x3x224x224"; "" and "scalar" are (). A first size of N is the batch, -1."""
     if isinstance(value, int) and not isinstance(value, bool):
         return (value,)
     if not isinstance(value, str):
         return value
     if value in ("", "scalar"):
         return ()
-    if not re.fullmatch(r"[0-9]{1,19}(x[0-9]{1,19})*", value):
+    if not re.fullmatch(r"(N|[0-9]{1,19})(x[0-9]{1,19})*", value):
         raise ValueError(
             f"'{shortened(value)}' is not a shape: write its sizes with x between them, such as 16x3x224x224"
         )
-    return tuple(int(size) for size in value.split("x"))
+    return tuple(-1 if size == "N" else int(size) for size in value.split("x"))
 
 
 def _range(value: object) -> object:
@@ -193,7 +193,7 @@ _TEXT_OR_WHOLE = {"anyOf": [{"type": "string"}, {"type": "integer"}]}
 Sms = Annotated[int | str, _telling(parse_sms), WithJsonSchema({**_TEXT_OR_WHOLE, "examples": ["25%", 32]})]
 Priority = Annotated[int | str, _telling(_priority), WithJsonSchema({**_TEXT_OR_WHOLE, "examples": ["high", -5]})]
 Shape = Annotated[
-    tuple[Annotated[int, Field(ge=0, le=_MOST_INT)], ...],
+    tuple[Annotated[int, Field(ge=-1, le=_MOST_INT)], ...],
     BeforeValidator(_shape),
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "integer"}}]}),
 ]

@@ -87,7 +87,9 @@ class Model(Strict):
     inferences_per_request: int | None = _engine(
         None, "Inferences that a request counts as.", shown_default="the batch", ge=1, le=1 << 31
     )
-    shapes: Shapes = _engine({}, "Shape of an input (repeatable).", metavar="NAME:16x3x224x224")
+    shapes: Shapes = _engine(
+        {}, "Shape of an input (repeatable); N in front is the batch.", metavar="NAME:16x3x224x224"
+    )
     shape_values: ShapeValues = _engine({}, "Values of a shape tensor (repeatable).", metavar="NAME:1,2")
     optimization_profile: int = _engine(0, "Number of the plan's optimization profile.", ge=0, le=1023)
     threads_per_context: int | None = _engine(

@@ -55,11 +55,14 @@ def convert(
     return _model(network, graph, _outputs(network, graph, outputs, unread))
 
 
-def placeholder_notes(deploy: Path, model: onnx.ModelProto, shapes: Shapes) -> tuple[str, ...]:
-    """Remarks on inputs whose sizes in the file are likely placeholders, which Caffe leaves to its user to set."""
+def placeholder_notes(
+    deploy: Path, model: onnx.ModelProto, shapes: Shapes, batch: int | None = None
+) -> tuple[str, ...]:
+    """Remarks on inputs whose sizes in the file are likely placeholders, which Caffe leaves to its user to set. batch:
+    the one that is asked for in place of the file's."""
     return tuple(
         f"WARNING: input {name} is {format_shape(sizes)}, as {deploy} says: set its size with --shapes "
-        f"{name}:{format_shape(sizes[:2])}x224x224 if that is a placeholder"
+        f"{name}:{format_shape((batch or sizes[0], sizes[1]))}x224x224 if that is a placeholder"
         for name, sizes in (
             (each.name, [d.dim_value for d in each.type.tensor_type.shape.dim]) for each in model.graph.input
         )

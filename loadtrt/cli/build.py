@@ -265,7 +265,7 @@ def _source(
     if options.profiles:
         shapes = {name: optimum for name, (_, optimum, _) in options.profiles[0].items()}
     model = convert(deploy, weights, outputs, _DEPLOY_SEED, shapes)
-    notes = (*notes, *placeholder_notes(deploy, model, shapes))
+    notes = (*notes, *placeholder_notes(deploy, model, shapes, options.batch))
     if options.profiles:
         notes = (*notes, *open_ranges(model, deploy, outputs, options.profiles))
     if options.batch is not None or options.profiles:

@@ -122,6 +122,11 @@ def require_agreement(inputs: Sequence[InputShape], shapes: Mapping[str, Shape],
     seen = ", ".join(_shown(item.name, shapes[item.name]) for item in sized)
     fixed = "" if filled else ", fixed when the engine was made"
     remedy = "make them agree" if filled else "ask for none, or make an engine that leaves one open"
+    first = next((item.name for item in sized if item.shape[0] < 0 and is_filled(item, 0, names)), None)
+    if first is not None:
+        remedy += (
+            f", or in a run write N for the batch: --shapes {first}:{'x'.join(map(str, ('N', *shapes[first][1:])))}"
+        )
     raise UsageError(
         f"batch {batch} contradicts the inputs' first sizes ({seen or 'none'}{fixed}): {remedy}; "
         "to change only how inferences are counted, use loadtrt run --inferences-per-request N"

@@ -19,7 +19,7 @@ from loadtrt.findings.utilization import BUSY
 from loadtrt.findings.validity import busy_of, remedy_for
 from loadtrt.results.run_result import Finding
 from loadtrt.stats.run_length import few_samples, is_offline, longer, whole_seconds
-from loadtrt.units import SECOND_NS, format_count, format_duration, plural
+from loadtrt.units import SECOND_NS, format_count, format_duration, plural, rough_percent
 
 if TYPE_CHECKING:
     from loadtrt.results.run_result import RunResult
@@ -96,7 +96,7 @@ def _dropped(result: RunResult) -> Finding | None:
     share = result.model.dropped / (result.model.dropped + result.model.submitted)
     return Finding(
         kind="dropped",
-        evidence=f"{plural(result.model.dropped, 'request')} ({100 * share:.2g} % of all) came due while "
+        evidence=f"{plural(result.model.dropped, 'request')} ({rough_percent(share)} of all) came due while "
         f"{result.config.model.max_queue} waited, and were dropped",
         cause="the queue was full; latencies are of the other requests, which waited less because of it",
         remedy=either(lower_load(result.config.model), more_contexts(result.config.model), "a larger --max-queue"),
@@ -127,7 +127,7 @@ def _stall(result: RunResult) -> Finding | None:
     return Finding(
         kind="stall",
         evidence=f"{which} {when}, while requests waited: "
-        f"{plural(stall.late, 'request')} ({100 * stall.late / answered:.2g} %) were delayed",
+        f"{plural(stall.late, 'request')} ({rough_percent(stall.late / answered)}) were delayed",
         cause=cause,
         remedy=f"{free}'loadtrt report RUN.json -o run.trace.json' shows "
         f"the requests around the slowest; {longer(result, _thrice(result))} shows whether it happens again",

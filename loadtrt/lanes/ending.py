@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from loadtrt.asked.objective import quantile_name
 from loadtrt.loop.requests import ARRIVED, COMPLETED, DRAINS, DROPPED, LAST, PROGRESS, SUBMITTED
-from loadtrt.units import MILLISECOND_NS, NEVER, SECOND_NS
+from loadtrt.units import MILLISECOND_NS, NEVER, SECOND_NS, rough_percent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -158,7 +158,7 @@ def watching(
             recorder.drain()
             reached = widths.narrow_enough(recorder.spans.intervals, recorder.records, recorder.histograms["latency"])
             if reached is not None:
-                session.ended_early = f"latency's {_names(ranks)} known within ±{100 * reached:.2g} %"
+                session.ended_early = f"latency's {_names(ranks)} known within ±{rough_percent(reached)}"
                 stop.enough = all(other.ended_early for other in sessions)
 
     return tick

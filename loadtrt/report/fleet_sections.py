@@ -14,7 +14,7 @@ from loadtrt.report.run_verdict import outcome_badge
 from loadtrt.report.settings import about, closing, title
 from loadtrt.results.fleet_result import ROUTINGS
 from loadtrt.stats.sample_size import least_samples
-from loadtrt.units import format_count, format_duration, plural
+from loadtrt.units import format_count, format_duration, plural, rough_percent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -263,7 +263,7 @@ def _gpu(result: FleetResult) -> Iterator[Block]:
         law = gpu.scaling
         yield words(
             f"universal scalability law: contention {law.sigma:.2g}, coherency {law.kappa:.2g} (off by up to "
-            f"{100 * law.error_ratio:.2g} %)"
+            f"{rough_percent(law.error_ratio)})"
         )
     if measured:
         yield Figure("Throughput by requests in flight", ladder(measured, gpu.scaling), "as measured")
@@ -295,7 +295,7 @@ def _trust(result: FleetResult) -> Iterator[str]:
     inside = [check.within for check in result.checks if check.within is not None]
     texts = [f"within each other's interval in {sum(inside)} of {len(inside)}"] if inside else []
     if errors:
-        texts.append(f"off by {100 * median(errors):.2g} % in the median, {100 * errors[-1]:.2g} % at most")
+        texts.append(f"off by {rough_percent(median(errors))} in the median, {rough_percent(errors[-1])} at most")
     if result.checks:
         yield f"one GPU, predicted against measured: {'; '.join(texts) or 'overloaded in all of them'}"
     else:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from loadtrt.results import Model
-from loadtrt.units import format_bytes
+from loadtrt.units import format_bytes, rough_percent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -89,7 +89,7 @@ class GpuClient:
         """Such as "python3 (process 4242, 2.1 GiB, kernels for 48 % of the time)"."""
         words = [f"process {self.pid}"] if self.name else []
         words += [format_bytes(self.memory_bytes)] if self.memory_bytes else []
-        words += [f"kernels for {100 * self.sm_ratio:.2g} % of the time"] if self.sm_ratio else []
+        words += [f"kernels for {rough_percent(self.sm_ratio)} of the time"] if self.sm_ratio else []
         name = self.name or f"process {self.pid}"
         return f"{name} ({', '.join(words)})" if words else name
 

@@ -17,7 +17,7 @@ from loadtrt.sizing.fleet_cost import autoscaling, cost_per_million, joules_per_
 from loadtrt.sizing.fleet_prediction import predict
 from loadtrt.sizing.measured_law import alone_above, heavy_tail
 from loadtrt.sizing.predictable import require_predictable
-from loadtrt.units import SECOND_NS, format_count, format_duration, plural
+from loadtrt.units import SECOND_NS, format_count, format_duration, plural, rough_percent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -209,7 +209,7 @@ class _Planner:
                 routing=routing,
                 gpus=None,
                 at_least=at_least,
-                reason=f"{plural(last.gpus, 'GPU')}, {100 * last.utilisation:.2g} % busy, {fares} {share.objective} "
+                reason=f"{plural(last.gpus, 'GPU')}, {rough_percent(last.utilisation)} busy, {fares} {share.objective} "
                 f"({_value(share)}): {why}",
                 infeasible=idle and share.verdict == "missed" and not self._was_met(share.objective),
                 tried=tuple(tried.values()),
@@ -306,8 +306,12 @@ class _Planner:
             low, high = alone_above(self.evidence.law, objective.limit_ns / SECOND_NS, self.seed)
             if high <= 1 - objective.rank:
                 continue
-            share = f"{100 * low:.2g} to {100 * high:.2g}" if low < high else f"{100 * low:.2g}"
-            slow = f"{share} % of requests take longer than {format_duration(objective.bound_ns)} even alone on a GPU"
+            share = (
+                f"{rough_percent(low).removesuffix(' %')} to {rough_percent(high)}"
+                if low < high
+                else rough_percent(low)
+            )
+            slow = f"{share} of requests take longer than {format_duration(objective.bound_ns)} even alone on a GPU"
             if low > 1 - objective.rank and not self._was_met(objective):
                 return f"{objective.text}: {slow}: no number of GPUs is enough", True
             known = f"so far as {plural(self.evidence.gpu.requests, 'request')} tell"
@@ -329,5 +333,5 @@ class _Planner:
 
 
 def _value(share: ObjectiveShare) -> str:
-    bad = f"{100 * (share.bad or 0.0):.2g} % bad"
+    bad = f"{rough_percent(share.bad or 0.0)} bad"
     return bad if share.value_ns is None else f"{share.objective.quantile} {format_duration(share.value_ns)}"

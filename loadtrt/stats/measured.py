@@ -11,7 +11,7 @@ from loadtrt.records.records import METRICS
 from loadtrt.results.breakdown import PERCENTILES, ConfidenceInterval
 from loadtrt.stats.sample_size import least_samples
 from loadtrt.stats.verdict import least_bounded
-from loadtrt.units import format_count, plural
+from loadtrt.units import format_count, plural, rough_percent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,7 +78,9 @@ def number_of(run: Measured, name: str, of_all: bool) -> Number:
 def _of_all(run: Measured, metric: str, which: str) -> Number:
     most = max(PERCENTILES.values())
     if which == "mean" or float(which[1:]) / 100 > most * (1 - run.lost):
-        reason = f"{run.name} dropped or failed {100 * run.lost:.2g} % of its requests, and {which} of all is not known"
+        reason = (
+            f"{run.name} dropped or failed {rough_percent(run.lost)} of its requests, and {which} of all is not known"
+        )
         return Number(None, None, reason)
     return _between_kept(run, metric, which, float(which[1:]) / 100 / (1 - run.lost))
 

@@ -50,7 +50,7 @@ from loadtrt.results import Model, Result
 from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.stats.binomial import student_chance
 from loadtrt.stats.measured import OF_DUE, RATES, number_of
-from loadtrt.units import rounded_up
+from loadtrt.units import rough_percent, rounded_up
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -251,7 +251,7 @@ def _lost_more(threshold: Threshold, a: Sequence[Measured], b: Sequence[Measured
     if least - most <= 1 - float(which[1:]) / 100:
         return None
     ratio = ratio_of(threshold.name, a, b, of_all=True)
-    reason = f"B dropped or failed {100 * least:.2g} % of its requests and A {100 * most:.2g} %"
+    reason = f"B dropped or failed {rough_percent(least)} of its requests and A {rough_percent(most)}"
     return Judged(threshold=threshold.text, ratio=ratio, verdict="regressed", reason=reason)
 
 

@@ -309,6 +309,8 @@ def test_a_likely_placeholder_is_told(tmp_path: Path) -> None:
     deploy = write(tmp_path, f"{INPUTS['input_shape']}\n{FULLY}", {})[0]
     (note,) = placeholder_notes(deploy, convert(deploy, None), {})
     assert note.startswith("WARNING: input image is 1x3x16x16, as ")
+    (of_four,) = placeholder_notes(deploy, convert(deploy, None), {}, 4)
+    assert "--shapes image:4x3x224x224" in of_four  # which --batch 4 agrees with
     shapes = {"image": (1, 3, 16, 16)}
     assert placeholder_notes(deploy, convert(deploy, None, (), 0, shapes), shapes) == ()
     larger = write(tmp_path, net(dense("fc", "data", 3), 1, 1, 28, 28), {})[0]

@@ -15,7 +15,7 @@ from loadtrt.load.arrivals import Poisson, due_instants
 from loadtrt.report.result_files import read_result
 from loadtrt.results.capacity_result import CapacityResult
 from loadtrt.results.fleet_result import FleetResult
-from loadtrt.sizing import fleet_plan, fleet_prediction
+from loadtrt.sizing import fleet_check, fleet_plan, fleet_prediction
 from loadtrt.sizing.batch_simulation import serve
 from loadtrt.sizing.routers import router_of
 from loadtrt.sizing.station import completions
@@ -32,7 +32,9 @@ BOUNDED = ("--batcher", "max=4,delay=1ms", "--max-queue", "16")
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fewer requests of a replication: verdicts are the same, but near the boundary."""
+    """Fewer requests of a replication: verdicts are the same, but near the boundary. Of the runs of a search, those
+    near saturation are not simulated."""
+    monkeypatch.setattr(fleet_check, "_LONGEST", 4000)
     monkeypatch.setattr(fleet_prediction, "_COUNTED", 5000)
     monkeypatch.setattr(fleet_prediction, "_BEYOND", 30)
 

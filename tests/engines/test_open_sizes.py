@@ -223,6 +223,28 @@ def test_scalars_of_every_type(kind: str, options: Any, tmp_path: Path) -> None:
         assert loadtrt("profile", "--on", "onnxruntime", "--engine", file, "--requests", "5").returncode == 0
 
 
+@pytest.mark.parametrize("batches", [(1, 4), (3,)])
+def test_n_in_a_shape_is_the_batch(batches: tuple[int, ...], tmp_path: Path) -> None:
+    """A sweep of batches over a model with another open size, and a run; run.json is read again as it was written."""
+    file = save(tmp_path / "m.onnx", [helper.make_node("Relu", ["x"], ["y"])], {"x": (F, ["n", "length"])},
+                {"y": (F, ["n", "length"])}, {})  # fmt: skip
+    options = ("--shapes", "x:Nx7", "--requests", "5", "--duration", "0", "--warmup", "0", "--on", "onnxruntime")
+    if len(batches) > 1:
+        batch = ",".join(map(str, batches))
+        loadtrt("sweep", "--engine", file, "--batch", batch, *options, "--json", tmp_path / "s.json")
+        points = json.loads((tmp_path / "s.json").read_text())["points"]
+        runs = [next(iter(point["run"]["models"].values())) for point in points]
+    else:
+        runs = []
+        loadtrt("run", "--engine", file, "--batch", str(batches[0]), *options, "--json", tmp_path / "r.json")
+        loadtrt("run", "--config", tmp_path / "r.json", "--json", tmp_path / "again.json")
+        for name in ("r.json", "again.json"):
+            runs.append(next(iter(json.loads((tmp_path / name).read_text())["models"].values())))
+        batches *= 2
+    shapes = [[tensor["shape"] for tensor in run["engine"]["tensors"]] for run in runs]
+    assert shapes == [[[batch, 7]] * 2 for batch in batches]
+
+
 def _old(file: Path, opset: int, operator: str, sizes: list[int], w: list[float], **attributes: Any) -> str:
     """y = x (operator) w of an old opset; w is no input, as newer exporters have it."""
     node = helper.make_node(operator, ["x", "w"], ["y"], **attributes)

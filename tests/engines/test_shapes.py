@@ -69,7 +69,16 @@ def test_a_symbol_is_one_size() -> None:
         ([DATA], None, {"data": (4, 1, 64)}, ["dimension 1", "fixed at 3", "cannot be 1"]),
         ([BATCHED], 4, {"dat": (4, 3)}, ["names 'dat'", "did you mean 'data'?"]),
         ([BATCHED], 4, {"zzz": (4, 3)}, ["names 'zzz'", "inputs are data"]),
-        ([BATCHED], 4, {"data": (8, 3)}, ["batch 4 contradicts", "data [8,3]", "make them agree"]),
+        (
+            [BATCHED],
+            4,
+            {"data": (8, 3)},
+            [
+                "batch 4 contradicts",
+                "data [8,3]",
+                "make them agree, or in a run write N for the batch: --shapes data:Nx3",
+            ],
+        ),
         ([_input("x", 16, 3)], 4, {}, ["batch 4 contradicts", "x [16,3], fixed when the engine was made"]),
         ([BATCHED, _input("x", 4, 3)], 4, {"data": (8, 3)}, ["batch 4 contradicts", "data [8,3], x [4,3]"]),
         ([_input("x")], 4, {}, ["batch 4 contradicts", "(none, fixed"]),

@@ -342,7 +342,7 @@ KINDS: dict[str, list[Bad]] = {
         _trace(b"\xc2\xb2\n1\n", "needs two instants that differ"),
         _trace(b"1\n\xc2\xb2\n", "is not an instant"),
         _trace(b"1\n" + b"x" * 200_000, "is not an instant"),
-        _trace(b"\x00\n\x00\n", "is not an instant"),
+        _trace(b"\x00\n\x00\n", "it is binary data"),
         _trace(b"1\n\x00\n", "is not an instant"),
         _trace(b"\xff\xfe\n", "neither CSV nor JSONL"),
         _trace(b"[" * 100_000, "is not JSON"),
