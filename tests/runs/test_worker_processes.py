@@ -256,7 +256,7 @@ def test_workers_on_one_gpu_are_no_strangers(monkeypatch: pytest.MonkeyPatch) ->
     for pids, valid in (((11,), True), ((11, 12), True), ((11, 99), False)):
         sharing = GpuSharing(clients=tuple(GpuClient(pid, "python", sm_ratio=0.5) for pid in pids))
         result = single.model_copy(update={"sharing": sharing, "valid": False})
-        link = type("Link", (), {"host": "", "where": {}})
+        link: Any = type("Link", (), {"host": "", "where": {}})
         workers = [StartedWorker(place, link, None, pids=(pid,)) for place, pid in enumerate((11, 12))]
         this = type("Fleet", (), {"_workers": workers, "_config": single.config})
         assert fleet._Fleet._placed(this, result).valid is valid  # type: ignore[arg-type]
