@@ -20,7 +20,7 @@ from loadtrt.loop.compiled import is_compiled
 from loadtrt.loop.device import FOUND, TAKEN, spin_all
 from loadtrt.records.board import STRIDE, Board
 from loadtrt.units import MILLISECOND_NS as MS
-from spinning_engine import SpinningEngine, use
+from spinning_engine import TURN_NS, SpinningEngine, use
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,10 +42,11 @@ def spin_of(
     way: Way,
     on_turn: Callable[[], None] = lambda: None,
     board: Board | None = None,
+    stop: Stop | None = None,
 ) -> Drive:
     due = [] if load.due is None else load.due.tolist()
     engine: Any = SpinningEngine(replace(simulated, calls=[], launches=[], due_ns=due), way, on_turn)
-    return Drive(Driver(engine, Recorder(simulated.lanes, 0, board=board), load, Stop()), engine)
+    return Drive(Driver(engine, Recorder(simulated.lanes, 0, board=board), load, stop or Stop()), engine)
 
 
 def rows_of(drive: Drive) -> list[list[int]]:
@@ -232,3 +233,28 @@ async def test_more_models_than_are_compiled_take_turns(monkeypatch: pytest.Monk
     assert (rounds_of_all(drives) is None) == (way == "compiled")
     await drive_all(drives, 0)
     assert [len(rows_of(drive)) for drive in drives] == [300] * 3
+
+
+@spinning
+@pytest.mark.parametrize("flag", ["requested", "enough", "cut"])
+async def test_a_flag_that_is_set_in_the_event_loop_ends_all(
+    monkeypatch: pytest.MonkeyPatch, way: Way, flag: str
+) -> None:
+    """Within a turn of it, with a row for each request that was due by then and not forgotten."""
+    use(monkeypatch, way)
+    stop, ends, overloaded = Stop(), 50 * MS, (replace(OPEN[0], lanes=2), OPEN[1])
+
+    def on_turn() -> None:
+        setattr(stop, flag, any(drive.engine.now_ns() >= ends for drive in drives))
+
+    drives = [spin_of(device, load, way, on_turn, stop=stop) for device, load in (CLOSED, overloaded, overloaded)]
+    await drive_all(drives, 0)
+    for drive in drives:
+        assert drive.driven is not None
+        assert drive.driven.sent_ns <= ends + 2 * TURN_NS
+        assert drive.driven.unserved == 0
+        assert len(rows_of(drive)) == drive.driven.submitted
+    for drive in drives[1:]:
+        assert drive.driven is not None
+        due = int(np.searchsorted(DUE, drive.driven.sent_ns, side="right"))
+        assert drive.driven.submitted < due if flag == "cut" else drive.driven.submitted == due
