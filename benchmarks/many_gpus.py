@@ -25,6 +25,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
@@ -173,19 +174,20 @@ def lost(options: Namespace) -> None:
     words += [] if options.engine.startswith("simulated:") else ["--allow-host-code"]
     run = subprocess.Popen([sys.executable, "-m", "loadtrt", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     time.sleep(options.kill_after)
-    *_, victim = _children(run.pid)
+    *_, victim = _workers(run.pid)
     os.kill(victim, signal.SIGKILL)
     output, _ = run.communicate()
     print(f"$ loadtrt {' '.join(words)}   # kill -9 {victim} after {options.kill_after:g} s")
     print(output.decode(), f"exit code {run.returncode}")
 
 
-def _children(process: int) -> Iterator[int]:
-    """Processes that it started, in the order in which they began."""
-    for stat in sorted(Path("/proc").glob("[0-9]*/stat"), key=lambda path: int(path.parent.name)):
-        fields = stat.read_text().rpartition(")")[2].split()
-        if int(fields[1]) == process:
-            yield int(stat.parent.name)
+def _workers(process: int) -> Iterator[int]:
+    """The workers that it started, in the order in which they began."""
+    for folder in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):
+        with suppress(OSError):  # a process that has ended
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == process and b"loadtrt.runs.worker" in (folder / "cmdline").read_bytes():
+                yield int(folder.name)
 
 
 def main() -> None:

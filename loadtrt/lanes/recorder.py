@@ -180,14 +180,22 @@ class Recorder(Tally):
         if self.counts_early and self._number - self._drained >= _LEAST_EARLY:
             self._drain_block(self._number)
 
-    def finish(self, end_ns: int = 0) -> None:
-        """Show observers the end, then count all rows. end_ns: when the run ended, if after the last completion."""
+    def end(self, end_ns: int = 0) -> None:
+        """Show observers the end. end_ns: when the run ended, if after the last completion."""
         self.end_ns = end_ns
         self.cpu_ns = time.process_time_ns() - self._cpu_began_ns
         self.board.end(self._number, self.submitted)
+
+    def count(self) -> None:
+        """Count all rows, once it has ended."""
         self.drain()
         self.close()
-        self.spans.finish(end_ns - self.start_ns)
+        self.spans.finish((self.end_ns or 0) - self.start_ns)
+
+    def finish(self, end_ns: int = 0) -> None:
+        """`end`, then `count`."""
+        self.end(end_ns)
+        self.count()
 
     @property
     def records(self) -> Records:

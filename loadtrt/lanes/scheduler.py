@@ -19,7 +19,7 @@ from loadtrt.errors import EngineError
 from loadtrt.lanes.ending import LOOK_NS, Ending
 from loadtrt.lanes.queue import Queue
 from loadtrt.loop.compiled import is_compiled, spinner
-from loadtrt.loop.device import FAULT, FOUND, TAKEN, spin
+from loadtrt.loop.device import FAULT, receive, spin
 from loadtrt.loop.requests import (
     COMPLETED,
     DUE,
@@ -39,6 +39,7 @@ from loadtrt.loop.requests import (
     next_request,
     sent,
     take,
+    view_of,
 )
 from loadtrt.records.records import FAILED, OK, UNSERVED
 from loadtrt.units import NEVER, SECOND_NS, format_duration, plural
@@ -185,17 +186,17 @@ class Driver:
             admit(state, now)  # also where sending stops now: they were due before
         return self._ending.look(now)
 
-    def made_room(self) -> bool:
-        """After `spin`: whether it ended for want of room, and there is room for rows again. Raises EngineError where a
-        call failed."""
+    def make_room(self) -> None:
+        """After `spin`: where it ended for want of room for rows, make it, and write those of the requests that were
+        found: the load may end before it spins again. Raises EngineError where a call failed."""
         assert self._device and self._spins  # noqa: PT018, S101
-        device, cursor = self._device.n, self.recorder.cursor
+        n, cursor = self._device.n, self.recorder.cursor
         if cursor[ROW] == cursor[PAUSE_AT]:
             self.recorder.go_on()
-        if fault := int(device[FAULT]):
-            device[FAULT] = 0
+            receive(self._queue.state, view_of(self._device))
+        if fault := int(n[FAULT]):
+            n[FAULT] = 0
             raise self._spins.error_of(fault)
-        return bool(device[TAKEN] < device[FOUND])
 
     def send(self, now: int) -> tuple[int, bool] | None:
         """Submit the requests that are due while there are free buffer sets.
@@ -216,8 +217,7 @@ class Driver:
         return until, soon
 
     def _send_single(self, now: int) -> None:
-        """Each free buffer set takes the request that has waited longest; in a closed loop, one that is due since the
-        set is free."""
+        """Each free buffer set takes the request that has waited longest; in a closed loop one due since it is free."""
         state, n, submit, now_ns = self._queue.state, self._queue.n, self._engine.submit, self._engine.now_ns
         while (lane := next_request(state, now)) >= 0:
             submit(lane, n[INPUTS])
@@ -274,14 +274,14 @@ class Driver:
         n = self._queue.n
         self.next_show = now + LOOK_NS
         self.recorder.record_dropped(self._queue.take_dropped())
-        busy_lanes = sum(map(bool, self._queue.state.unfinished))
-        self.recorder.show(n[SUBMITTED], n[COMPLETED], self._queue.waiting, busy_lanes)
+        busy = sum(map(bool, self._queue.state.unfinished))  # lanes
+        self.recorder.show(n[SUBMITTED], n[COMPLETED], self._queue.waiting, busy)
         if now >= self._tick and self._on_tick is not None:
             self._tick = now + SECOND_NS
             self._on_tick(n[SUBMITTED], n[COMPLETED])
 
     def close(self, end: int) -> Driven:
-        """Record the requests that were sent or due and never served, and finish the recorder."""
+        """Record the requests sent or due and never served, and end the recorder, which counts no rows yet."""
         recorder, queue, n, ending = self.recorder, self._queue, self._queue.n, self._ending
         recorder.submitted = submitted = int(n[SUBMITTED])
         for lane, (oldest, began, enqueued, late, inputs, first, count) in queue.left_in_flight():
@@ -290,7 +290,7 @@ class Driver:
         recorder.record_dropped(queue.take_dropped())
         unsent = queue.unsent(end)
         recorder.record_unsent(unsent, end)
-        recorder.finish(end)
+        recorder.end(end)
         n[OVER] = 1
         unserved, sent_ns = submitted - int(n[COMPLETED]) + len(unsent), min(ending.sent_ns, end)
         return Driven(recorder.start_ns, sent_ns, end, submitted, unserved, ending.silent_ns, ending.pace_ns)
@@ -323,6 +323,7 @@ async def drive_with(driver: Driver, engine: Engine, on_tick: Callable[[int, int
             await _spin(engine, driver, driver.spin)
     finally:
         driven = driver.close(engine.now_ns())
+        driver.recorder.count()
     return driven
 
 
@@ -343,8 +344,7 @@ async def _spin(engine: Engine, driver: Driver, spin: Callable[[int], int]) -> N
     while (until := driver.look(engine.now_ns())) is not None:  # a turn takes its time
         until = min(until, turn_ns)
         now = spin(until)
-        while driver.made_room():
-            now = spin(until)
+        driver.make_room()
         if now >= driver.next_show:
             driver.show(now)
         turn_ns = await engine.turn()

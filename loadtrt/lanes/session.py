@@ -146,6 +146,7 @@ async def _measure(
         return
     runs = [run for run, _ in measured]
     drives = [_measuring(run, load, config, stop) for run, load in measured]
+    rounds = rounds_of_all(drives)
     engine, sessions = runs[0].engine, [run.session for run in runs]
     gc.collect()
     gc.freeze()  # a full collection over what libraries left behind takes longer than many a request
@@ -162,7 +163,7 @@ async def _measure(
             session.began_at, session.began_error_ns = began + clock.offset_ns, clock.error_ns
             session.late_start_ns = None if instant is None else max(session.began_at - instant, 0)
             drive.on_tick = watching(config, stop, run, sessions, run.ticker("measure", began), began)
-        await drive_all(drives, began)
+        await drive_all(drives, began, rounds)
         for run, drive in zip(runs, drives, strict=True):
             with failing(run, several):
                 run.session.driven = drive.result()

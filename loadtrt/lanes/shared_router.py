@@ -68,8 +68,9 @@ class RoutingMemory:
         os.close(self.descriptor)
 
 
-def _agreed(cells: npt.NDArray[np.int64], functions: Mapping[str, Any], shape: int) -> bool:
+def _agreed(descriptor: int, functions: Mapping[str, Any], shape: int) -> bool:
     """Whether all workers so far have this number; the first one writes it down."""
+    cells = np.frombuffer(mmap.mmap(descriptor, 8 * _LOCK_CELLS), np.int64)
     lock_at = cells.ctypes.data
     while (status := functions["trylock"](lock_at, 0, 0, 0)) == EBUSY:
         time.sleep(0.001)
@@ -115,14 +116,20 @@ class SharedRouter:
         row = _LINE_CELLS * -(-(CELLS + sets) // _LINE_CELLS)
         first = _LINE_CELLS * -(-(_LOCK_CELLS + workers) // _LINE_CELLS)
         size = 8 * (first + workers * row) + 2 * (count + 1)
-        os.ftruncate(descriptor, size)  # as every worker does
-        memory = mmap.mmap(descriptor, size)
-        cells = np.frombuffer(memory, np.int64, first + workers * row)
         library, instant = ctypes.CDLL(None), np.zeros(2, np.int64)
         functions = {name: library[f"pthread_mutex_{name}"] for name in ("trylock", "unlock", "consistent")}
         functions["clock"] = library["clock_gettime"]
         for function in functions.values():
             function.argtypes, function.restype = [ctypes.c_void_p] * 4, ctypes.c_int
+        # Before the memory has its size: with a smaller one, workers that use it would be ended by SIGBUS.
+        if not _agreed(descriptor, functions, crc32(schedule.tobytes(), sets) + 1):
+            raise EngineError(
+                "this worker has another load, or other lanes, than those beside it: leave the plan and the trace "
+                "as they are while workers start"
+            )
+        os.ftruncate(descriptor, size)  # as every worker does
+        memory = mmap.mmap(descriptor, size)
+        cells = np.frombuffer(memory, np.int64, first + workers * row)
         n = np.zeros(cells_of.ROUTER_CELLS, np.int64)
         n[cells_of.WORKER], n[cells_of.WORKERS], n[cells_of.COUNT], n[cells_of.SIZES] = (
             deal.worker,
@@ -137,12 +144,6 @@ class SharedRouter:
             instant.ctypes.data,
             time.CLOCK_MONOTONIC,
         )
-        shape = crc32(schedule.tobytes(), sets) + 1
-        if not _agreed(cells, functions, shape):
-            raise EngineError(
-                "this worker has another load, or other lanes, than those beside it: leave the plan and the trace "
-                "as they are while workers start"
-            )
         arrays = Router(
             n=n,
             lock=functions["trylock"],

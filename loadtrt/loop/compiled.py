@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
+import numpy as np
+
 from loadtrt import units
 from loadtrt.errors import EngineError
 from loadtrt.loop import device as of_device
 from loadtrt.loop import requests as of_requests
 from loadtrt.loop import routing as of_routing
 from loadtrt.loop.device import Device, spin, spin_all
+
+MOST_MODELS = 8  # that `spin_all` is compiled for: that takes 3 s a model up to here, and more beyond
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,6 +41,9 @@ _ROUTING = (
 )
 
 
+_counts: set[int] = set()  # numbers of models that this process has `spin_all` for
+
+
 def spinner(state: State, device: Device, router: Router | None = None) -> Callable[[int], int]:
     """`spin` of these arrays until an instant, or `spin_routed`, as `machine_code`."""
     device = _device_of(state, device)
@@ -49,9 +56,19 @@ def spinner(state: State, device: Device, router: Router | None = None) -> Calla
 
 
 def spinner_of_all(states: Sequence[State], devices: Sequence[Device]) -> Callable[[int], int]:
-    """`spin_all` of these arrays until an instant, as `machine_code`: compiled for each number of models."""
-    arrays = tuple(states), tuple(map(_device_of, states, devices))
+    """`spin_all` of these arrays until an instant, as `machine_code`, for MOST_MODELS at most.
+
+    It is compiled for 2, 4 or 8 models, and any number of them is driven by what this process has: a model that fails
+    leaves nothing to compile to the others. Those that are lacking are OVER.
+    """
+    count = next(count for count in (*sorted(_counts), 2, 4, MOST_MODELS) if count >= len(states))
+    n = np.zeros_like(states[0].n)
+    n[of_requests.OVER], lacking = 1, count - len(states)
+    all_states = (*states, *[states[0]._replace(n=n)] * lacking)
+    called = tuple(map(_device_of, states, devices))
+    arrays = all_states, (*called, *called[:1] * lacking)
     code = machine_code(spin_all, _STEPS, (*arrays, 0))
+    _counts.add(count)
     return lambda until: code((*arrays, until))
 
 
@@ -81,18 +98,21 @@ def machine_code(function: Function, calls: tuple[Function, ...], arguments: tup
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # functions as arguments are experimental
         try:
-            entry = _entry(function, calls, kept=True)
-            entry.compile(types)  # now, and not at its first call
+            return _compiled(_entry(function, calls, kept=True), types)
         except Exception:  # there is no folder to keep it in, it is full, or what is kept there is damaged
-            entry = _entry(function, calls, kept=False)
             try:
-                entry.compile(types)
+                return _compiled(_entry(function, calls, kept=False), types)
             except Exception as error:
                 raise EngineError(
                     f"numba {__version__} cannot compile loadtrt's {function.__name__.strip('_')} "
                     f"({type(error).__name__}): pip install -U 'loadtrt[fast]', or set NUMBA_DISABLE_JIT=1 to run it "
                     "in Python"
                 ) from error
+
+
+def _compiled(entry: Any, types: tuple[Any, ...]) -> Function:
+    """Machine code of an `_entry`. Raises KeyError where code for other types was kept under these."""
+    entry.compile(types)  # now, and not at its first call
     # numba's own dispatch would look at the types of all fields at each call: 0.13 ms, in which requests come due.
     code: Function = entry.overloads[types].entry_point
     return code

@@ -272,10 +272,12 @@ def spin_all(states: Any, devices: Any, until: int) -> int:
     now, goes_on = clock(devices[0]), True
     while goes_on:
         for model in range(len(states)):
-            if not states[model].n[OVER]:
-                after = serve(states[model], devices[model], clock(devices[model]))
+            s, d = states[model], devices[model]
+            if not s.n[OVER]:
+                after = serve(s, d, clock(d))
                 now, goes_on = max(now, after), goes_on and 0 <= after < until
     for model in range(len(states)):
-        if not states[model].n[OVER]:
-            receive(states[model], devices[model])
+        s, d = states[model], devices[model]
+        if not s.n[OVER]:
+            receive(s, d)
     return now

@@ -380,12 +380,15 @@ def test_processes_take_the_whole_schedule(memory: RoutingMemory, routing: str, 
 
 
 def test_workers_of_another_load_are_refused(memory: RoutingMemory) -> None:
-    """A trace that was changed while workers started, or a plan: their memory would have another layout."""
+    """A trace that was changed while workers started, or a plan: their memory would have another layout. That of the
+    others keeps its size: a process that reads beyond the end of a file is ended by SIGBUS."""
     due = np.arange(10, dtype=np.int64)
     joined(memory, due, 2, ("least-outstanding", ""))
-    for other, sets in ((due + 1, 1), (due[:9], 1), (due, 2)):
+    size = os.fstat(memory.descriptor).st_size
+    for other, sets in ((due + 1, 1), (due[:9], 1), (due, 2), (due[:0], 1)):
         with pytest.raises(EngineError, match="another load, or other lanes, than those beside it"):
             SharedRouter.join(memory.descriptor, Deal(1, 2, "least-outstanding"), other, sets, SEED)
+        assert os.fstat(memory.descriptor).st_size == size
     joined(memory, due, 2, ("least-outstanding", ""))
 
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -130,3 +131,21 @@ def test_a_numba_that_cannot_compile_is_told_in_a_sentence(monkeypatch: pytest.M
     state = new_state(1, 1, 1, None, (0,), nothing, nothing)
     with pytest.raises(EngineError, match=r"numba .* cannot compile .*TypeError.*loadtrt\[fast\].*NUMBA_DISABLE_JIT=1"):
         compiled.spinner(state, CallbackDevice().device(compiled=True))
+
+
+@pytest.mark.skipif(not is_compiled(), reason="without numba nothing is compiled")
+def test_code_that_was_kept_under_other_types_costs_time_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes that write numba's index at once may leave the code of one under the types of the other."""
+
+    class Entry:
+        overloads: ClassVar[dict[object, object]] = {}
+
+        def compile(self, _: object) -> None:
+            pass
+
+    def double(number: int) -> int:
+        return 2 * number
+
+    made = compiled._entry
+    monkeypatch.setattr(compiled, "_entry", lambda *given, kept: made(*given, kept=kept) if not kept else Entry())
+    assert compiled.machine_code(double, (), (1,))((4,)) == 8

@@ -14,6 +14,9 @@ import loadtrt
 from command_line import loadtrt as command
 from loadtrt.asked.config import RunConfig
 from loadtrt.errors import EngineError, UsageError
+from loadtrt.lanes import session
+from loadtrt.lanes.start_instant import WallClock, wall_clock
+from loadtrt.lanes.together import Drive, drive_all
 from loadtrt.report.result_files import read_run
 from loadtrt.results.engine_info import MemoryBill
 from loadtrt.results.run_result import RunResult
@@ -22,7 +25,7 @@ from onnx_files import doubling
 from signalled import HANGS, SERVICE, Case, Server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -52,6 +55,29 @@ def server() -> Iterator[Server]:
 
 
 # --- what each has
+
+
+def test_rounds_of_all_are_made_before_the_load_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To compile them takes seconds, and to look at the types of all arrays ms: requests would come due meanwhile."""
+    happened: list[str] = []
+
+    def made(drives: Sequence[Drive]) -> Callable[[int], int]:
+        happened.append(f"made for {len(drives)}")
+        return lambda until: until
+
+    async def driven(drives: Sequence[Drive], began: int, spin: Callable[[int], int] | None = None) -> None:
+        happened.append("begun without" if spin is None else "begun")
+        await drive_all(drives, began)
+
+    def clock(now_ns: Callable[[], int]) -> WallClock:
+        happened.append("clock")
+        return wall_clock(now_ns)
+
+    monkeypatch.setattr(session, "rounds_of_all", made)
+    monkeypatch.setattr(session, "drive_all", driven)
+    monkeypatch.setattr(session, "wall_clock", clock)
+    rows_of(models={"a": A, "b": B, "c": B})
+    assert happened == ["made for 3", "made for 3", "clock", "begun"]
 
 
 def test_each_model_has_its_own_load_and_result() -> None:
