@@ -137,7 +137,7 @@ def test_losses_that_hide_a_regression_do_not_pass() -> None:
         ("latency.p99 +5%", 0.02, 0.025, "a.json dropped or failed 2 % of its requests, and p99 of all is not known"),
         ("latency.p99.9 +5%", 0.0, 0.0005, "b.json dropped or failed 0.05 % of its requests, and p99.9 of all is not"),
         ("latency.mean +5%", 0.0, 0.0005, "b.json dropped or failed 0.05 % of its requests, and mean of all is not"),
-        ("latency.p99 +5%", 1.0, 1.0, "a.json dropped or failed 1e+02 % of its requests, and p99 of all is not known"),
+        ("latency.p99 +5%", 1.0, 1.0, "a.json dropped or failed 100 % of its requests, and p99 of all is not known"),
     ],
 )
 def test_where_losses_leave_nothing_to_know(text: str, a: float, b: float, reason: str) -> None:
