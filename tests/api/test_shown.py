@@ -74,7 +74,7 @@ def test_a_result_shows_itself_in_a_notebook(kind: str) -> None:
         "summary",
     }
     assert {name for _, attributes in tags[1:] for name in attributes} <= {"style"}
-    assert len(text.encode()) < 30_000
+    assert len(text.encode()) < 32_000
 
 
 def test_a_notebook_shows_what_decides() -> None:
