@@ -79,7 +79,7 @@ class FleetOptions(Strict):
         return self.devices is not None or (self.ray is not None and self.gpus_per_worker != 0)
 
     def require_one_host(self) -> None:
-        """Raise UsageError for a routing that only workers of one host can do. Not where a worker is told its part."""
+        """Raise UsageError for a routing by what workers have outstanding: this process knows of no other worker."""
         routing, _ = parse_routing(self.routing)
         if routing in POOLED:
             raise UsageError(of_one_host(routing))

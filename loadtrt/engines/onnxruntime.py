@@ -66,7 +66,7 @@ def load_onnxruntime(config: Model) -> OnnxRuntimeEngine:
     try:
         model, session = open_model(model, threads, config.contexts)
     except EngineError:
-        if model.conversion is not None:  # is it refused in FP32, too, leaving --fp16 out is no remedy
+        if model.conversion is not None:  # leaving --fp16 out is a remedy only if the model runs in FP32
             open_model(read_model(config.model_copy(update={"fp16": False})), threads, config.contexts)
         raise
     notes = list(model.notes)
