@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from loadtrt.cuda import driver
 from loadtrt.cuda.memory import BufferSet
 from loadtrt.cuda.program import Compute, CopyIn, CopyOut, Launch, Mark, Record, Wait, lane_shapes, program
-from loadtrt.cuda.runtime import call, close_all, closed_on_failure, cudart
+from loadtrt.cuda.runtime import call, close_all, closed_on_failure, cudart, hardware_queues
 from loadtrt.cuda.stream import EXTERNAL, Graph, Stream
 from loadtrt.errors import CudaError, EngineError
 from loadtrt.load.tensors import numpy_dtype
@@ -102,6 +102,7 @@ class Lane:
             lanes=lanes,
             input_bytes=max(sum(spec.nbytes for spec in part.tensors if spec.is_input) for part in self._parts),
             input_sets=len(self._addresses),
+            queues=hardware_queues(),
             submit=submit,
         )
         self.graph_refusal = "" if graph else "not asked for"

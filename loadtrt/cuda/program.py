@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 # streams of their own: a graph that holds copies computes 1 to 2 % slower (GoogLeNet at batch 16; docs/performance.md).
 COPIED_TOGETHER_BYTES = 64 << 10
 MOST_GRAPHS = 64  # of a lane, one for each slot and input set; with more, copies are left out of the graph
-# Streams share this many hardware queues (CUDA_DEVICE_MAX_CONNECTIONS), and whole requests that share one wait for each
-# other: GoogLeNet at batch 1 served 5 354/s from sixteen streams, where trtexec's eight contexts served 8 880/s.
-HARDWARE_QUEUES = 8
 
 
 class Streams(Enum):
@@ -149,6 +146,7 @@ def lane_shapes(
     lanes: int,
     input_bytes: int,
     input_sets: int,
+    queues: int,
     submit: str = "auto",
 ) -> list[LaneShape]:
     """The shapes that may serve best, the one that usually does first; as far as possible those of the way `submit`.
@@ -157,8 +155,10 @@ def lane_shapes(
     lanes: number of lanes of this kind on the device.
     input_bytes: inputs of the largest request.
     input_sets: number of input sets, of all parts.
+    queues: hardware queues. Whole requests that share one wait for each other: GoogLeNet at batch 1 served 5 354/s from
+        sixteen streams on 8 queues, where trtexec's eight contexts served 8 880/s.
     """
-    slots = copies and buffers > 1 and lanes * buffers <= HARDWARE_QUEUES
+    slots = copies and buffers > 1 and lanes * buffers <= queues
     whole = LaneShape(buffers, per_launch, copies, Streams.SLOTS if slots else Streams.ONE)
     apart = LaneShape(buffers, per_launch, copies, Streams.PHASES)
     if not copies:

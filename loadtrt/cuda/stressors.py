@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from loadtrt.cuda.driver import bindings, call_driver
 from loadtrt.cuda.memory import DeviceBuffer, PinnedBuffer
 from loadtrt.cuda.runtime import call, close_all, closed_on_failure, cudart, versions
-from loadtrt.cuda.stream import Event, Stream, elapsed_ns
+from loadtrt.cuda.stream import Event, Graph, Stream, elapsed_ns
 from loadtrt.errors import EngineError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from loadtrt.cuda.runtime import Closes, DeviceProperties
 
 Resource = Literal["dram", "l2", "pcie", "sm"]
@@ -100,8 +102,11 @@ class Stressor:
         """Buffers of its own for one lane."""
         return StressorContext(self)
 
-    def calibrate(self, stream: Stream) -> None:
-        """Decide how many copies a launch has, by how long they take on this stream now."""
+    def calibrate(self, stream: Stream, *, graph: bool) -> None:
+        """Decide how many copies a launch has, by how long they take on this stream now.
+
+        graph: whether launches are graphs, whose copies follow one another faster.
+        """
         context = self.context(int(stream))
         output = DeviceBuffer(2 * OUTPUT_BYTES)
         start, end = Event(), Event()
@@ -109,12 +114,12 @@ class Stressor:
             context.bind("x", output.address)
             context.bind("y", output.address + OUTPUT_BYTES)
             work_ns = self.stress.intensity * self.stress.time_ns
-            if self.nbytes:
-                self.units = _UNITS
-                unit_ns = _fastest(stream, start, end, context.work) / _UNITS
+            self.units = _UNITS if self.nbytes else 1
+            for _ in range(2 if self.nbytes else 0):  # a launch costs, too: then by about as many as it will have
+                unit_ns = _fastest(stream, start, end, context.work, graph=graph) / self.units
                 self.bytes_per_s = 1e9 * self.nbytes / unit_ns
                 self.units = min(max(1, round(work_ns / unit_ns)), _MOST_COPIES)
-            self.took_ns = _fastest(stream, start, end, context.enqueue)
+            self.took_ns = _fastest(stream, start, end, context.enqueue, graph=graph)
         close_all((context, output, start, end))
 
     def close(self) -> None:
@@ -251,13 +256,20 @@ def _copy(to: int, source: int, nbytes: int, way: str, stream: int) -> None:
     call("cudaMemcpyAsync", to, source, nbytes, kind, stream)
 
 
-def _fastest(stream: Stream, start: Event, end: Event, work: Any) -> int:
-    """How many ns the fastest of several tries takes; the first ones load kernels and raise clocks."""
+def _fastest(stream: Stream, start: Event, end: Event, work: Callable[[int], object], *, graph: bool) -> int:
+    """How many ns the fastest of several launches takes; the first ones raise clocks."""
+    work(int(stream))  # loads kernels, without which no graph can be captured
+    captured = Graph.capture(stream, lambda: work(int(stream))) if graph else None
     took: list[int] = []
     while len(took) < _TRIES or (sum(took) < _SETTLING_NS and len(took) < _MOST_TRIES):
         call("cudaEventRecord", start.handle, stream.handle)
-        work(int(stream))
+        if captured is None:
+            work(int(stream))
+        else:
+            call("cudaGraphLaunch", captured.handle, stream.handle)
         call("cudaEventRecord", end.handle, stream.handle)
         stream.synchronize()
         took.append(elapsed_ns(start, end))
+    if captured is not None:
+        captured.close()
     return max(1, min(took))

@@ -18,7 +18,7 @@ from loadtrt.cuda.driver import error_of_fault
 from loadtrt.cuda.lane import Lane, LanePart
 from loadtrt.cuda.memory import PinnedBuffer
 from loadtrt.cuda.program import MOST_GRAPHS
-from loadtrt.cuda.runtime import close_all, memory_info
+from loadtrt.cuda.runtime import close_all, hardware_queues, memory_info
 from loadtrt.cuda.stream import GpuClock
 from loadtrt.engines.placement import Placement, TakesStreams, placements
 from loadtrt.engines.waiting import PollTimes, wake_on_time
@@ -123,6 +123,7 @@ class CudaEngine:
             mode |= {"submit": self.ways[self.way or 0]} if graph == "yes" and self.asked.copies else {}
             compiled = self.spins() is not None and self.asked.batcher is None and is_compiled()
             mode["loop"] = "compiled" if compiled else "python"
+        mode |= {"hardware queues": str(hardware_queues())}
         mode |= self._placement.mode if self._placement is not None else {}
         return mode if self.per_launch == 1 else mode | {"requests per launch": str(self.per_launch)}
 

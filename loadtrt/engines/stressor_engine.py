@@ -103,7 +103,7 @@ class StressorEngine(CudaEngine):
         self._stressor.sms = placement.sms or self._stressor.sms
         stream = placement.stream_maker(0)()
         with closed_on_failure(stream):
-            self._stressor.calibrate(stream)
+            self._stressor.calibrate(stream, graph=self.asked.graph)
         close_all([stream])
         super().allocate(inputs)
 

@@ -9,7 +9,6 @@ import pytest
 
 from loadtrt.cuda.program import (
     COPIED_TOGETHER_BYTES,
-    HARDWARE_QUEUES,
     MOST_GRAPHS,
     Compute,
     CopyIn,
@@ -30,6 +29,7 @@ SHAPES = [
     for buffers, per_launch, copies, streams in product((1, 2, 3), (1, 2, 4), (True, False), Streams)
     if copies or streams is Streams.ONE
 ]
+QUEUES = 8
 each_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
 
 
@@ -188,8 +188,8 @@ def test_streams_are_numbered_from_the_first_slots_compute(shape: LaneShape) -> 
     ("options", "streams"),
     [
         ({}, [Streams.SLOTS, Streams.PHASES]),
-        ({"lanes": HARDWARE_QUEUES // 2}, [Streams.SLOTS, Streams.PHASES]),
-        ({"lanes": HARDWARE_QUEUES // 2 + 1}, [Streams.ONE, Streams.PHASES]),
+        ({"lanes": QUEUES // 2}, [Streams.SLOTS, Streams.PHASES]),
+        ({"lanes": QUEUES // 2 + 1}, [Streams.ONE, Streams.PHASES]),
         ({"buffers": 1}, [Streams.ONE, Streams.PHASES]),
         ({"input_bytes": COPIED_TOGETHER_BYTES + 1}, [Streams.PHASES, Streams.SLOTS]),
         ({"input_sets": MOST_GRAPHS // 2}, [Streams.SLOTS, Streams.PHASES]),
@@ -209,6 +209,6 @@ def test_the_shapes_follow_size_and_number(options: dict[str, Any], streams: lis
     copies, without a graph, with many input sets, and where the user chose. Two slots have a stream each, as far as
     hardware queues go."""
     usual = {"buffers": 2, "per_launch": 1, "copies": True, "graph": True, "lanes": 1, "input_sets": 3}
-    shapes = lane_shapes(**{**usual, "input_bytes": COPIED_TOGETHER_BYTES, **options})
+    shapes = lane_shapes(**{**usual, "queues": QUEUES, "input_bytes": COPIED_TOGETHER_BYTES, **options})
     assert [shape.streams for shape in shapes] == streams
     assert [shape.way for shape in shapes] == ["apart" if each is Streams.PHASES else "graph" for each in streams]

@@ -63,6 +63,16 @@ def _launch(machine: GpuMachine, engine: Any) -> tuple[list[tuple[Any, ...]], li
     return copies, machine.driver.launched
 
 
+@pytest.mark.parametrize("graph", [True, False])
+@pytest.mark.parametrize("resource", ["l2", "dram"])
+def test_copies_of_a_graph_follow_one_another_faster(machine: GpuMachine, resource: str, graph: bool) -> None:
+    """Law: a launch takes what was asked for in the way in which it will be launched."""
+    machine.cuda.enqueue_ns = 2_000  # about a third of a copy of l2
+    copies, _ = _launch(machine, _allocated(machine, resource, graph=graph))
+    unit_ns = SIZES[resource] * machine.cuda.ns_per_byte + (0 if graph else machine.cuda.enqueue_ns)
+    assert abs(len(copies) * unit_ns - MS) <= max(unit_ns / 2, 1)
+
+
 @pytest.mark.parametrize("resource", ["dram", "l2", "pcie"])
 @pytest.mark.parametrize(("options", "part"), [("", 1), (",time=4ms", 4), (",intensity=25%", 0.25)])
 def test_a_launch_copies_for_as_long_as_asked(machine: GpuMachine, resource: str, options: str, part: float) -> None:

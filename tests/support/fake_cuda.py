@@ -45,6 +45,7 @@ class FakeCuda:
     nodes: type (0 for kernels), priority and context of each node of any captured graph.
     attributes: of the device.
     copies: the arguments of each that a runtime's call made; each takes so many `ns_per_byte` of the clock.
+    enqueue_ns: what each takes beside that outside of graphs.
     priorities: that of each stream; clamped: what is told of all of them instead.
     """
 
@@ -60,11 +61,13 @@ class FakeCuda:
         self.clamped: int | None = None
         self.attributes = {"shared": 232_448, "l2": 50 << 20}
         self.copies: list[tuple[Any, ...]] = []
-        self.ns_per_byte = 0.0
+        self.ns_per_byte, self.enqueue_ns = 0.0, 0
         self.nodes: list[tuple[int, int, int]] = []
         self.capturing = False
         self._handles = itertools.count(256, 256)
         self._stamps: dict[int, int] = {}
+        self._graph_ns: dict[int, int] = {}
+        self._captured_ns = 0
 
     def install(self, monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
         """In the place of `call` and `cudart` in these modules."""
@@ -88,6 +91,8 @@ class FakeCuda:
         if name.startswith(_MAKES):
             handle = next(self._handles)
             self.alive.add(handle)
+            if name == "cudaGraphInstantiate":
+                self._graph_ns[handle], self._captured_ns = self._captured_ns, 0
             if name.startswith("cudaStreamCreate"):
                 self.priorities[handle] = arguments[1] if name.endswith("Priority") else 0
             return handle
@@ -109,14 +114,19 @@ class FakeCuda:
             if not self.captures:
                 raise CudaError(name, "cudaErrorStreamCaptureUnsupported", "operation not permitted")
             self.graphs.append([])
-            self.capturing = True
+            self.capturing, self._captured_ns = True, 0
         elif name == "cudaEventRecord":
             self._stamps[arguments[0]] = self.now_ns
         elif name == "cudaGraphLaunch":
             self.work()
+            self.now_ns += self._graph_ns[arguments[0]]
         elif name == "cudaMemcpyAsync":
             self.copies.append(arguments)
-            self.now_ns += round(arguments[2] * self.ns_per_byte)
+            took_ns = round(arguments[2] * self.ns_per_byte)
+            if self.capturing:
+                self._captured_ns += took_ns
+            else:
+                self.now_ns += took_ns + self.enqueue_ns
         return None
 
     def step(self, name: str) -> Callable[..., int]:
