@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from loadtrt.results.run_result import RunResult
 
 # Every kind of `problems_of`.
+LATENESS_RANKS = ("p99", "p95", "p90", "p50")
 PROBLEM_KINDS = ("late", "starved", "unserved", "failed", "no-requests", "overloaded", "gpu-shared")
 LATENESS_SHARE = 0.1  # of the median latency
 LATENESS_FLOOR_NS = MILLISECOND_NS // 4
@@ -60,8 +61,8 @@ class Terms:
 class Counts:
     """What is known of a run so far, or at its end.
 
-    lateness_ns: lateness at p99, or the maximum where the requests are too few for a p99, ns.
-    at_p99: whether `lateness_ns` is the p99.
+    lateness_ns: lateness at the highest of LATENESS_RANKS that the requests are enough for, or the maximum, ns.
+    lateness_rank: which it is: "p99", or a lower percentile, or "max".
     latency_ns: the median latency, or the mean where the requests are too few for a median, ns.
     starved_fraction: part of the lanes' time spent idle because the host was late, 0 for an engine that takes no time.
     ok, failed, unserved: requests by outcome.
@@ -73,7 +74,7 @@ class Counts:
     """
 
     lateness_ns: float
-    at_p99: bool
+    lateness_rank: str
     latency_ns: float
     starved_fraction: float
     ok: int
@@ -125,10 +126,10 @@ def typical_ns(summary: MetricSummary) -> float:
     return summary.percentiles_ns["p50"] or summary.mean_ns or 0.0
 
 
-def lateness_of(summary: MetricSummary) -> tuple[float, bool]:
-    """`lateness_ns` and `at_p99` of Counts, from the summary of lateness."""
-    p99 = summary.percentiles_ns["p99"]
-    return (summary.max_ns or 0, False) if p99 is None else (p99, True)
+def lateness_of(summary: MetricSummary) -> tuple[float, str]:
+    """`lateness_ns` and `lateness_rank` of Counts, from the summary of lateness."""
+    known = ((summary.percentiles_ns[rank], rank) for rank in LATENESS_RANKS)
+    return next(((value, rank) for value, rank in known if value is not None), (summary.max_ns or 0, "max"))
 
 
 def problems_of(counts: Counts, terms: Terms) -> list[Problem]:
@@ -177,11 +178,12 @@ def _of_the_host(counts: Counts, terms: Terms) -> Iterator[Problem]:
     """The generator was late, or the host left lanes idle."""
     limit_ns = limit_of(counts, terms)
     if counts.lateness_ns > limit_ns:
-        late, rank = format_duration(counts.lateness_ns), "at p99" if counts.at_p99 else "at most"
+        late = format_duration(counts.lateness_ns)
+        rank = "most" if counts.lateness_rank == "max" else counts.lateness_rank
         blocks = terms.mode.get("wait") == "block"
         yield Problem(
             kind="late",
-            evidence=f"the generator was {late} late {rank} (limit {format_duration(limit_ns)})",
+            evidence=f"the generator was {late} late at {rank} (limit {format_duration(limit_ns)})",
             remedy=remedy_for(
                 terms.busy, "use --wait spin" if blocks else f"free a core for loadtrt, or {terms.less_load}"
             ),

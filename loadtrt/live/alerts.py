@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from loadtrt.findings.validity import PROBLEM_KINDS, Counts, Terms, problems_of
+from loadtrt.findings.validity import LATENESS_RANKS, PROBLEM_KINDS, Counts, Terms, problems_of
 from loadtrt.records.histogram import Histogram, bounds_of
 from loadtrt.records.records import METRICS
+from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.results.gpu_telemetry import SLOWDOWNS
 from loadtrt.stats.sample_size import least_samples
 from loadtrt.units import SECOND_NS, format_count, format_duration, plural
@@ -57,7 +58,7 @@ def law_alerts(snapshot: Snapshot, facts: RunFacts, gpu: GpuReading | None = Non
     if snapshot.phase not in _MEASURED:
         return ()
     counts = replace(counts_now(snapshot), sharing=gpu.sharing if gpu else None)
-    early = snapshot.phase == "measure" and not counts.at_p99
+    early = snapshot.phase == "measure" and counts.lateness_rank != "p99"
     alerts = [Alert(problem.kind, problem.evidence, problem.remedy) for problem in problems_of(counts, terms_of(facts))]
     told = counts.unserved or any(alert.kind == "overloaded" for alert in alerts)
     if snapshot.overloaded and not told:  # as in the verdict, where unserved requests show the same
@@ -90,7 +91,7 @@ def counts_now(snapshot: Snapshot) -> Counts:
     """What the laws of validity need, from histograms: within 0.4 % of what the verdict takes from records."""
     lateness, latency = snapshot.counts[_PLACE["lateness"]], snapshot.counts[_PLACE["latency"]]
     late, count = int(lateness.sum()), int(latency.sum())
-    at_p99 = late >= least_samples(0.99)
+    rank = next((name for name in LATENESS_RANKS if late >= least_samples(PERCENTILES[name])), "max")
     if count >= least_samples(0.5):
         typical_ns = quantiles_of(latency, (0.5,))[0]
     else:
@@ -98,8 +99,8 @@ def counts_now(snapshot: Snapshot) -> Counts:
     computes = bool(snapshot.counts[_PLACE["compute"], 1:].any())
     ok, failed, unserved, _ = snapshot.outcomes.sum(axis=0).tolist()
     return Counts(
-        lateness_ns=quantiles_of(lateness, (0.99 if at_p99 else 1.0,))[0] if late else 0.0,
-        at_p99=at_p99,
+        lateness_ns=quantiles_of(lateness, (PERCENTILES.get(rank, 1.0),))[0] if late else 0.0,
+        lateness_rank=rank,
         latency_ns=typical_ns,
         starved_fraction=snapshot.starved_fraction if computes else 0.0,
         ok=ok,

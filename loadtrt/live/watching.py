@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from dataclasses import asdict
@@ -164,4 +165,6 @@ class Clocks:
         if self._gpu is None:
             return {}
         names = {"name": self._gpu.name, "uuid": self._gpu.uuid, "driver": self._gpu.driver}
-        return {"gpu": {**names, "before": asdict(self._readings[-1]), "after": asdict(self._gpu.read())}}
+        around = {"before": asdict(self._readings[-1]), "after": asdict(self._gpu.read())}
+        told: dict[str, Any] = json.loads(json.dumps({**names, **around}))  # as it is read back: lists are no tuples
+        return {"gpu": told}

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from loadtrt.asked.objective import overall
-from loadtrt.findings.validity import STARVED_LIMIT, busy_of, lateness_limit_ns, typical_ns
+from loadtrt.findings.validity import STARVED_LIMIT, busy_of, lateness_limit_ns, lateness_of, typical_ns
 from loadtrt.records.records import METRICS
 from loadtrt.sizing.threshold import log_odds
 from loadtrt.stats.binomial import at_least, at_most
@@ -158,15 +158,13 @@ def host_bound(run: RunResult, max_lateness_ns: int | None) -> str | None:
     of_due = all(METRICS[item.objective.metric].of_unserved for item in run.model.objectives)
     if run.verdict == "met" and not closed and of_due and max_lateness_ns is None:
         return None
-    lateness = run.model.metrics["lateness"].percentiles_ns.items()
-    known = [(name, value) for name, value in lateness if name != "p99.9" and value is not None]
+    late, rank = lateness_of(run.model.metrics["lateness"])
     objectives = [item.objective for item in run.model.objectives]
     limit = lateness_limit_ns(typical_ns(run.model.metrics["latency"]), closed, max_lateness_ns, objectives)
     busy = busy_of(run)
     others = f"; {busy}" if busy else ""
-    if known and known[-1][1] > limit:
-        name, late = known[-1]
-        return f"the generator was {format_duration(late)} late at {name} (limit {format_duration(limit)}){others}"
+    if late > limit:
+        return f"the generator was {format_duration(late)} late at {rank} (limit {format_duration(limit)}){others}"
     if run.model.metrics["compute"].max_ns == 0 and not closed and run.verdict != "met":
         return "compute takes no time: all latency is the load generator's"
     if run.model.metrics["compute"].max_ns and run.model.starved_fraction > STARVED_LIMIT:

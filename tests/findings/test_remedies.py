@@ -233,7 +233,7 @@ def test_every_remedy_is_possible(
     for ok, failed, unserved in ((1, 1, 1), (0, 0, 0), (9, 0, 0)):
         counts = Counts(
             lateness_ns=times["lateness"] * 1e3,
-            at_p99=True,
+            lateness_rank="p99",
             latency_ns=times["latency"] * 1e3,
             starved_fraction=starved,
             ok=ok,

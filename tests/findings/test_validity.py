@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from loadtrt.asked.objective import parse_objective
-from loadtrt.findings.validity import PROBLEM_KINDS, Counts, Terms, lateness_limit_ns, problems_of
+from loadtrt.findings.validity import PROBLEM_KINDS, Counts, Terms, lateness_limit_ns, lateness_of, problems_of
+from loadtrt.results.breakdown import MetricSummary
 from loadtrt.results.gpu_telemetry import SHARED_LIMIT, GpuClient, GpuSharing
 
 if TYPE_CHECKING:
@@ -81,18 +82,20 @@ def test_failed_requests_do_not_advise_a_longer_run() -> None:
     assert "measure for longer" in problem.remedy
 
 
-QUIET = Counts(lateness_ns=0, at_p99=True, latency_ns=1e6, starved_fraction=0, ok=1000, failed=0, unserved=0)
+QUIET = Counts(lateness_ns=0, lateness_rank="p99", latency_ns=1e6, starved_fraction=0, ok=1000, failed=0, unserved=0)
 
 
 def test_kinds() -> None:
     """Each problem has a kind of its own; a program need not read sentences."""
-    counts = Counts(lateness_ns=1e9, at_p99=True, latency_ns=1e6, starved_fraction=0.5, ok=1, failed=1, unserved=1)
+    counts = Counts(
+        lateness_ns=1e9, lateness_rank="p99", latency_ns=1e6, starved_fraction=0.5, ok=1, failed=1, unserved=1
+    )
     kinds = [problem.kind for problem in problems_of(counts, Terms(closed=False))]
     assert kinds == ["failed", "unserved", "late", "starved"]  # the worst first
     kinds += [problem.kind for problem in problems_of(_served(100), Terms(False, offered_per_s=200))]
     computes = GpuSharing((GpuClient(7, sm_ratio=0.5),))
     kinds += [problem.kind for problem in problems_of(replace(QUIET, sharing=computes), Terms(closed=True))]
-    nothing = Counts(lateness_ns=0, at_p99=False, latency_ns=0, starved_fraction=0, ok=0, failed=0, unserved=0)
+    nothing = Counts(lateness_ns=0, lateness_rank="max", latency_ns=0, starved_fraction=0, ok=0, failed=0, unserved=0)
     assert [problem.kind for problem in problems_of(nothing, Terms(closed=True))] == ["no-requests"]
     assert set(PROBLEM_KINDS) == {*kinds, "no-requests"}
 
@@ -147,7 +150,7 @@ def test_who_computes_on_the_gpu_spoils_a_run(client: GpuClient, computed: bool)
 
 def test_failed_requests_are_no_problem_where_an_objective_judges_them() -> None:
     """And none but one on errors does."""
-    counts = Counts(0.0, True, 1e6, 0.0, 100, 3, 0)
+    counts = Counts(0.0, "p99", 1e6, 0.0, 100, 3, 0)
     for text, kinds in (("errors < 5%", []), ("latency.p50 < 1s", ["failed"]), ("drops < 5%", ["failed"])):
         terms = Terms(False, None, [parse_objective(text)])
         assert [problem.kind for problem in problems_of(counts, terms)] == kinds
@@ -155,7 +158,7 @@ def test_failed_requests_are_no_problem_where_an_objective_judges_them() -> None
 
 def _served(served_per_s: float) -> Counts:
     """A backlog that grew."""
-    return Counts(0.0, True, 1e6, 0.0, 100, 0, 0, overloaded=True, served_per_s=served_per_s)
+    return Counts(0.0, "p99", 1e6, 0.0, 100, 0, 0, overloaded=True, served_per_s=served_per_s)
 
 
 def _problems(
@@ -169,5 +172,24 @@ def _problems(
     late: bool = False,
     faster_host: str = "use more --buffers or larger batches",
 ) -> list[Problem]:
-    counts = Counts(1e9 if late else 0.0, True, 1e6, starved_fraction, ok, failed, unserved, interrupted)
+    counts = Counts(1e9 if late else 0.0, "p99", 1e6, starved_fraction, ok, failed, unserved, interrupted)
     return problems_of(counts, Terms(closed and not late, busy=busy, faster_host=faster_host))
+
+
+@pytest.mark.parametrize(
+    ("known", "found"),
+    [
+        ({"p50": 1.0, "p90": 2.0, "p95": 3.0, "p99": 4.0, "p99.9": 5.0}, (4.0, "p99")),
+        ({"p50": 1.0, "p90": 2.0, "p95": 3.0, "p99": None, "p99.9": None}, (3.0, "p95")),
+        ({"p50": None, "p90": None, "p95": None, "p99": None, "p99.9": None}, (9, "max")),
+    ],
+)
+def test_lateness_is_judged_at_the_highest_percentile_that_is_known(
+    known: dict[str, float | None], found: tuple[float, str]
+) -> None:
+    """One late request of a few hundred does not make a run INVALID: up to p99, and the maximum of very few."""
+    summary = MetricSummary(count=5, min_ns=1, mean_ns=3.0, max_ns=9, percentiles_ns=known)
+    assert lateness_of(summary) == found
+    late = replace(QUIET, lateness_ns=1e9, lateness_rank=found[1])
+    (problem,) = problems_of(late, Terms(closed=False))
+    assert f"late at {'most' if found[1] == 'max' else found[1]} (limit " in problem.evidence

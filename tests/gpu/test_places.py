@@ -58,7 +58,7 @@ def test_a_gpu_of_two_workers_is_pushed_once(googlenet: Path, tmp_path: Path) ->
     assert {(number, float(count)) for number, count in served} == {
         (worker.worker, float(worker.model.ok)) for worker in result.workers
     }
-    assert set(re.findall(r'^loadtrt_problem_active\{kind="gpu-shared".*\} (\S+)$', text, re.MULTILINE)) == {"0.0"}
+    assert set(re.findall(r'^loadtrt_problem_active\{.*kind="gpu-shared".*\} (\S+)$', text, re.MULTILINE)) == {"0.0"}
     (others,) = re.findall(r"^loadtrt_gpu_other_processes\{.*\} (\S+)$", text, re.MULTILINE)
     assert float(others) == 0
 

@@ -184,7 +184,7 @@ def test_others_on_the_gpu_are_told_from_the_first_look_on() -> None:
     """A slow engine serves few requests in a whole run: its alerts must not wait for a p99."""
     sharing = GpuSharing((GpuClient(77, "python3", sm_ratio=0.5),))
     few = snapshot(1.0, (10, 10))
-    assert not counts_now(few).at_p99
+    assert counts_now(few).lateness_rank != "p99"
     [alert] = law_alerts(few, FACTS, replace(GPU, sharing=sharing))
     assert (alert.kind, "python3 (process 77" in alert.evidence) == ("gpu-shared", True)
     assert law_alerts(few, replace(FACTS, shared_gpu=True), replace(GPU, sharing=sharing)) == ()

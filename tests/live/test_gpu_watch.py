@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -28,7 +29,7 @@ from loadtrt.units import SECOND_NS
 if TYPE_CHECKING:
     from pathlib import Path
 
-READING = GpuReading(at_ns=0, sm_clock_hertz=1980_000_000, power_watts=500.0)
+READING = GpuReading(at_ns=0, sm_clock_hertz=1980_000_000, power_watts=500.0, throttle_reasons=("gpu_idle",))
 
 
 class FakeGpu:
@@ -131,7 +132,9 @@ def test_one_observer_tells_of_every_run(gpu: FakeGpu) -> None:
         watch.begin()
         assert watch.clocks.settled() is False  # one reading is not enough
         assert [watch.clocks.settled() for _ in range(5)][-1] is True
-        assert watch.clocks.environment()["gpu"]["before"]["power_watts"] == 500.0
+        told = watch.clocks.environment()
+        assert told["gpu"]["before"]["power_watts"] == 500.0
+        assert json.loads(json.dumps(told)) == told
         assert watch.end(SECOND_NS, 3 * SECOND_NS, 30) == found
     assert observer.asked == [(SECOND_NS, 3 * SECOND_NS, 30)] * 2
     watch.close()
