@@ -12,14 +12,15 @@ from loadtrt.units import format_duration, plural
 if TYPE_CHECKING:
     from loadtrt.results.run_result import RunResult
 
-# At a first look at an H200 eight partitions gained 4 to 5 % with GoogLeNet at batch 16 and 32 without copies, where a
-# request takes 0.7 ms of the GPU and more. At batch 4 and 1 (0.2 ms and less) they lost; two and four partitions gained
-# 1 % at most. With copies they lost 18 to 44 % (docs/partitions.md).
+# On an H200 eight partitions gained 4 to 5 % with GoogLeNet at batch 16 and 32, where a request takes 0.7 ms of the GPU
+# and more. At batch 4 and 1 (0.2 ms and less) they lost; two and four partitions gained 1 % at most. With copies they
+# lost 18 to 44 % where streams shared hardware queues (docs/partitions.md).
 LEAST_BATCH = 16
 LEAST_NS = 500_000
 LEAST_CONTEXTS = 4
 FULL = 0.95  # of the time in which lanes compute, and of the lanes that do so at once
 _PARTITIONS = 8
+_STREAMS = 3  # of a context whose requests are copied
 
 
 def unpartitioned(result: RunResult) -> Finding | None:
@@ -32,18 +33,19 @@ def unpartitioned(result: RunResult) -> Finding | None:
     loaded = model.load.closed or isinstance(model.load, Offline) or (steadiness is not None and steadiness.overloaded)
     full = overlap.busy_fraction >= FULL and overlap.lanes_computing >= FULL * contexts
     compute = typical_ns(result.model.metrics["compute"])
-    if model.copies or not (loaded and full and contexts >= LEAST_CONTEXTS and engine.batch >= LEAST_BATCH):
+    if not (loaded and full and contexts >= LEAST_CONTEXTS and engine.batch >= LEAST_BATCH):
         return None
-    if compute / contexts < LEAST_NS:
+    queue_each = _STREAMS * contexts <= int(engine.mode.get("hardware queues", "8"))
+    if compute / contexts < LEAST_NS or (model.copies and not queue_each):
         return None
-    lanes = max(contexts, _PARTITIONS)
+    lanes, copies = max(contexts, _PARTITIONS), "" if model.copies else "--copies off "
     return Finding(
         kind="unpartitioned",
         evidence=f"{contexts} contexts compute at the same time, each request of batch {engine.batch} for "
         f"{format_duration(compute)}",
         cause="the contexts' kernels share all SMs; where each context has SMs of its own, a full GPU may serve a few "
         "percent more",
-        remedy=f"'loadtrt sweep --copies off --contexts {lanes} --partitions 1,{_PARTITIONS}' shows what they bring",
+        remedy=f"'loadtrt sweep {copies}--contexts {lanes} --partitions 1,{_PARTITIONS}' shows what they bring",
     )
 
 

@@ -41,8 +41,9 @@ def _of(result: RunResult, kind: str = "unpartitioned") -> Finding | None:
         (_full(contexts=4, times={"compute": 2_740.0}), 8),
         (_full(contexts=16, times={"compute": 11_000.0}), 16),
         (_full({"arrivals": "offline", "requests": 10_000}), 8),
+        (_full({"copies": True}, engine=engine(mode={"hardware queues": "32"})), 8),
     ],
-    ids=["8 contexts", "4", "16", "offline"],
+    ids=["8 contexts", "4", "16", "offline", "copies on queues of their own"],
 )
 def test_a_full_gpu_may_be_partitioned(result: RunResult, contexts: int) -> None:
     """Law: the remedy is a sweep that its own options accept, with a context for each partition."""
@@ -79,12 +80,13 @@ def test_an_overloaded_open_loop_is_a_full_gpu_too() -> None:
         _full(busy=None),
         _full(at_once=5.0),
         _full(engine=engine("onnxruntime")),
-        _full({"copies": True}),  # measured: partitions lose then
+        _full({"copies": True}),  # measured: partitions lose where streams share a queue
+        _full({"copies": True}, contexts=16, engine=engine(mode={"hardware queues": "32"})),
         _full({"mix": "16:0.5, 32:0.5", "copies": True}),
     ],
     ids=[
         *("partitions in use", "few contexts", "small batch", "short compute", "not busy", "unknown", "in turn"),
-        *("CPU", "copies", "mix"),
+        *("CPU", "copies", "more streams than queues", "mix"),
     ],
 )
 def test_nothing_is_said_where_facts_do_not_speak_for_it(result: RunResult) -> None:
