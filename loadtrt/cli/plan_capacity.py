@@ -109,8 +109,9 @@ def command(
     same GPUs. Random routing and Poisson arrivals are assumed.
 
     Exit codes: 0 every routing policy, or the plan of several models, has an answer, 98 a policy has none within the
-    limits of the simulation, or predictions for one GPU differ from its measurements, or a measured fleet missed an
-    objective or was INVALID, 99 no number of GPUs is enough, 2 a planned fleet could not be run, 3 it failed.
+    limits of the simulation, or predictions for one GPU differ from its measurements or are not supported by them, or a
+    measured fleet missed an objective or was INVALID, 99 no number of GPUs is enough, 2 a planned fleet could not be
+    run, 3 it failed.
     """
     json_file, quiet = given["json"], bool(given["quiet"])
     work: Callable[[], FleetResult | PlacementResult]
