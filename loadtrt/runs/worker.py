@@ -128,7 +128,8 @@ def main() -> None:
             _leave()
 
     code = 0
-    count_as_own(*map(int, os.environ.get(FELLOWS, str(os.getppid())).split()))
+    family = os.environ.get(FELLOWS, str(os.getppid())).split()
+    count_as_own(lambda: family)
     try:
         with SIGNALS:
             config = RunConfig.model_validate_json(sys.stdin.readline())
