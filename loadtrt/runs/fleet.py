@@ -116,6 +116,8 @@ class _Fleet:
         try:
             for number, ticker in enumerate(tickers(on_tick, places.count)):
                 self._workers.append(self._start(places, number, ticker))
+            engines = ", ".join(dict.fromkeys(model.engine for model in config.models.values()))
+            talks.status(f"loading {engines} on {plural(places.count, 'worker')}", slow=True)
         except BaseException:
             self.close()
             raise
@@ -142,6 +144,7 @@ class _Fleet:
                     self._wait_for(worker, looked_s - before_s)
             if not started and running and all(worker.ready for worker in running):
                 started = True
+                self._talks.end_line()
                 self._begin(running, start_at)
             asked = self._signals.requested() + self._signals.hurried()
             if asked > passed_on:

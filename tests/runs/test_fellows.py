@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from loadtrt.results.gpu_telemetry import GpuClient, GpuSharing
 from loadtrt.results.run_result import Problem, RunResult
 from loadtrt.runs.fellows import found_by_fellows
 
-VIRTUAL = {"engine": "simulated:service=1ms,clock=virtual", "warmup": "0s", "requests": 10}
+VIRTUAL: dict[str, Any] = {"engine": "simulated:service=1ms,clock=virtual", "warmup": "0s", "requests": 10}
 START = time.time_ns()
 FELLOW = f"""
 import sys, time
