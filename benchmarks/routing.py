@@ -33,7 +33,7 @@ def took_ns(workers: int, way: str) -> tuple[float, float]:
         route(view_of(state), router.view, count * 100)
     else:
         arrays = compiled._callable_arrays(router.arrays)
-        call = compiled.machine_code(route, compiled._ROUTING[:-1], (state, arrays, 0))
+        call = compiled.machine_code(route, compiled._ROUTING[:-1], (state, arrays, 0), "routing")
         call((state, arrays, count * 100))
     took = router.took_ns
     memory.close()

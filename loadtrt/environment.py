@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import math
 import os
 import platform
 import re
@@ -16,12 +17,12 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from loadtrt.units import plural
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Collection, Iterator
 
 _FATAL = 4  # ONNX Runtime's log severity: what it has to say comes back as exceptions
 _RECLAIMABLE = ("inactive_file", "active_file", "slab_reclaimable")  # lines of memory.stat; version 1 lacks the last
@@ -222,7 +223,8 @@ class CoreTimes:
     busy: time in which they ran anything, all together.
     idle: time in which they ran nothing.
     stolen: time in which another virtual machine had them.
-    own: processor time of this process and of all that it started; of a worker, of its fleet.
+    own: processor time of this process and of all that it started; of a worker, of its fleet: infinite where it is not
+        known, so that nothing is left to others.
     """
 
     at: float
@@ -246,17 +248,27 @@ def core_times(root: Path = Path("/")) -> CoreTimes | None:
     if not user + system + idle:
         return None
     busy = user + nice + system + irq + soft
-    own = sum(_ticks_of(root, process) for process in _family) / ticks_per_s
+    family = _family[-1]()
+    own = math.inf if family is None else sum(_ticks_of(root, str(each)) for each in family) / ticks_per_s
     return CoreTimes(time.monotonic(), len(cores), busy, idle + waiting, stolen, own)
 
 
 FELLOWS = "LOADTRT_FELLOWS"  # variable: ids of the processes that started workers of this one's fleet on this host
-_family = ["self"]  # the processes that count as own, with all that they started
+Family: TypeAlias = "Callable[[], Collection[int | str] | None]"
+_family: list[Family] = [lambda: ("self",)]  # the last one gives the processes that count as own
 
 
-def count_as_own(*processes: int) -> None:
-    """From now on these processes and all that they started are no others on the cores: the workers of one fleet."""
-    _family[:] = map(str, processes)
+def count_as_own(family: Family) -> None:
+    """From now on these processes and all that they started are no others on the cores: the workers of one fleet.
+
+    family: asked for them each time; None where some have ended, so that nobody knows what they took.
+    """
+    _family.append(family)
+
+
+def count_only_this() -> None:
+    """What counted before the last `count_as_own` does again."""
+    _family.pop()
 
 
 def _ticks_of(root: Path, process: str) -> int:

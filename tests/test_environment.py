@@ -53,7 +53,7 @@ def test_times_are_of_the_cores_of_this_process_and_of_what_it_started(tmp_path:
 
 def test_workers_of_one_fleet_are_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All that started this worker has started counts as its own."""
-    monkeypatch.setattr(environment, "_family", ["self"])
+    monkeypatch.setattr(environment, "_family", [lambda: ("self",)])
     root = machine(tmp_path, busy=10, idle=0, own=4)
     folder = root / "proc" / "9"
     (folder / "task" / "9").mkdir(parents=True)
@@ -62,21 +62,21 @@ def test_workers_of_one_fleet_are_no_others(tmp_path: Path, monkeypatch: pytest.
     (root / "proc" / "18").mkdir()
     (root / "proc" / "18" / "stat").write_text(f"18 (python) R {'0 ' * 10}{14 * TICKS:.0f} 0 0 0 20 0")
     assert (alone := core_times(root)) is not None
-    environment.count_as_own(9)
+    environment.count_as_own(lambda: (9,))
     assert (together := core_times(root)) is not None
     assert (alone.own, together.own) == (4, 18)
 
 
 def test_workers_that_several_processes_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the actors of a Ray node: what all of them started is the fleet's own."""
-    monkeypatch.setattr(environment, "_family", ["self"])
+    monkeypatch.setattr(environment, "_family", [lambda: ("self",)])
     root = machine(tmp_path, busy=10, idle=0, own=4)
     for process, seconds in ((8, 2), (9, 3)):
         (root / "proc" / str(process)).mkdir()
         (root / "proc" / str(process) / "stat").write_text(
             f"{process} (ray) R {'0 ' * 10}{seconds * TICKS:.0f} 0 0 0 0"
         )
-    environment.count_as_own(8, 9)
+    environment.count_as_own(lambda: (8, 9))
     assert (together := core_times(root)) is not None
     assert together.own == 5
 

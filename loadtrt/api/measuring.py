@@ -12,6 +12,7 @@ from loadtrt.asked.fields import read_option
 from loadtrt.asked.reading import load_config
 from loadtrt.errors import UsageError
 from loadtrt.printing import bounded_repr
+from loadtrt.runs.fellows import found_by_fellows
 from loadtrt.runs.maker import Maker
 from loadtrt.runs.watched import Silence
 from loadtrt.units import parse_duration
@@ -47,10 +48,10 @@ def _run(config: RunConfig, start_at: int | None, signals: Signals) -> RunResult
         from loadtrt.runs.fleet import run_fleet
 
         return run_fleet(config, Silence(), signals, start_at=start_at)
-    with Maker(signals=signals) as maker:
+    with found_by_fellows(config, start_at) as without_blame, Maker(signals=signals) as maker:
         maker.open(config)
         maker.require_room()
-        result = maker.run(config, start_at=start_at)
+        result = without_blame(maker.run(config, start_at=start_at))
         recorder = maker.session.recorder if len(config.models) == 1 else None
         if recorder is not None and recorder.complete:
             result = result.with_records(recorder.records.since(recorder.start_ns))

@@ -51,7 +51,7 @@ class RunConfig(FleetOptions):
     )
     duration: Duration | None = _ending(
         None,
-        "Measure this long (each point of a sweep, each pass of a profile).",
+        "Measure this long.",
         commands=f"sweep profile interference {PLANS}",
         metavar="TIME",
         shown_default="10s, or as --requests takes",

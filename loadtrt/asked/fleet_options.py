@@ -44,14 +44,14 @@ class FleetOptions(Strict):
         commands=FLEETS,
         metavar="0-3|all",
     )
-    processes: int = _fleet(1, "Workers on each device, which share the load.", commands=FLEETS, ge=1, le=256)
+    processes: int = _fleet(1, "Number of workers on each device, which share the load.", commands=FLEETS, ge=1, le=256)
     ray: Annotated[str, kept(parse_ray)] | None = _fleet(
         None,
         "Start --workers on the nodes of a Ray cluster, which share the load; auto is that of this host.",
         commands=FLEETS,
         metavar="auto|HOST:PORT|ray://HOST:PORT",
     )
-    workers: int | None = _fleet(None, "Workers on the Ray cluster.", commands=FLEETS, ge=1, le=MOST_WORKERS)
+    workers: int | None = _fleet(None, "Number of workers on the Ray cluster.", commands=FLEETS, ge=1, le=MOST_WORKERS)
     gpus_per_worker: float | None = _fleet(
         None,
         "GPUs of each worker on the Ray cluster: below 1 several workers share one.",

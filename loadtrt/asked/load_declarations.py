@@ -25,7 +25,7 @@ class LoadOptions(Strict):
     )
     rate: ArrivalRate | None = load_option(
         None,
-        "Requests due per second in an open loop; with --stages or --trace their mean, to which they are scaled.",
+        "Requests due per second, in an open loop; --stages and --trace are scaled to this mean.",
         metavar="500/s",
     )
     burstiness: float | None = load_option(

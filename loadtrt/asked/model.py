@@ -129,7 +129,9 @@ class Model(Strict):
     wait: Literal["spin", "block"] = _lanes("spin", "Poll for completions, or sleep until they come.")
 
     scenario: ScenarioName | None = load_option(
-        None, "Load of an MLPerf scenario, with a result by its rules; options that are given win.", commands=""
+        None,
+        "Load of an MLPerf scenario, with a result by its rules; options that are given take precedence.",
+        commands="",
     )
     load: SkipJsonSchema[Load] = Field(exclude=True)
     max_queue: int | None = load_option(
@@ -185,7 +187,7 @@ class Model(Strict):
     )
     objectives: Objectives = _objectives(
         (),
-        "Bound on a percentile, errors, drops, throughput, goodput, power or energy, an SLO (repeatable).",
+        "Objective (SLO): a bound on a percentile, errors, drops, throughput, goodput, power or energy (repeatable).",
         metavar="'latency.p99 < 10ms'",
         alias="objective",
     )

@@ -34,6 +34,8 @@ _CODES |= {"estimated": 0, "host-bound": EXIT_INVALID, "unsteady": EXIT_INVALID}
         "bursts": "Bursts and pauses: 1s/4s makes all requests due within 1 s of each 5 s.",
         "stages": "Arrival rates one after the other, all scaled to each trial's mean rate.",
         "trace": "Instants of a file (CSV, JSONL, JSON or a log, also .gz), all gaps scaled to each trial's mean rate.",
+        "objective": "Bound on a percentile of latency, lateness or another time of requests, on errors or on drops "
+        "(repeatable).",
         "warmup": "Warm up each engine at least this long, and until the GPU's clocks are steady.  [default: 1s]",
         "drain": "Wait at least this long for the last requests of a trial.  [default: 10s]",
         "verify": "First compare outputs under load with those of a quiet run, for each engine.  [default: off]",
@@ -42,7 +44,7 @@ _CODES |= {"estimated": 0, "host-bound": EXIT_INVALID, "unsteady": EXIT_INVALID}
 @extra(
     "--time",
     "Ending",
-    "Duration of all runs of a candidate together, at most.  [default: 10m]",
+    "All runs of a candidate (a number of contexts with a batch size) together take at most this long.  [default: 10m]",
     metavar="TIME",
     callback=read_as(parse_duration),
 )

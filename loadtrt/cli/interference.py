@@ -26,7 +26,7 @@ _ARRIVALS = ("poisson", "constant")  # as sizing/interference_options.py has the
     choices={"arrivals": _ARRIVALS},
     helps={
         "arrivals": "How requests arrive in open loops.  [default: poisson]",
-        "duration": "Measure this long, each run.  [default: 5s]",
+        "duration": "Measure each run this long.  [default: 5s]",
         "warmup": "Warm up each engine at least this long, and until the GPU's clocks are steady.  [default: 1s]",
         "verify": "Compare outputs under load, beside each neighbour, with those of a quiet run.  [default: on]",
     },
@@ -34,8 +34,8 @@ _ARRIVALS = ("poisson", "constant")  # as sizing/interference_options.py has the
 @extra(
     ("--model", "models"),
     "Engine",
-    "A model with its own options, as YAML names them (repeatable); options given apart apply to all models. With a "
-    "rate it is judged under that load.",
+    "A model with its own options, as YAML names them (repeatable); other options apply to all models. With a rate it "
+    "is judged under that load.",
     multiple=True,
     metavar="NAME=ENGINE,KEY=VALUE,…",
 )
@@ -56,7 +56,8 @@ _ARRIVALS = ("poisson", "constant")  # as sizing/interference_options.py has the
 @extra(
     "--share",
     "Engine",
-    "Ways to share the device: plain streams; priority for the model that is judged; SMs of it + its neighbour; both.",
+    "Ways to share the device: plain streams; priority for the model that is judged; SMs of that model + those of "
+    "its neighbour; both of these.",
     metavar="streams,priority,sms=32+100,both",
     default="streams",
 )
@@ -109,7 +110,7 @@ def command(
     loadtrt interference googlenet.onnx resnet.onnx --threads-per-context 1      (no GPU needed)
 
     Each model is first alone in a closed loop, which fixes the arrival rates of all cells. The p99 of each model beside
-    each other is then compared with its p99 alone, in rounds, a moment apart and of the same requests.
+    each neighbour is then compared with its p99 alone, in rounds: the same requests, a moment apart.
     """
     from loadtrt.asked.model_option import parse_models
     from loadtrt.sizing.interference_options import named_engines, parse_stressors, wanted_interference

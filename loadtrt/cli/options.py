@@ -119,7 +119,7 @@ def options(
             )
         if not file:
             return function
-        text = "YAML file of these options, or a run.json; options of the command line win."
+        text = "YAML file of these options, or a run.json; options of the command line take precedence."
         return extra("--config", "Engine", text, type=click.Path(path_type=Path), metavar="FILE")(function)
 
     return add

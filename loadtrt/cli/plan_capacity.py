@@ -84,7 +84,12 @@ _SEVERAL = "{} to plan for, where FILEs have several.  [default: that of the hig
 @options(
     "plan-capacity",
     file=False,
-    helps={"duration": "Measure each planned fleet this long, with --measure.  [default: 30s]"},
+    helps={
+        "duration": "Measure each planned fleet this long, with --measure.  [default: 30s]",
+        "objective": "Bound on a percentile of latency (repeatable).  [default: those of the FILEs]",
+        "stages": "Arrival rates one after the other, of which the highest is the peak.",
+        "trace": "Instants of a file (CSV, JSONL, JSON or a log, also .gz); its busiest hour is replayed.",
+    },
 )
 def command(
     files: tuple[Path, ...], force: bool, demand: tuple[str, ...], together: tuple[Path, ...], **given: Any
@@ -104,13 +109,14 @@ def command(
     The demand is --demand, --demand-inferences, --stages (the highest rate is the peak) or --trace (the busiest hour is
     replayed). Without --objective, the objectives of FILEs count.
 
-    Of several models each FILE is the capacity of one alone, named like the file or by NAME=FILE, and --together is a
-    measurement of them beside each other. The answer is the fewest GPUs, with the models apart and with models on the
-    same GPUs. Random routing and Poisson arrivals are assumed.
+    Of several models each FILE is the capacity of one alone. The model has the name of its file, or the one of
+    NAME=FILE. --together is a measurement of them beside each other. The answer is the fewest GPUs, with the models
+    apart and with models on the same GPUs. Random routing and Poisson arrivals are assumed.
 
-    Exit codes: 0 every routing policy, or the plan of several models, has an answer, 98 a policy has none within the
-    limits of the simulation, or predictions for one GPU differ from its measurements, or a measured fleet missed an
-    objective or was INVALID, 99 no number of GPUs is enough, 2 a planned fleet could not be run, 3 it failed.
+    Exit codes: 0 every routing policy, or the plan of several models, has an answer; 98 a policy has none within the
+    limits of the simulation, or predictions for one GPU differ from its measurements or are not supported by them, or a
+    measured fleet missed an objective or was INVALID; 99 no number of GPUs is enough; 2 a planned fleet could not be
+    run; 3 it failed.
     """
     json_file, quiet = given["json"], bool(given["quiet"])
     work: Callable[[], FleetResult | PlacementResult]

@@ -21,7 +21,7 @@ _OF_COMPARISONS = {"json", "quiet", "profile"}  # options that apply to a compar
 
 
 @click.command(cls=GroupedCommand, short_help="Time each layer of an engine.")
-@options("profile")
+@options("profile", helps={"duration": "Make each pass this long.  [default: 10s, or as --requests takes]"})
 @extra("--compare", "Engine", "Two engines, or files of profiles, to compare layer by layer.", nargs=2, metavar="A B")
 @flag("--nodes", "Results", "Show the model's nodes that were fused into each layer.")
 @extra(

@@ -55,7 +55,7 @@ def command(
     force: bool,
     **given: Any,
 ) -> int:
-    """Drive an engine with load and say how fast and how late it is.
+    """Send requests to an engine at a rate, or one after the other, and measure its throughput and latency.
 
     \b
     loadtrt run --engine googlenet16.trt --contexts 4 --fp16

@@ -14,6 +14,7 @@ from loadtrt.errors import EXIT_INTERRUPTED, EXIT_INVALID, EXIT_MISSED, EXIT_UND
 from loadtrt.files import locked, takes_once, write_file
 from loadtrt.printing import say
 from loadtrt.report.formatting import memory_text
+from loadtrt.runs.fellows import found_by_fellows
 from loadtrt.runs.maker import Maker
 from loadtrt.signals import SIGNALS
 
@@ -56,14 +57,18 @@ def _run(config: RunConfig, start_at: int | None, remark: str, late: list[RunRes
     voice, delivery = Voice(quiet=config.quiet), Delivery()
     if remark:
         voice.say(remark)
-    with logging_to(config.trt_log, voice.insist), Maker(voice, signals=SIGNALS, leave=leave) as maker:
+    with (
+        logging_to(config.trt_log, voice.insist),
+        found_by_fellows(config, start_at) as without_blame,
+        Maker(voice, signals=SIGNALS, leave=leave) as maker,
+    ):
         maker.open(config)
         for name, opened in maker.models.items():
             info, whose = opened.engine.info, f"{name}: " if len(maker.models) > 1 else ""
             voice.say(f"{whose}loaded {info.name}: {', '.join(map(str, info.tensors))}")
             voice.say(f"{whose}{memory_text(opened.bill)}")
         maker.require_room(": use fewer --contexts or --buffers, or a smaller --batch")
-        result = maker.run(config, voice.progress(config), start_at=start_at)
+        result = without_blame(maker.run(config, voice.progress(config), start_at=start_at))
         voice.end_line()
         if takes_once(config.json_file) and config.profile and result.outcome == "completed":
             late.append(result)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     helps={
         "arrivals": "How requests arrive: in a closed loop, or by an arrival process at --rate.  "
         "[default: closed; with a rate poisson]",
+        "duration": "Measure each point this long.  [default: 10s, or as --requests takes]",
         "warmup": "Warm up each engine at least this long, and until the GPU's clocks are steady.  [default: 1s]",
         "verify": "First compare outputs under load with those of a quiet run, for each engine.  [default: off]",
     },
@@ -46,8 +47,8 @@ def command(config: Path | None, all_points: bool, resume: bool, force: bool, **
     loadtrt sweep --engine zoo:googlenet --contexts 1,2 --batch 1                (no GPU needed)
     loadtrt sweep --engine model.onnx --batch 16 --fp16 off,on    (what FP16 gains, and what it costs in precision)
 
-    Without --rate each point is a closed loop; along --contexts and --buffers the sweep stops where two further values
-    gained less than 5 % of throughput. The file of --json is written after each point.
+    Without --rate each point is a closed loop. Along --contexts and --buffers the sweep stops once two further values
+    have gained less than 5 % of throughput. The file of --json is written after each point.
     """
     from loadtrt.cli.delivery import carried_out, say_verdict
     from loadtrt.results.capacity_result import SweepResult

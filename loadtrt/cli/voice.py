@@ -8,10 +8,12 @@ import shutil
 import sys
 from contextlib import suppress
 from functools import partial
+from threading import Timer
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, TextIO
 
 from loadtrt.lanes.ending import FIRST_NS
+from loadtrt.loop.compiled import tell_of_compiling
 from loadtrt.printing import one_line
 from loadtrt.signals import SIGNALS
 from loadtrt.units import SECOND_NS, format_count, format_duration
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 _RESTORE = b"\x1b[0m\x1b[?7h\x1b[?25h"  # the default colours, lines that wrap, and the cursor
 _REWRITE_NS = SECOND_NS // 10  # between two rewritten lines, at least
 _LINE_NS = 10 * SECOND_NS  # between two lines without a terminal
+_SLOW_S = 2.0  # after which a status is a line there
 
 
 class Voice:
@@ -41,6 +44,9 @@ class Voice:
         self._width = 0
         self._next_ns = 0
         self._observer: Observer | None = None
+        self._slow: Timer | None = None
+        self._slow_line = ""
+        tell_of_compiling(self.say)
 
     @property
     def on_terminal(self) -> bool:
@@ -61,6 +67,7 @@ class Voice:
 
     def say(self, sentence: str) -> None:
         sentence = one_line(sentence)
+        self._replace_status()
         if self._observer is not None and self._observer.alive:
             self._observer.say(sentence)
         elif not self._quiet:
@@ -114,12 +121,25 @@ class Voice:
             self._next_ns = perf_counter_ns() + _REWRITE_NS
             self._show(f"{what} {fraction:.0%}")
 
-    def status(self, line: str) -> None:
-        """Show what is being done, on a terminal alone."""
+    def status(self, line: str, *, slow: bool = False) -> None:
+        """Show what is being done, on a terminal. slow: elsewhere, too, once it has taken two seconds."""
+        if slow and self._slow is not None and line == self._slow_line:
+            return  # it goes on
+        self._replace_status()
         if self._terminal and not self._quiet:
             self._show(line)
+        elif slow and not self._quiet:
+            self._slow_line, self._slow = line, Timer(_SLOW_S, self._write, (one_line(line) + "\n",))
+            self._slow.daemon = True
+            self._slow.start()
+
+    def _replace_status(self) -> None:
+        if self._slow is not None:
+            self._slow.cancel()
+            self._slow = None
 
     def _show(self, line: str) -> None:
+        self._replace_status()
         if self._observer is not None and self._observer.alive:
             return
         line = one_line(line)
@@ -131,7 +151,8 @@ class Voice:
             self._write(line + "\n")
 
     def end_line(self) -> None:
-        """Clear the rewritten line."""
+        """Clear the rewritten line, and be done with the status."""
+        self._replace_status()
         if self._width:
             self._write("\r" + " " * self._width + "\r")
             self._width = 0

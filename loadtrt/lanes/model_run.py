@@ -59,6 +59,7 @@ class Session:
     """
 
     allocate_ns: int = 0
+    compile_ns: int = 0
     verify_ns: int = 0
     warmup_ns: int = 0
     warmup_requests: int = 0

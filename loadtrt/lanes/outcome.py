@@ -14,9 +14,9 @@ from loadtrt.lanes.recorder import Recorder
 from loadtrt.records.board import KEEP
 from loadtrt.records.histogram import Histogram
 from loadtrt.records.records import DROPPED, FAILED, METRICS, OK, UNSERVED
-from loadtrt.results.breakdown import RoutingCost
+from loadtrt.results.breakdown import Phases, RoutingCost
 from loadtrt.results.gpu_telemetry import mark_throttled
-from loadtrt.results.run_result import Finding, ModelResult, ObjectiveShare, Phases, Problem, RunResult, Throughput
+from loadtrt.results.run_result import Finding, ModelResult, ObjectiveShare, Problem, RunResult, Throughput
 from loadtrt.stats.early import Widths, ranks_of
 from loadtrt.stats.flow_law import flow_of
 from loadtrt.stats.intervals import rate_interval
@@ -174,6 +174,7 @@ def result_of(
         phases=Phases(
             load_ns=load_ns,
             allocate_ns=session.allocate_ns,
+            compile_ns=session.compile_ns,
             verify_ns=session.verify_ns,
             warmup_ns=session.warmup_ns,
             warmup_requests=session.warmup_requests,
@@ -227,7 +228,7 @@ def result_of_models(
     failures = [f"{name}: {single.failure}" for name, single in singles.items() if single.failure is not None]
     interrupted = any(run.session.interrupted for run in runs)
     phases = [single.phases for single in singles.values()]
-    longest = ("verify_ns", "warmup_ns", "measure_ns", "drain_ns")
+    longest = ("compile_ns", "verify_ns", "warmup_ns", "measure_ns", "drain_ns")
     sums = ("allocate_ns", "warmup_requests")
     return first.model_copy(
         update={

@@ -19,6 +19,7 @@ from loadtrt.lanes.scheduler import Driver, Load, Stop
 from loadtrt.lanes.start_instant import wait_for_start, wall_clock
 from loadtrt.lanes.together import Drive, drive_all, rounds_of_all
 from loadtrt.lanes.verify import deviation_from, quiet_outputs
+from loadtrt.loop.compiled import compiled_ns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -74,7 +75,7 @@ async def run_models(
     several = len(runs) > 1
     try:
         # Loops are compiled now, where none was kept: in warm-up, clocks would be given up before they settle.
-        loops: dict[str, Drive] = {}
+        loops, compiled_before_ns = dict[str, Drive](), compiled_ns()
         for run, load in loads:
             with failing(run, several):
                 _allocate(run)
@@ -82,6 +83,8 @@ async def run_models(
                     driver = _driver(run.engine, Recorder(run.engine.contexts, 0, keep=0), each, stop)
                     loops[run.name] = Drive(driver, run.engine)
         rounds_of_all(list(loops.values()))
+        for run in runs:
+            run.session.compile_ns = compiled_ns() - compiled_before_ns
         # Before outputs are compared: those of requests that are submitted as the measured ones.
         for run in unfailed(runs) if config.warmup else ():
             if isinstance(run.engine, Submits) and len(run.engine.ways) > 1 and run.engine.way is None:

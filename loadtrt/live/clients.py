@@ -77,7 +77,7 @@ class Own:
 def own_process(proc: Path = _PROC) -> Own:
     """How to recognize this process. Call it before it opens a GPU: later nobody is known to have been there before but
     those that an earlier call saw."""
-    pids = tuple(dict.fromkeys((*_namespace_pids(proc), os.getpid())))
+    pids = tuple(dict.fromkeys((*namespace_pids(proc), os.getpid())))
     if not _has_cuda(proc):
         _there_before.clear()
         driver, _ = find_driver()
@@ -91,7 +91,7 @@ def own_process(proc: Path = _PROC) -> Own:
     return Own(pids, frozenset(_there_before))
 
 
-def _namespace_pids(proc: Path) -> list[int]:
+def namespace_pids(proc: Path) -> list[int]:
     """The ids of this process in the namespaces that its /proc shows, the outermost first."""
     try:
         lines = (proc / "self" / "status").read_text().splitlines()

@@ -8,6 +8,7 @@ import warnings
 from functools import cache
 from operator import ge
 from pathlib import Path
+from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from loadtrt.loop.routing import Router
 
     Function = Callable[..., Any]
+    Say = Callable[[str], None]
 
 _STEPS = (
     *(of_requests.admit, of_requests.move, of_requests.take, of_requests.next_request, of_requests.sent),
@@ -42,16 +44,29 @@ _ROUTING = (
 
 
 _counts: set[int] = set()  # numbers of models that this process has `spin_all` for
+_told: list[Say] = []  # who is told that something is compiled: the last one
+_spent_ns = [0]
+
+
+def tell_of_compiling(say: Say) -> None:
+    """From now on `say` is told what is compiled, in a sentence, as it begins."""
+    _told.append(say)
+
+
+def compiled_ns() -> int:
+    """How long this process has compiled so far, ns, without loading what was kept."""
+    return _spent_ns[0]
 
 
 def spinner(state: State, device: Device, router: Router | None = None) -> Callable[[int], int]:
     """`spin` of these arrays until an instant, or `spin_routed`, as `machine_code`."""
     device = _device_of(state, device)
     if router is None:
-        code = machine_code(spin, _STEPS, (state, device, 0))
+        code = machine_code(spin, _STEPS, (state, device, 0), "the loop")
         return lambda until: code((state, device, until))
     router = _callable_arrays(router)
-    routed = machine_code(of_routing.spin_routed, (*_STEPS, spin, *_ROUTING), (state, router, device, 0))
+    arguments = state, router, device, 0
+    routed = machine_code(of_routing.spin_routed, (*_STEPS, spin, *_ROUTING), arguments, "the loop with routing")
     return lambda until: routed((state, router, device, until))
 
 
@@ -67,7 +82,7 @@ def spinner_of_all(states: Sequence[State], devices: Sequence[Device]) -> Callab
     all_states = (*states, *[states[0]._replace(n=n)] * lacking)
     called = tuple(map(_device_of, states, devices))
     arrays = all_states, (*called, *called[:1] * lacking)
-    code = machine_code(spin_all, _STEPS, (*arrays, 0))
+    code = machine_code(spin_all, _STEPS, (*arrays, 0), f"the loop for {count} models")
     _counts.add(count)
     return lambda until: code((*arrays, until))
 
@@ -86,11 +101,12 @@ def _callable_arrays(arrays: Any) -> Any:
     return type(arrays)(*(_c_function()(field) if callable(field) else field for field in arrays))
 
 
-def machine_code(function: Function, calls: tuple[Function, ...], arguments: tuple[Any, ...]) -> Function:
+def machine_code(function: Function, calls: tuple[Function, ...], arguments: tuple[Any, ...], what: str) -> Function:
     """Machine code of `function` for arguments of the types of these; it takes them as one tuple. Compiling takes
     seconds, once; numba is installed. Raises EngineError where this numba cannot compile it.
 
     calls: the functions that it calls, directly or not. All use constants of their own modules and of `units` alone.
+    what: it is, for people.
     """
     from numba import __version__, typeof
 
@@ -98,10 +114,10 @@ def machine_code(function: Function, calls: tuple[Function, ...], arguments: tup
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # functions as arguments are experimental
         try:
-            return _compiled(_entry(function, calls, kept=True), types)
+            return _compiled(_entry(function, calls, kept=True), types, what)
         except Exception:  # there is no folder to keep it in, it is full, or what is kept there is damaged
             try:
-                return _compiled(_entry(function, calls, kept=False), types)
+                return _compiled(_entry(function, calls, kept=False), types, what)
             except Exception as error:
                 raise EngineError(
                     f"numba {__version__} cannot compile loadtrt's {function.__name__.strip('_')} "
@@ -110,12 +126,40 @@ def machine_code(function: Function, calls: tuple[Function, ...], arguments: tup
                 ) from error
 
 
-def _compiled(entry: Any, types: tuple[Any, ...]) -> Function:
+def _compiled(entry: Any, types: tuple[Any, ...], what: str) -> Function:
     """Machine code of an `_entry`. Raises KeyError where code for other types was kept under these."""
-    entry.compile(types)  # now, and not at its first call
+    from numba.core.event import install_listener
+
+    listener = _compiling()(what)
+    with install_listener("numba:compile", listener):
+        entry.compile(types)  # now, and not at its first call
+    _spent_ns[0] += perf_counter_ns() - listener.began_ns if listener.began_ns else 0
     # numba's own dispatch would look at the types of all fields at each call: 0.13 ms, in which requests come due.
     code: Function = entry.overloads[types].entry_point
     return code
+
+
+@cache
+def _compiling() -> type:
+    """What numba tells that it compiles, rather than load what was kept. It does so for each function that is called,
+    too: the first one counts."""
+    from numba.core.event import Listener
+
+    class Compiling(Listener):
+        def __init__(self, what: str) -> None:
+            self.what, self.began_ns = what, 0
+
+        def on_start(self, event: Any) -> None:
+            if not self.began_ns:
+                self.began_ns = perf_counter_ns()
+                folder = event.data["dispatcher"].stats.cache_path
+                kept = f"once; it is kept in {folder}" if folder else "in each process, as it cannot be kept"
+                for say in _told[-1:]:
+                    say(f"compiling {self.what}, which takes seconds ({kept})")
+
+        def on_end(self, _: Any) -> None: ...
+
+    return Compiling
 
 
 @cache

@@ -1,7 +1,7 @@
 """One result as JSON of one level, for trackers of experiments (MLflow, W&B): numbers in one file, and what they were
 measured with, as text, in another.
 
-Names of numbers end with their unit: _ms, _per_s, _joules, _watts, _ratio (0 to 1); what has none is a count. A slash
+Names of numbers end with their unit: _ms, _per_s, _joules, _watts, _ratio; what has none is a count. A slash
 groups them, as both trackers show it. A number that is not known is left out.
 """
 
@@ -19,6 +19,9 @@ from loadtrt.report.csv_lines import OF_RUN
 from loadtrt.report.settings import models_of
 from loadtrt.report.tracked import parts_of
 from loadtrt.results.capacity_result import CapacityResult, SweepResult
+from loadtrt.results.fleet_result import FleetResult
+from loadtrt.results.interference_result import InterferenceResult
+from loadtrt.results.placement_result import PlacementResult
 from loadtrt.results.repeat_result import RepeatResult
 from loadtrt.results.run_result import RunResult
 from loadtrt.units import MILLISECOND_NS
@@ -76,9 +79,26 @@ def params_json(loaded: Sequence[Loaded]) -> str:
                 **_options(result.config.options()),
                 "rate": None,  # which is a placeholder in a search
                 **lanes,
-                "loadtrt": result.loadtrt,
-                "started": result.started,
             }
+        case InterferenceResult(config=config):
+            params = {
+                key: getattr(result, key) for key in ("shares", "levels", "load", "arrivals", "stressors", "stress")
+            }
+            for name in config.models:
+                params |= {f"{name}/{key}": value for key, value in _options(config.alone(name).options()).items()}
+        case PlacementResult() | FleetResult():
+            params = {key: getattr(result, key) for key in ("sources", "max_utilisation", "spares", "gpu_price")}
+            of_each = result.models if isinstance(result, PlacementResult) else {"": result}
+            for name, planned in of_each.items():
+                before = f"{name}/" if name else ""
+                params |= {f"{before}demand/{key}": value for key, value in planned.demand.model_dump().items()}
+                params |= {f"{before}engine": planned.engine.name, f"{before}device": planned.engine.device}
+                texts = [objective.text for objective in planned.objectives]
+                params |= {f"{before}objective_{number}": text for number, text in enumerate(texts, 1)}
+        case _:
+            pass
+    if isinstance(result, CapacityResult | InterferenceResult | FleetResult | PlacementResult):
+        params |= {"loadtrt": result.loadtrt, "started": result.started}
     labels = getattr(getattr(result, "config", None), "labels", {})
     params |= {f"label/{key}": value for key, value in labels.items()}
     known = {
@@ -88,13 +108,13 @@ def params_json(loaded: Sequence[Loaded]) -> str:
 
 
 def _only(loaded: Sequence[Loaded]) -> Loaded:
-    """The one result. Raises UsageError for several, and for a result of many experiments."""
+    """The one result. Raises UsageError for several, for a result of many experiments, and for one without numbers."""
     item = loaded[0]
     if len(loaded) > 1:
         raise UsageError(f"a flat file holds one result, and here are {len(loaded)} files: give one")
-    if not isinstance(item.result, RunResult | RepeatResult | CapacityResult):
-        way_out = "write CSV of it, -o FILE.csv" if isinstance(item.result, SweepResult) else "give one of these"
-        raise UsageError(f"{item.file} is not of one run, starts of one, or a capacity: {way_out}")
+    if isinstance(item.result, SweepResult):
+        raise UsageError(f"{item.file} is of many experiments: write CSV of it, -o FILE.csv")
+    next(parts_of(item), None)
     return item
 
 
@@ -121,6 +141,10 @@ def _name(name: str, unit: str, end: str) -> str:
     if unit == "ns":
         metric, _, which = name.partition(".")
         return f"{metric}/{which.replace('.', '_')}{end}_ms"
+    if unit == "ratio":
+        return f"{re.sub('[ .]', '/' if '.' in name else '_', name.replace(chr(39), ''))}{end}_ratio"
+    if unit == "GPUs":
+        return f"{name.replace(' ', '_').lower()}{end}"
     return f"capacity/{_UNITS[unit]}{end}" if name == "capacity" else f"{_UNITS[unit]}{end}"
 
 

@@ -12,7 +12,7 @@ from loadtrt.report.formatting import UNKNOWN, between, joules_text, time_or
 from loadtrt.report.measured_sections import measured_fleets
 from loadtrt.report.run_verdict import outcome_badge
 from loadtrt.report.settings import about, closing, title
-from loadtrt.results.fleet_result import ROUTINGS
+from loadtrt.results.fleet_result import POOR, ROUTINGS
 from loadtrt.stats.sample_size import least_samples
 from loadtrt.units import format_count, format_duration, plural, rough_percent
 
@@ -36,7 +36,6 @@ _TIES = {
     "random": "a random one",
     "lowest-index": "the first of the list",
 }
-_POOR = 0.2  # median error of predictions
 
 
 def fleet(result: FleetResult, file: str, key: str) -> Iterator[Section]:
@@ -294,6 +293,9 @@ def _trust(result: FleetResult) -> Iterator[str]:
     errors = sorted(abs(check.error) for check in result.checks if check.error is not None)
     inside = [check.within for check in result.checks if check.within is not None]
     texts = [f"within each other's interval in {sum(inside)} of {len(inside)}"] if inside else []
+    known = [check for check in result.checks if check.measured_low_ns is not None]
+    if endless := sum(check.measured_high_ns is None for check in known):
+        texts.append(f"{endless} measured {'interval has' if endless == 1 else 'intervals have'} no upper end")
     if errors:
         texts.append(f"off by {rough_percent(median(errors))} in the median, {rough_percent(errors[-1])} at most")
     if result.checks:
@@ -304,7 +306,7 @@ def _trust(result: FleetResult) -> Iterator[str]:
             f"predicted against measured: nothing to compare with: measure a run at a steady rate, of {least} at "
             f"least for its {_quantile(result)}"
         )
-    if errors and median(errors) > _POOR:
+    if errors and median(errors) > POOR:
         yield (
             "→ the plan is not better than that: the GPU differed between runs, or it is not such a queue; measure "
             "again on an idle machine"

@@ -50,9 +50,7 @@ def hdr_log(run: RunResult) -> str:
         raise UsageError("the run served no request: there are no histograms to write")
     if not run.started:
         raise UsageError("the run has no start time, which such a log needs")
-    phases = run.phases
-    before_ns = phases.load_ns + phases.allocate_ns + phases.verify_ns + phases.warmup_ns
-    began = datetime.fromisoformat(run.started).timestamp() + before_ns / SECOND_NS
+    began = datetime.fromisoformat(run.started).timestamp() + run.phases.before_ns / SECOND_NS
     date = f"{datetime.fromtimestamp(began, UTC):%a %b %d %H:%M:%S UTC %Y}"
     lines = [
         f"#[loadtrt {run.loadtrt}, {' '.join(run.model.engine.name.split())}; values in ns]",
@@ -63,7 +61,7 @@ def hdr_log(run: RunResult) -> str:
     ]
     latency = known.pop(_UNTAGGED, None)
     first, *later = list(_latency_lines(run, latency)) if latency is not None else [""]
-    tagged = [f"Tag={name},{_line(0, phases.measure_ns, histogram)}" for name, histogram in known.items()]
+    tagged = [f"Tag={name},{_line(0, run.phases.measure_ns, histogram)}" for name, histogram in known.items()]
     return "\n".join([*lines, *filter(None, [first]), *tagged, *later]) + "\n"
 
 

@@ -55,9 +55,7 @@ class _Export:
         gpu = result.environment.get("gpu")
         uuid = gpu.get("uuid") if isinstance(gpu, dict) else None
         self._of_gpu = table.gpu_labels(uuid and str(uuid), str(result.environment.get("host", "")))
-        phases = result.phases
-        before = phases.load_ns + phases.allocate_ns + phases.verify_ns + phases.warmup_ns
-        start = round(datetime.fromisoformat(result.started).timestamp()) * SECOND_NS + before
+        start = round(datetime.fromisoformat(result.started).timestamp()) * SECOND_NS + result.phases.before_ns
         instants = range(max(len(result.model.intervals), 1) + 2)  # one more, at which gauges end
         interval_ns = result.model.interval_ns
         *self._times, self._over = [_timestamp(start + number * interval_ns) for number in instants]

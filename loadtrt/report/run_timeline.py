@@ -99,6 +99,7 @@ def _phases(result: RunResult) -> str:
     """How long each phase took, on one line."""
     phases = result.phases
     texts = [f"load {format_duration(phases.load_ns)}", f"allocate {format_duration(phases.allocate_ns)}"]
+    texts += [f"compile {format_duration(phases.compile_ns)}"] if phases.compile_ns else []
     settled = {None: "", True: ", clocks steady", False: ", clocks NOT steady"}[phases.clocks_settled]
     texts.append(f"warm-up {format_duration(phases.warmup_ns)} ({plural(phases.warmup_requests, 'request')}{settled})")
     texts.append(f"measured {format_duration(phases.measure_ns)}")

@@ -11,6 +11,9 @@ from loadtrt.report.comparison_sections import measured_of
 from loadtrt.report.settings import models_of
 from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.results.capacity_result import CapacityResult, SweepResult
+from loadtrt.results.fleet_result import FleetResult
+from loadtrt.results.interference_result import InterferenceResult
+from loadtrt.results.placement_result import PlacementResult
 from loadtrt.results.repeat_result import RepeatResult
 from loadtrt.results.run_result import RunResult
 from loadtrt.stats.measured import RATES, number_of
@@ -20,8 +23,11 @@ if TYPE_CHECKING:
 
     from loadtrt.report.result_files import Loaded, Result
     from loadtrt.results.engine_info import EngineInfo
+    from loadtrt.results.interference_result import Alone, Cell
+    from loadtrt.results.placement_result import PlannedModel
 
-Unit = Literal["ns", "requests/s", "inferences/s", "J"]
+Unit = Literal["ns", "requests/s", "inferences/s", "J", "ratio", "GPUs"]
+_KEPT = {"kept": "throughput kept", "neighbour_kept": "neighbour throughput kept"}  # of a cell, beside over alone
 _RATES: dict[str, Unit] = {"throughput": "requests/s", "inferences": "inferences/s"}
 
 
@@ -29,7 +35,9 @@ _RATES: dict[str, Unit] = {"throughput": "requests/s", "inferences": "inferences
 class Tracked:
     """A number.
 
-    name: "throughput", "inferences", METRIC.pNN, METRIC.mean, "capacity" or "energy of an inference".
+    name: "throughput", "inferences", METRIC.pNN, METRIC.mean, "capacity", "energy of an inference", "GPUs", "GPUs
+        apart"; of a cell of interference one of _KEPT.
+    unit: "ratio" is of a number beside a neighbour over the number alone.
     low, high: ends of its 95 % confidence interval, as far as they are known.
     """
 
@@ -41,13 +49,14 @@ class Tracked:
 
     @property
     def bigger_is_better(self) -> bool:
-        """Rates are better when they rise; times and energy when they fall."""
-        return self.unit in ("requests/s", "inferences/s")
+        """Rates, and what is kept of them, are better when they rise; times, energy and GPUs when they fall."""
+        return self.unit in ("requests/s", "inferences/s") or self.name in _KEPT.values()
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What has numbers of its own: a run or one of its models, starts of a run, a point of a sweep, a capacity.
+    """What has numbers of its own: a run or one of its models, starts of a run, a point of a sweep, a capacity, a model
+    or a cell of interference, a plan or one of its models or routings.
 
     name: tells it from the other parts of its result; "" where there are no others.
     engine: what served; None where it did not open.
@@ -80,8 +89,23 @@ def parts_of(item: Loaded) -> Iterator[Part]:
                     yield _of_run(name, point.run)
         case CapacityResult() as capacity:
             yield _of_capacity(capacity)
+        case InterferenceResult() as interference:
+            for name, alone in interference.alone.items():
+                yield _of_alone(name, alone)
+            for cell in interference.cells:
+                yield _of_cell(cell, interference)
+        case PlacementResult() as plan:
+            numbers = Tracked("GPUs", "GPUs", plan.gpus, plan.gpus_least), Tracked("GPUs apart", "GPUs", plan.apart)
+            yield Part("", None, None, numbers)
+            for name, model in plan.models.items():
+                yield _of_planned(name, model)
+        case FleetResult(choices=choices) as fleet:
+            for choice in choices:
+                known = [] if choice.gpus is None else [Tracked("GPUs", "GPUs", choice.gpus)]
+                doubt = fleet.doubt if choice.gpus is not None else choice.reason
+                yield Part(choice.routing, fleet.engine, doubt, tuple(known))
         case _:
-            raise UsageError(f"{item.file} has no numbers that are tracked: give a run, a sweep or a capacity")
+            raise UsageError(f"{item.file} has no numbers that are tracked: give a run, another measurement or a plan")
 
 
 def _of_run(name: str, run: RunResult) -> Part:
@@ -107,6 +131,31 @@ def _of_capacity(result: CapacityResult) -> Part:
         numbers.append(Tracked("energy of an inference", "J", best.joules_per_inference))
     doubt = best.conclusion if best.answer in ("host-bound", "unsteady") else None
     return Part("", best.engine, doubt, tuple(numbers))
+
+
+def _of_alone(name: str, alone: Alone) -> Part:
+    numbers = Tracked("throughput", "requests/s", alone.closed.per_s, alone.closed_low_per_s, alone.closed_high_per_s)
+    doubt = f"INVALID: {'; '.join(alone.problems)}" if alone.problems else None
+    return Part(f"{name} alone", alone.engine, doubt, (numbers,))
+
+
+def _of_cell(cell: Cell, result: InterferenceResult) -> Part:
+    """A cell. The p99 of an overloaded model is that of the length of the run."""
+    ratios = {"latency.p99": None if cell.overloaded else cell.ratio()}
+    ratios |= {name: getattr(cell, key) for key, name in _KEPT.items()}
+    known = [(name, one, one.ratio) for name, one in ratios.items() if one is not None]
+    numbers = tuple(Tracked(name, "ratio", ratio, one.low, one.high) for name, one, ratio in known if ratio is not None)
+    doubt = None if cell.valid else cell.failure or f"INVALID: {'; '.join(cell.problems)}"
+    level = "" if cell.level == result.load else f" at {cell.level}"
+    name = f"{cell.model}{level} beside {cell.neighbour} at {cell.neighbour_level}, {cell.share}"
+    return Part(name, result.alone[cell.model].engine if cell.model in result.alone else None, doubt, numbers)
+
+
+def _of_planned(name: str, model: PlannedModel) -> Part:
+    numbers = [Tracked("GPUs", "GPUs", model.gpus, model.gpus_least)]
+    if model.capacity_per_s is not None:
+        numbers.append(Tracked("capacity", "requests/s", model.capacity_per_s, model.low_per_s, model.high_per_s))
+    return Part(name, model.engine, None, tuple(numbers))
 
 
 def _doubt_of(result: Result) -> str | None:

@@ -1,4 +1,4 @@
-"""Metrics of requests, of all and of some: fields of run.json."""
+"""The phases of a run, and metrics of requests, of all and of some: fields of run.json."""
 
 from __future__ import annotations
 
@@ -10,6 +10,35 @@ from loadtrt.records.histogram import require_histogram
 from loadtrt.results import Count, Finite, Model, Positive
 
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
+
+
+class Phases(Model):
+    """How long each phase of the run took, ns.
+
+    load_ns: opening the engine.
+    allocate_ns: allocating lanes and inputs.
+    compile_ns: compiling the loop, where none was kept.
+    verify_ns: computing reference outputs.
+    warmup_ns, warmup_requests: warm-up, which is not measured.
+    clocks_settled: the GPU's clocks were constant at the end of the warm-up; None if not known.
+    measure_ns: from the start of measuring to the last completion.
+    drain_ns: waiting for requests in flight after the last arrival.
+    """
+
+    load_ns: int = 0
+    allocate_ns: int = 0
+    compile_ns: int = 0
+    verify_ns: int = 0
+    warmup_ns: int = 0
+    warmup_requests: int = 0
+    clocks_settled: bool | None = None
+    measure_ns: int = 0
+    drain_ns: int = 0
+
+    @property
+    def before_ns(self) -> int:
+        """What came before measuring."""
+        return self.load_ns + self.allocate_ns + self.compile_ns + self.verify_ns + self.warmup_ns
 
 
 class ConfidenceInterval(Model):

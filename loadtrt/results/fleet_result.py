@@ -19,6 +19,7 @@ Routing = Literal["random", "round-robin", "two-choices", "least-outstanding"]
 ROUTINGS: tuple[Routing, ...] = ("random", "round-robin", "two-choices", "least-outstanding")
 Ties = Literal["longest-idle", "random", "lowest-index"]
 HOURS = 730  # of a month
+POOR = 0.2  # an error of predictions above which a plan is not supported by what was measured
 TIES: tuple[Ties, ...] = ("longest-idle", "random", "lowest-index")
 
 
@@ -229,7 +230,8 @@ class FleetResult(Result):
     direct: random routing without any model; None where no run supports it.
     checks: predictions against measurements.
     measured: the planned fleets that were run, by routing (--measure).
-    doubt: why the answers are undecided although each was found: predictions differ from measurements; None otherwise.
+    doubt: why the answers are undecided although each was found: predictions differ from measurements, or are not
+        supported by them; None otherwise.
     notes: sentences on the files: what was left out or assumed.
     """
 

@@ -26,6 +26,7 @@ from loadtrt.results.breakdown import (  # noqa: TC001
     MetricSummary,
     MixPart,
     Overlap,
+    Phases,
     RoutingCost,
     Sample,
     ScenarioResult,
@@ -77,28 +78,6 @@ class LostWorker(Model):
     worker: Count
     why: str
     completed: Count | None = None
-
-
-class Phases(Model):
-    """How long each phase of the run took, ns.
-
-    load_ns: opening the engine.
-    allocate_ns: allocating lanes and inputs.
-    verify_ns: computing reference outputs.
-    warmup_ns, warmup_requests: warm-up, which is not measured.
-    clocks_settled: the GPU's clocks were constant at the end of the warm-up; None if not known.
-    measure_ns: from the start of measuring to the last completion.
-    drain_ns: waiting for requests in flight after the last arrival.
-    """
-
-    load_ns: int = 0
-    allocate_ns: int = 0
-    verify_ns: int = 0
-    warmup_ns: int = 0
-    warmup_requests: int = 0
-    clocks_settled: bool | None = None
-    measure_ns: int = 0
-    drain_ns: int = 0
 
 
 class Throughput(Model):

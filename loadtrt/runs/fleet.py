@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.lanes.model_run import tickers
 from loadtrt.results.run_result import LostWorker, RunResult
+from loadtrt.runs.fellows import without_blame
 from loadtrt.runs.fleet_watch import FleetWatch, fleets_shown
 from loadtrt.runs.started_worker import StartedWorker
 from loadtrt.signals import STOPPING
@@ -115,6 +116,8 @@ class _Fleet:
         try:
             for number, ticker in enumerate(tickers(on_tick, places.count)):
                 self._workers.append(self._start(places, number, ticker))
+            engines = ", ".join(dict.fromkeys(model.engine for model in config.models.values()))
+            talks.status(f"loading {engines} on {plural(places.count, 'worker')}", slow=True)
         except BaseException:
             self.close()
             raise
@@ -141,6 +144,7 @@ class _Fleet:
                     self._wait_for(worker, looked_s - before_s)
             if not started and running and all(worker.ready for worker in running):
                 started = True
+                self._talks.end_line()
                 self._begin(running, start_at)
             asked = self._signals.requested() + self._signals.hurried()
             if asked > passed_on:
@@ -280,15 +284,7 @@ class _Fleet:
         result = result.model_copy(update={"environment": environment, "config": config})
         beside = [other for other in self._workers if other.link.host == worker.link.host]
         own = {pid for other in beside for pid in other.pids or ()}
-        computing = result.sharing.computing if result.sharing is not None else ()
-        if not computing or not own.issuperset(client.pid for client in computing):
-            return result
-        models: dict[str, Any] = {}
-        for name, model in result.models.items():
-            problems = tuple(problem for problem in model.problems if problem.kind != "gpu-shared")
-            models[name] = model.model_copy(update={"problems": problems, "valid": not problems})
-        valid = result.failure is None and all(model.valid for model in models.values())
-        return result.model_copy(update={"models": models, "valid": valid})
+        return without_blame(result, own)
 
 
 def _part_of(config: RunConfig, number: int, workers: int) -> RunConfig:

@@ -62,14 +62,13 @@ def profile(config: RunConfig, talks: Talks, length: ProfileLength, signals: Sig
     model = config.model
     if model.engine.startswith(("simulated:", "stressor:")):
         raise UsageError(f"{model.engine} has no layers to time: profile a plan, an .onnx file, or zoo:googlenet")
-    talks.status(f"loading {model.engine}")
+    talks.status(f"loading {model.engine}", slow=True)
     own = own_process()
     try:
         with signals.interruptible():
             engine = open_engine(model, talks.say, talks.status, config.given("export_layer_info", "trt_log"))
-    except BaseException:
+    finally:
         talks.end_line()
-        raise
     signals.hold()
     profiled, failure = Profiled(), None
     around: dict[str, object] = {}

@@ -163,12 +163,9 @@ class Maker:
                 self._watched.loading()
                 also = config.given("profile", "export_layer_info", "trt_log")
                 for name, model in config.models.items():
-                    self.talks.status(f"loading {model.engine}")
-                    require_together(
-                        name,
-                        model,
-                        {other: (config.models[other], opened.engine) for other, opened in self.models.items()},
-                    )
+                    self.talks.status(f"loading {model.engine}", slow=True)
+                    others = {other: (config.models[other], opened.engine) for other, opened in self.models.items()}
+                    require_together(name, model, others)
                     self.models[name] = open_model(config.drawing(model), options[name], self.talks, also)
                 place_together({name: opened.engine for name, opened in self.models.items()})
                 for opened in self.models.values() if len(self.models) > 1 else ():
@@ -181,6 +178,7 @@ class Maker:
                     for opened in self.models.values():
                         opened.allocate()
             self.signals.check()  # another thread may have asked
+            self.talks.end_line()
         except BaseException:
             self._close_engines()
             raise
@@ -193,7 +191,7 @@ class Maker:
         from loadtrt.engines.reference import reference_of
 
         if model.fp16 or model.verify_against:
-            self.talks.status("computing the outputs in FP32")
+            self.talks.status("computing the outputs in FP32", slow=True)
         return reference_of(model, opened.engine.info, opened.inputs.sets[0])
 
     def run(

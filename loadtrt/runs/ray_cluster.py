@@ -73,7 +73,7 @@ class RayCluster:
         end, ready = time.monotonic() + PLACING_S, self._group.ready()
         while not ray.wait([ready], timeout=_LOOK_S)[0]:
             signals.check()
-            talks.status(f"waiting for Ray to place {plural(self.count, 'worker')}")
+            talks.status(f"waiting for Ray to place {plural(self.count, 'worker')}", slow=True)
             if time.monotonic() > end:
                 raise EngineError(_no_place(needs, self.count))
         remote = ray.remote(RayHost)

@@ -45,8 +45,9 @@ class Talks(Protocol):
     def say(self, sentence: str) -> None:
         """A line of its own."""
 
-    def status(self, line: str) -> None:
-        """A line that the next one replaces."""
+    def status(self, line: str, *, slow: bool = False) -> None:
+        """A line that the next one replaces. slow: of what may take seconds: without a terminal it is a line of its own
+        then."""
 
     def share(self, what: str, fraction: float) -> None:
         """How much of something is done, 0 to 1."""
@@ -71,7 +72,7 @@ class Silence:
 
     def say(self, sentence: str) -> None: ...
 
-    def status(self, line: str) -> None: ...
+    def status(self, line: str, *, slow: bool = False) -> None: ...
 
     def share(self, what: str, fraction: float) -> None: ...
 

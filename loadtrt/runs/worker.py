@@ -22,6 +22,7 @@ from loadtrt.asked.config import RunConfig
 from loadtrt.environment import FELLOWS, count_as_own, read_words
 from loadtrt.errors import EXIT_INTERRUPTED, LoadtrtError, shortage_of
 from loadtrt.live.clients import own_process
+from loadtrt.loop.compiled import tell_of_compiling
 from loadtrt.printing import printable_json
 from loadtrt.runs.fleet_watch import Boards
 from loadtrt.runs.maker import Maker
@@ -97,6 +98,7 @@ class _Telling(Silence):
 
     def __init__(self, tell: Tell) -> None:
         self.say = lambda sentence: tell("say", sentence)  # type: ignore[method-assign]
+        tell_of_compiling(self.say)
 
 
 def main() -> None:
@@ -128,7 +130,8 @@ def main() -> None:
             _leave()
 
     code = 0
-    count_as_own(*map(int, os.environ.get(FELLOWS, str(os.getppid())).split()))
+    family = os.environ.get(FELLOWS, str(os.getppid())).split()
+    count_as_own(lambda: family)
     try:
         with SIGNALS:
             config = RunConfig.model_validate_json(sys.stdin.readline())

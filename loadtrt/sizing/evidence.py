@@ -80,10 +80,11 @@ class _Runs:
             self.open.append(run)
 
     def take_trial(self, trial: Trial) -> None:
-        name = (
-            f"the trial at {trial.rate_per_s:g}/s" if trial.rate_per_s else f"ladder with {trial.in_flight} in flight"
-        )
-        self.take(trial.run, trial.in_flight, name, trial.host_bound)
+        rate, why_not = trial.rate_per_s, trial.host_bound
+        if rate and trial.overloaded:  # a plan is of GPUs that serve the neighbours' loads, too
+            why_not = why_not or f"{' and '.join(trial.overloaded)} beside it had more load than was served"
+        name = f"the trial at {rate:g}/s" if rate else f"ladder with {trial.in_flight} in flight"
+        self.take(trial.run, trial.in_flight, name, why_not)
 
 
 def evidence_of(source: Source, contexts: int | None = None, batch: int | None = None) -> Evidence:

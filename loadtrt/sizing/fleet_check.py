@@ -4,6 +4,7 @@ without any simulation."""
 from __future__ import annotations
 
 import math
+from statistics import median
 from typing import TYPE_CHECKING
 
 from loadtrt.asked.load import Rate
@@ -11,12 +12,12 @@ from loadtrt.asked.objective import Objective, quantile_name
 from loadtrt.load.arrivals import Gamma
 from loadtrt.records.histogram import Histogram
 from loadtrt.results.breakdown import PERCENTILES
-from loadtrt.results.fleet_result import Comparison, Direct
+from loadtrt.results.fleet_result import POOR, Comparison, Direct
 from loadtrt.sizing.demand import fewest_for, steady_demand
 from loadtrt.sizing.fleet_prediction import lead_of, predict
 from loadtrt.sizing.station import Station
 from loadtrt.stats.sample_size import least_samples
-from loadtrt.units import SECOND_NS, plural
+from loadtrt.units import SECOND_NS, plural, rough_percent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -42,7 +43,8 @@ def compare(
     say: Callable[[str], None],
     spend: Callable[[int], None],
 ) -> Iterator[Comparison]:
-    """Compare each quantile that an objective bounds in each run that measured it: closed loops, then open ones.
+    """Compare each quantile that an objective bounds in each run that measured it: closed loops, then open ones. Where
+    the interval of such a quantile has no upper end, the run's median is compared, too.
 
     For a closed loop of n requests, one per lane, the prediction is exact: latency is W · n / X(n). An open loop is
     simulated.
@@ -64,6 +66,7 @@ def compare(
         if not isinstance(load, Rate) or load.bursts or serves == isinstance(station, Station):
             continue
         say(f"predicting the measured run at {load.rate:g}/s on one GPU")
+        middle = None if 0.5 in ranks else measured_quantile(run, 0.5)
         for rank in ranks:
             measured = measured_quantile(run, rank)
             if measured is None:
@@ -78,14 +81,22 @@ def compare(
             )
             predicted = simulated.objectives[0]
             low_ns, high_ns = predicted.value_low_ns, predicted.value_high_ns
-            yield comparison(run, rank, measured, predicted.value_ns, low_ns, high_ns)
+            check = comparison(run, rank, measured, predicted.value_ns, low_ns, high_ns)
+            yield check
+            if check.measured_high_ns is None and middle is not None:
+                ends = simulated.p50_low_ns, simulated.p50_high_ns
+                of_median = comparison(run, 0.5, middle, simulated.p50_ns, *ends)
+                if of_median.measured_high_ns is not None:
+                    yield of_median
+                middle = None
 
 
-def doubt_of(checks: Sequence[Comparison], capacity: bool) -> str | None:
-    """Why a plan is undecided: predictions for runs at a rate differ from what was measured, all in all by more than
-    10 % beyond chance; None where they do not.
+def doubt_of(checks: Sequence[Comparison], capacity: Candidate | None) -> str | None:
+    """Why a plan is undecided; None where it is not. Predictions for runs at a rate differ from what was measured: all
+    in all by more than 10 % beyond chance, or by more than POOR in the median where no run tells whether by chance. Of
+    a GPU whose law was measured beside overloaded neighbours they must surely differ by less than POOR.
 
-    capacity: the files are a search for capacity.
+    capacity: the measured one, where the files are a search for it.
 
     The mean of ln(predicted / measured), weighted by the variances of the measured quantiles. The error of the law is
     common to all predictions, so that it does not fall with their number.
@@ -99,17 +110,31 @@ def doubt_of(checks: Sequence[Comparison], capacity: bool) -> str | None:
             total += weight
             mean += weight * math.log(check.predicted_ns / check.measured_ns)
             common += weight * spread
-    if not total:
-        return None
-    mean, common = mean / total, common / total
-    if abs(mean) - _NORMAL * math.sqrt(1 / total + common**2) <= math.log(_DOUBTFUL):
+    mean, common, chance = (mean / total, common / total, 1 / total) if total else (0.0, 0.0, math.inf)
+    half = _NORMAL * math.sqrt(chance + common**2)
+    names = sorted({name for trial in (capacity.ladder if capacity else ()) for name in trial.overloaded})
+    longer = "a longer --time of loadtrt capacity" if capacity else "longer runs"
+    if names and abs(mean) + half > math.log1p(POOR):
+        were, loads = ("was", "its load") if len(names) == 1 else ("were", "their loads")
+        return (
+            f"undecided: {' and '.join(names)} {were} overloaded beside the closed loops that tell how fast a GPU is, "
+            f"and no runs beside {loads} show that latencies are predicted within {100 * POOR:g} %: the plan is not "
+            f"supported by the measurement. Give {longer}, or neighbours less load"
+        )
+    of = f"undecided: latencies at {plural(len({check.rate_per_s for check in checks}), 'measured rate')} are predicted"
+    errors = [abs(check.error) for check in checks if check.error is not None]
+    if not total and errors and median(errors) > POOR:
+        return (
+            f"{of} {rough_percent(median(errors))} off in the median, and the runs are too short to tell whether by "
+            f"chance: the plan is not supported by the measurement, until {longer} tell{'s' if capacity else ''}"
+        )
+    if abs(mean) - half <= math.log(_DOUBTFUL):
         return None
     off = f"{100 * math.expm1(abs(mean)):.0f} % too {'long' if mean > 0 else 'short'}"
-    again = "loadtrt capacity" if capacity else "the runs"
     return (
-        f"undecided: for {plural(len(checks), 'measured run')} at a rate, latencies are predicted {off} on average, "
-        f"which is more than chance: the GPU differed between runs, or is not such a queue. Repeat {again} with "
-        "nothing else on GPU and host, and with locked clocks"
+        f"{of} {off} on average, which is more than chance: the GPU differed between runs, or is not such a queue. "
+        f"Repeat {'loadtrt capacity' if capacity else 'the runs'} with nothing else on GPU and host, and with locked "
+        "clocks"
     )
 
 

@@ -123,7 +123,7 @@ def plan_fleet(
         choices=tuple(choices),
         direct=planner.direct(),
         checks=tuple(checks),
-        doubt=doubt_of([check for check in checks if check.rate_per_s], evidence.capacity is not None),
+        doubt=doubt_of([check for check in checks if check.rate_per_s], evidence.capacity),
         notes=tuple(notes),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from loadtrt.asked.fields import option_name, read_option
@@ -117,7 +118,7 @@ class Plan:
                 seed=self.seed,
                 sources=[utf8_name(name) for name in names],
                 command=command_line(),
-                say=talks.status,
+                say=partial(talks.status, slow=True),
                 stopped=signals.requested,
             )
         finally:

@@ -173,7 +173,8 @@ def completions(due: Floats, work: Floats, station: Station, gpus: int = 1, rout
 def _compiled() -> Callable[[tuple[Any, ...]], None]:
     """`_simulate` as machine code; all of its calls have arguments of these types."""
     some, calls = np.zeros(1), (move, exchange, rank, send, complete, lowest)
-    return machine_code(_simulate, calls, (some, some, np.zeros((1, 1)), 1, 1, new_fleet(_ALONE, 1, 0), some))
+    arguments = some, some, np.zeros((1, 1)), 1, 1, new_fleet(_ALONE, 1, 0), some
+    return machine_code(_simulate, calls, arguments, "the simulation of GPUs")
 
 
 def _simulate(due: Any, work: Any, speeds: Any, contexts: int, most: int, fleet: Fleet, done: Any) -> None:

@@ -58,6 +58,21 @@ def test_a_neighbour_that_does_not_have_its_load_is_told(tmp_path: Path, beside:
     assert ("a was overloaded in" in told) == (beside == 300)
 
 
+@pytest.mark.parametrize("beside", [100, 300])
+def test_a_plan_needs_a_gpu_that_serves_the_neighbours_loads(tmp_path: Path, beside: int) -> None:
+    """As above. At 300/s what a GPU does beside an endless queue of a is no evidence of a plan."""
+    file, device = tmp_path / "c.json", "device=g,clock=virtual"
+    models = (f"a='simulated:service=2ms,{device}',rate={beside}/s", f"b='simulated:service=5ms,{device}'")
+    given = [word for model in models for word in ("--model", model)]
+    result = _found(file, *given, "--of", "b", "--objective", "latency.p99 < 500ms")
+    assert any(trial.overloaded for trial in result.candidates[0].ladder) == (beside == 300)
+    done = loadtrt("plan-capacity", file, "--demand", "400/s", "--routing", "random")
+    text = " ".join((done.stdout + done.stderr).split())
+    assert done.returncode == (98 if beside == 300 else 0), text
+    assert ("the plan is not supported by the measurement" in text) == (beside == 300)
+    assert ("a beside it had more load than was served" in text) == (beside == 300)
+
+
 def test_a_neighbour_that_fails_fails_the_trial(tmp_path: Path) -> None:
     """On a device of its own, which is lost after a while."""
     lost = "simulated:service=1ms,device=other,lost=30s,clock=virtual"

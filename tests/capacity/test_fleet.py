@@ -22,8 +22,9 @@ from loadtrt.load.trace import Trace
 from loadtrt.records.histogram import Histogram
 from loadtrt.report.plain import terminal_text
 from loadtrt.report.result_files import read_result
+from loadtrt.results.breakdown import ConfidenceInterval
 from loadtrt.results.capacity_result import Candidate, CapacityResult, SweepPoint, SweepResult, Trial, trimmed
-from loadtrt.results.fleet_result import ROUTINGS, FleetResult
+from loadtrt.results.fleet_result import ROUTINGS, Comparison, FleetResult
 from loadtrt.results.flow import Flow
 from loadtrt.results.gpu_telemetry import GpuFacts, GpuTelemetry, SamplingCost
 from loadtrt.results.repeat_result import RepeatResult
@@ -31,6 +32,7 @@ from loadtrt.results.run_result import RunResult
 from loadtrt.sizing import fleet_prediction
 from loadtrt.sizing.demand import fewest_for, staged_demand, steady_demand, traced_demand
 from loadtrt.sizing.evidence import evidence_of
+from loadtrt.sizing.fleet_check import doubt_of
 from loadtrt.sizing.fleet_plan import plan_fleet
 from loadtrt.sizing.fleet_prediction import predict
 from loadtrt.sizing.measured_law import heavy_tail, pooled
@@ -435,6 +437,67 @@ def test_a_model_that_differs_from_measurements_leaves_the_plan_undecided(
         found = invoke(file, "--demand", 3000, "--routing", "random")
         assert (found.return_value == EXIT_UNDECIDED) is doubtful
         assert ("Repeat loadtrt capacity" in " ".join(found.stdout.split())) is doubtful
+
+
+@pytest.mark.parametrize(
+    ("error", "ends", "doubt"),
+    [
+        (0.1, (None, None), None),  # as good as a plan is
+        (1.6, (None, None), "the plan is not supported by the measurement"),
+        (1.6, (0.9, None), "the plan is not supported by the measurement"),  # "at least" contradicts nothing
+        (1.6, (0.3, 4.0), None),  # by chance
+        (1.6, (0.9, 1.1), "more than chance"),
+        (-0.6, (0.9, 1.1), "more than chance"),
+    ],
+)
+def test_a_prediction_that_is_far_off_is_excused_by_chance_alone(
+    error: float, ends: tuple[float | None, float | None], doubt: str | None
+) -> None:
+    """Of a measured quantile of 1 s."""
+    low, high = (None if end is None else end * SECOND_NS for end in ends)
+    predicted = (1 + error) * SECOND_NS
+    check = Comparison(
+        rate_per_s=100.0,
+        in_flight=None,
+        arrivals="poisson",
+        rank=0.99,
+        measured_ns=SECOND_NS,
+        measured_low_ns=low,
+        measured_high_ns=high,
+        predicted_ns=predicted,
+        predicted_low_ns=predicted,
+        predicted_high_ns=predicted,
+        error=error,
+        within=None,
+    )
+    found = doubt_of([check], None)
+    assert (found is None) == (doubt is None)
+    assert doubt is None or doubt in str(found)
+
+
+def test_the_median_is_compared_where_an_interval_has_no_upper_end(runs: dict[str, RunResult]) -> None:
+    """A p99 of "at least 20 ms" agrees with any prediction above, and the median of the same run does not."""
+    latency = runs["open"].model.metrics["latency"]
+    p50, p99 = (latency.percentiles_ns[name] for name in ("p50", "p99"))
+    assert p50 is not None
+    assert p99 is not None
+    known = {
+        "p50": ConfidenceInterval(low=0.49 * p50, high=0.51 * p50, effective=1000),
+        "p99": ConfidenceInterval(low=0.5 * p99, high=None, effective=100),
+    }
+    halved = latency.model_copy(
+        update={"percentiles_ns": {**latency.percentiles_ns, "p50": 0.5 * p50}, "confidence": known}
+    )
+    doubts, ranks = [], []
+    for metrics in (latency, halved):
+        other = changed(runs["open"], metrics={**runs["open"].model.metrics, "latency": metrics})
+        evidence = evidence_of(capacity_of({**runs, "open": other}))
+        plan = plan_fleet(evidence, steady_demand(3000.0), [parse_objective(OBJECTIVE)], routings=())
+        ranks.append([check.rank for check in plan.checks if check.rate_per_s])
+        doubts.append(plan.doubt)
+    assert ranks == [[0.99], [0.99, 0.5]]
+    assert doubts[0] is None
+    assert "more than chance" in str(doubts[1])
 
 
 def test_a_run_that_ended_as_it_missed_is_no_evidence_of_its_quantile(runs: dict[str, RunResult]) -> None:

@@ -73,6 +73,48 @@ def test_the_wait_for_a_first_completion_is_told(monkeypatch: pytest.MonkeyPatch
     assert "1 requests" in going
 
 
+@pytest.mark.parametrize(
+    ("slow", "quiet", "told"), [(True, False, "loading a.plan\n"), (False, False, ""), (True, True, "")]
+)
+def test_what_takes_seconds_is_told_without_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, slow: bool, quiet: bool, told: str
+) -> None:
+    """Once, however often it is told that it goes on."""
+    stream = StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(voice, "_SLOW_S", 0.01)
+    speaker = voice.Voice(quiet=quiet)
+    speaker.status("loading a.plan", slow=slow)
+    if speaker._slow is not None:
+        speaker._slow.join()
+    speaker.status("loading a.plan", slow=slow)
+    assert stream.getvalue() == told
+
+
+@pytest.mark.parametrize("ends", ["say", "end_line", "status", "progress"])
+def test_what_is_over_is_not_told(monkeypatch: pytest.MonkeyPatch, ends: str) -> None:
+    """Whatever comes next ends it."""
+    stream = StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    speaker = voice.Voice(quiet=False)
+    speaker.status("loading a.plan", slow=True)
+    waiting = speaker._slow
+    assert waiting is not None
+    match ends:
+        case "say":
+            speaker.say("loaded")
+        case "end_line":
+            speaker.end_line()
+        case "status":
+            speaker.status("measure")
+        case _:
+            show = speaker.progress(RunConfig.of(engine=VIRTUAL))
+            assert show is not None
+            show("warm-up", 0, 0, 0)
+    waiting.join()  # at once, as it was cancelled
+    assert "loading" not in stream.getvalue()
+
+
 def test_quiet_says_the_worst_first(tmp_path: Path) -> None:
     """Requests that failed, with the first error, before a generator that was late."""
     node = helper.make_node("Gather", ["t", "n"], ["y"])

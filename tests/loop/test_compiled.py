@@ -33,22 +33,31 @@ from loadtrt.loop.requests import LAST, DRAINS, begin, new_state, view_of
 device = CallbackDevice().device(compiled=True)
 rows, cursor = np.zeros((9, 11), np.int64), np.array((0, 9), np.int64)
 state = new_state(1, 1, 1, None, (0,), rows, cursor)
+told = []
+compiled.tell_of_compiling(told.append)
 begin(view_of(state), 0)
 state.n[LAST] = state.n[DRAINS] = 1
 compiled.spinner(state, device)(10_000)
 hits = sum(compiled._entry(compiled.spin, compiled._STEPS, kept=True).stats.cache_hits.values())
-print(compiled.is_compiled(), hits, cursor[0], rows[0, 8])
+print(compiled.is_compiled(), hits, cursor[0], rows[0, 8], bool(compiled.compiled_ns()), *told, sep="\\t")
 """
 
 
 def serve(package: Path, cache: Path) -> list[str]:
-    """Whether it was compiled, code taken from the cache, rows, and the lane of the first."""
+    """Whether it was compiled, code taken from the cache, rows, and the lane of the first. What was told of compiling
+    holds."""
     given = {**os.environ, "PYTHONPATH": f"{package}:{ROOT / 'tests/support'}", "NUMBA_CACHE_DIR": str(cache)}
     command = [sys.executable, "-c", SERVES]
     done = subprocess.run(command, env=given, capture_output=True, text=True, check=False, cwd=package)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    return done.stdout.split()
+    *found, took_time = done.stdout.strip("\n").split("\t")[:5]
+    told = done.stdout.strip("\n").split("\t")[5:]
+    assert (took_time, bool(told)) == (("False", False) if found[1] == "1" else ("True", True))
+    for sentence in told:
+        assert sentence.startswith("compiling the loop, which takes seconds (")
+        assert f"it is kept in {cache}" in sentence or "it cannot be kept" in sentence
+    return found
 
 
 @pytest.fixture
@@ -148,4 +157,4 @@ def test_code_that_was_kept_under_other_types_costs_time_alone(monkeypatch: pyte
 
     made = compiled._entry
     monkeypatch.setattr(compiled, "_entry", lambda *given, kept: made(*given, kept=kept) if not kept else Entry())
-    assert compiled.machine_code(double, (), (1,))((4,)) == 8
+    assert compiled.machine_code(double, (), (1,), "a double")((4,)) == 8

@@ -12,6 +12,9 @@ from loadtrt.errors import UsageError
 from loadtrt.report.benchmark_action import bigger_json, smaller_json
 from loadtrt.report.flat_json import metrics_json, params_json
 from loadtrt.report.result_files import Loaded
+from loadtrt.results.fleet_result import FleetResult
+from loadtrt.results.interference_result import InterferenceResult
+from loadtrt.results.placement_result import PlacementResult
 from loadtrt.results.run_result import Problem, RunResult
 from reported import altered, every_kind, loaded, measured, repeated, two_models
 
@@ -82,14 +85,76 @@ def test_a_capacity() -> None:
     assert "rate" not in _json(params_json([loaded(result)]))  # it is found, and not asked for
 
 
-@pytest.mark.parametrize("kind", ["sweep", "fleet", "profile"])
-def test_what_is_not_one_experiment(kind: str) -> None:
-    """One sentence, which says what to do: CSV is of points, and not of plans and profiles."""
-    way_out = "write CSV of it" if kind == "sweep" else "give one of these"
-    with pytest.raises(UsageError, match=f"is not of one run, starts of one, or a capacity: {way_out}"):
-        metrics_json([loaded(every_kind()[kind])])
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        ("sweep", "is of many experiments: write CSV of it"),
+        ("profile", "has no numbers that are tracked: give a run, another measurement or a plan"),
+        ("comparison", "has no numbers that are tracked: give a run, another measurement or a plan"),
+    ],
+)
+def test_what_is_not_one_experiment(kind: str, sentence: str) -> None:
+    """One sentence, which says what to do."""
+    for export in (metrics_json, params_json):
+        with pytest.raises(UsageError, match=sentence):
+            export([loaded(every_kind()[kind])])
     with pytest.raises(UsageError, match="give one"):
         params_json([loaded(measured()), loaded(measured())])
+
+
+def test_interference() -> None:
+    """p99 beside over alone falls, and what is kept of the throughput rises, where all is better; each cell has both,
+    but for the p99 of an overloaded model, which is that of the length of the run."""
+    result = every_kind()["interference"]
+    assert isinstance(result, InterferenceResult)
+    first, *others = (cell.model_copy(update={"problems": (), "failure": None}) for cell in result.cells)
+    sound = result.model_copy(update={"cells": (first.model_copy(update={"overloaded": True}), *others)})
+    smaller, bigger = _json(smaller_json([loaded(sound)])), _json(bigger_json([loaded(sound)]))
+    ratios = {entry["name"]: entry["value"] for entry in smaller}
+    known = [cell for cell in others if cell.ratio() is not None]
+    assert len(ratios) == len(smaller) == len(known)
+    assert all(name.endswith("latency p99") for name in ratios)
+    kept = [entry["name"] for entry in bigger if "kept" in entry["name"]]
+    wanted = [one for cell in sound.cells for one in (cell.kept, cell.neighbour_kept) if one is not None and one.ratio]
+    assert len(set(kept)) == len(kept) == len(wanted)
+    assert {entry["name"] for entry in bigger} >= {f"{name} alone: throughput" for name in result.alone}
+    flat = _json(metrics_json([loaded(sound)]))
+    assert sum(name.endswith("latency/p99_ratio") for name in flat) == len(known)
+    params = _json(params_json([loaded(sound)]))
+    assert {f"{name}/engine" for name in result.config.models} < set(params)
+
+
+def test_an_invalid_cell_does_not_enter_a_history() -> None:
+    result = every_kind()["interference"]
+    assert isinstance(result, InterferenceResult)
+    first, *others = result.cells
+    bad = result.model_copy(update={"cells": (first.model_copy(update={"problems": ("it was late",)}), *others)})
+    with pytest.raises(UsageError, match="does not belong in a history, as it cannot be trusted: INVALID: it was late"):
+        smaller_json([loaded(bad)])
+    assert 0 in [value for name, value in _json(metrics_json([loaded(bad)])).items() if name.endswith("/valid")]
+
+
+def test_plans() -> None:
+    """GPUs, which are better when they are fewer: together, apart and of each model; of one model by routing."""
+    plan = every_kind()["placement"]
+    assert isinstance(plan, PlacementResult)
+    entries = {entry["name"]: entry["value"] for entry in _json(smaller_json([loaded(plan)]))}
+    apart = {f"{name}: GPUs": model.gpus for name, model in plan.models.items()}
+    assert entries == {"GPUs": plan.gpus, "GPUs apart": plan.apart, **apart}
+    assert {entry["name"] for entry in _json(bigger_json([loaded(plan)]))} == {
+        f"{name}: capacity" for name in plan.models
+    }
+    assert _json(metrics_json([loaded(plan)]))["gpus"] == plan.gpus
+    fleet = every_kind()["fleet"]
+    assert isinstance(fleet, FleetResult)
+    flat = _json(metrics_json([loaded(fleet)]))
+    for choice in fleet.choices:
+        assert flat[f"{choice.routing}/valid"] == (choice.gpus is not None)
+        assert flat.get(f"{choice.routing}/gpus") == choice.gpus
+    doubted = fleet.model_copy(update={"doubt": "undecided: predictions are off"})
+    with pytest.raises(UsageError, match="undecided: predictions are off"):
+        smaller_json([loaded(doubted)])
+    assert _json(params_json([loaded(fleet)]))["demand/planned_per_s"] == str(fleet.demand.planned_per_s)
 
 
 def test_each_direction_has_a_file() -> None:

@@ -177,3 +177,21 @@ def test_a_wrong_call_is_one_sentence(call: Callable[[], object], sentence: str)
     with pytest.raises(UsageError) as caught:
         call()
     assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize("models", [1, 2])
+def test_what_compiling_takes_is_told_among_the_preparations(monkeypatch: pytest.MonkeyPatch, models: int) -> None:
+    """Once for all models, as it is of all together; and a run that had to compile nothing says nothing of it."""
+    engine = "simulated:service=1ms,clock=virtual"
+    asked: dict[str, Any] = {
+        "models": {f"m{number}": {"engine": engine} for number in range(models)},
+        "warmup": "0s",
+        "requests": 10,
+    }
+    assert loadtrt.run(**asked).phases.compile_ns == 0
+    spent = iter((3 * SECOND_NS, *[10 * SECOND_NS] * models))
+    monkeypatch.setattr("loadtrt.lanes.session.compiled_ns", lambda: next(spent))
+    result = loadtrt.run(**asked)
+    assert result.phases.compile_ns == 7 * SECOND_NS
+    assert result.phases.before_ns >= 7 * SECOND_NS
+    assert "compile 7.00 s" in str(result)
