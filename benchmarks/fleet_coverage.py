@@ -1,22 +1,23 @@
 """How often the intervals of a fleet hold the truth.
 
     python -m benchmarks.fleet_coverage [--seeds 100] [--workers 4] [--duration 30s]
-    python -m benchmarks.fleet_coverage routed [--seeds 200] [--services 5000] [--searches 60] [--only NAME,…]
+    python -m benchmarks.fleet_coverage measured [--seeds 200] [--services 5000] [--only NAME,…]
+    python -m benchmarks.fleet_coverage predicted [--searches 40] [--seeds 200] [--only NAME,…]
 
 The first: of the share of requests beyond a bound and of throughput, of a merged fleet. Each worker is an M/M/1 queue,
 or G/M/1 where arrivals are not Poisson, of 200 requests/s that gets 120; or one of constant services, where arrivals
 alone vary, that gets 140. The true numbers are the means over all seeds.
 
-routed: of percentiles of latency, under each routing, with Poisson arrivals and 2, 4 and 8 GPUs of one lane.
+The others: of percentiles of latency, under each routing, with Poisson arrivals and 2, 4 and 8 GPUs of one lane.
 
 - measured: each fleet begins idle and has as many requests as keep its GPUs busy for `services` services each at full
   load. Workers route as one router does that sees all (tests/lanes/test_routing.py), so that a simulation of one deals
   the requests out. Each worker's intervals, and their union, are those of loadtrt.
 - predicted: what `plan-capacity` predicts for that fleet, from a `capacity` of 90 s of one simulated GPU.
 
-The truth is that of a queue at rest: in closed form for M/M/1 and E_N/M/1, else of a simulation of 4 million requests,
-and of 10 million at a load of 0.9. holds: % of intervals (95 %) that hold it. open: % without an upper end. width: the
-upper over the lower end, the median of those that have both. --only: rows whose names contain one of these.
+The truth is that of a queue at rest: in closed form for M/M/1 and E_N/M/1, else of the last four fifths of all fleets
+together. The numbers are % of intervals (95 %) that hold it. open: % without an upper end. width: the upper over the
+lower end, the median of those that have both. --only: rows whose names contain one of these.
 """
 
 from __future__ import annotations
@@ -36,14 +37,14 @@ from loadtrt.asked.objective import parse_objective
 from loadtrt.load.dealing import is_even
 from loadtrt.loop.compiled import is_compiled, machine_code
 from loadtrt.records.histogram import Histogram
-from loadtrt.results.breakdown import PERCENTILES, MetricSummary
+from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.results.fleet_result import ROUTINGS
 from loadtrt.sizing.demand import steady_demand
 from loadtrt.sizing.evidence import evidence_of
 from loadtrt.sizing.fleet_prediction import predict
 from loadtrt.stats import union
-from loadtrt.stats.intervals import quantile_interval
 from loadtrt.stats.merging import merge
+from loadtrt.stats.verdict import effective_of
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
@@ -118,7 +119,6 @@ GPUS = (2, 4, 8)
 LOADS_OF_A_GPU = (0.6, 0.8, 0.9)
 NAMES = ("p50", "p95", "p99")
 OBJECTIVE = "latency.p99 < 1s"
-_LEAD, _PART = 50_000, 1_000_000  # requests that fill the queues of the truth, and of a part of it that count
 
 
 class Cell(NamedTuple):
@@ -196,42 +196,31 @@ def deal_out(due: Any, service: Any, routing: int, draws: Any, ends: Any, cells:
         given[gpu] += 1
 
 
-def truth(cell: Cell) -> dict[str, float]:
+def truth(cell: Cell, fleets: Sequence[tuple[Instants, Instants, Instants]]) -> dict[str, float]:
     """Percentiles of latency at rest, ns."""
     if cell.services == "exponential" and cell.routing in ("random", "round-robin"):
         shape = cell.gpus if cell.routing == "round-robin" else 1
         mean_s = gamma_m_1(cell.load / SERVICE_NS * SECOND_NS, SERVICE_NS / SECOND_NS, 1 / shape).mean_s
         return {name: -math.log(1 - PERCENTILES[name]) * mean_s * SECOND_NS for name in NAMES}
-    parts = range(10 if cell.load >= 0.9 else 4)
-    latency = np.concatenate([cell.requests(_LEAD + _PART, (part, 99))[2][_LEAD:] for part in parts])
+    latency = np.concatenate([each[len(each) // 5 :] for _, _, each in fleets])
     places = [math.ceil(PERCENTILES[name] * len(latency)) - 1 for name in NAMES]
     latency.partition(places)
     return {name: float(latency[place]) for name, place in zip(NAMES, places, strict=True)}
 
 
-def measured(cell: Cell, services: int, seed: int) -> dict[str, Ends]:
-    """The union's intervals of the percentiles."""
-    _, owner, latency = cell.requests(round(services * cell.load * cell.gpus), (seed, 5))
-    whole, parts = Histogram(), []
-    for gpu in range(cell.gpus):
-        own, histogram = latency[owner == gpu], Histogram()
-        histogram.add(own)
-        whole.merge(histogram)
-        ordered, known = np.sort(own), dict.fromkeys(PERCENTILES, 0.0)
-        known |= {name: float(ordered[math.ceil(PERCENTILES[name] * len(own)) - 1]) for name in NAMES}
-        intervals = {name: quantile_interval(PERCENTILES[name], known[name], own, ordered) for name in NAMES}
-        parts.append(
-            MetricSummary(
-                count=len(own),
-                mean_ns=float(own.mean()),
-                min_ns=int(own.min()),
-                max_ns=int(own.max()),
-                percentiles_ns=known,
-                confidence={name: interval for name, interval in intervals.items() if interval is not None},
-            )
-        )
-    told = union._summary(whole, parts, union._Adding(together=is_even(cell.routing))).confidence
-    return {name: (told[name].low, told[name].high) if name in told else (None, None) for name in NAMES}
+def measured(cell: Cell, owner: Instants, latency: Instants) -> dict[str, Ends]:
+    """The intervals of the percentiles, of the union of all GPUs."""
+    whole, adding, ends = Histogram(), union._Adding(together=is_even(cell.routing)), {}
+    whole.add(latency)
+    for name in NAMES:
+        sizes = []
+        for gpu in range(cell.gpus):
+            own = latency[owner == gpu]
+            place = math.ceil(PERCENTILES[name] * len(own)) - 1
+            value = np.partition(own, place)[place]
+            sizes.append(effective_of(own > value, np.minimum(own / value, 1.0)))
+        ends[name] = union._quantile_ends(whole, PERCENTILES[name], adding.size(sizes), len(latency))
+    return ends
 
 
 @cache
@@ -265,40 +254,40 @@ def told_of(ends: Sequence[Ends], true: float) -> tuple[str, str, str]:
 
 def routed(options: argparse.Namespace) -> None:
     """Print a row for each fleet."""
+    names = NAMES if options.what == "measured" else ("p50", "p99")
+    of = f"fleets, {options.services} services" if options.what == "measured" else "searches"
+    intervals = options.seeds if options.what == "measured" else options.searches
+    print(f"{options.what}: % of {intervals} intervals (95 %) that hold the truth; {of}")
+    print(f"{'services    GPUs load  routing':37}" + "".join(f"{name:>6}" for name in names) + "  p99: open   width")
     words = options.only.split(",")
-    print(f"measured: {options.seeds} fleets, {options.services} services; predicted: {options.searches} searches")
-    print(f"{'':39}measured{'':29}predicted")
-    print(f"{'services    GPUs load  routing':37}" + "".join(f"{name:>6}" for name in NAMES), end="")
-    print(f"{'p99: open':>11}{'width':>8}   |{'p50':>6}{'p99':>6}{'width':>8}")
     for cell in (Cell(*each) for each in product(ENGINES, GPUS, LOADS_OF_A_GPU, ROUTINGS)):
         if not any(word in cell.name for word in words):
             continue
-        true = truth(cell)
-        fleets = [measured(cell, options.services, seed) for seed in range(options.seeds)]
-        plans = [predicted(cell, 1 + seed) for seed in range(options.searches)]
-        rows = [told_of([each[name] for each in fleets], true[name]) for name in NAMES] if fleets else []
-        line = "".join(f"{held:>6}" for held, _, _ in rows) + (f"{rows[-1][1]:>11}{rows[-1][2]:>8}" if rows else "")
-        line += "   |"
-        if plans:
-            half, tail = (told_of([each[name] for each in plans], true[name]) for name in ("p50", "p99"))
-            line += f"{half[0]:>6}{tail[0]:>6}{tail[2]:>8}"
-        print(f"{cell.name}{line}", flush=True)
+        count = round(options.services * cell.load * cell.gpus)
+        fleets = [cell.requests(count, (seed, 5)) for seed in range(options.seeds)]
+        true = truth(cell, fleets)
+        if options.what == "measured":
+            made = [measured(cell, owner, latency) for _, owner, latency in fleets]
+        else:
+            made = [predicted(cell, 1 + seed) for seed in range(options.searches)]
+        rows = [told_of([each[name] for each in made], true[name]) for name in names]
+        print(f"{cell.name}{''.join(f'{held:>6}' for held, _, _ in rows)}{rows[-1][1]:>11}{rows[-1][2]:>8}", flush=True)
     print(machine_line())
 
 
 def main() -> None:
     """Print a row for each load."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", choices=("merged", "routed"), default="merged")
-    parser.add_argument("--seeds", type=int, help="fleets: by default 100, or 200 of routed ones")
+    parser.add_argument("what", nargs="?", choices=("merged", "measured", "predicted"), default="merged")
+    parser.add_argument("--seeds", type=int, help="fleets: 100 by default, or 200 of routed ones")
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--duration", default="30s")
     parser.add_argument("--services", type=int, default=5000)
-    parser.add_argument("--searches", type=int, default=60)
+    parser.add_argument("--searches", type=int, default=40)
     parser.add_argument("--only", default="")
     options = parser.parse_args()
-    options.seeds = {"merged": 100, "routed": 200}[options.what] if options.seeds is None else options.seeds
-    {"merged": merged, "routed": routed}[options.what](options)
+    options.seeds = options.seeds or (100 if options.what == "merged" else 200)
+    (merged if options.what == "merged" else routed)(options)
 
 
 if __name__ == "__main__":
