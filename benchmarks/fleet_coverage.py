@@ -1,20 +1,62 @@
-"""How often the intervals of a merged fleet hold the truth: of the share of requests beyond a bound, and of throughput.
+"""How often the intervals of a fleet hold the truth.
 
     python -m benchmarks.fleet_coverage [--seeds 100] [--workers 4] [--duration 30s]
+    python -m benchmarks.fleet_coverage measured [--seeds 200] [--services 5000] [--only NAME,…]
+    python -m benchmarks.fleet_coverage predicted [--searches 40] [--seeds 200] [--only NAME,…]
 
-Each worker is an M/M/1 queue, or G/M/1 where arrivals are not Poisson, of 200 requests/s that gets 120; or one of
-constant services, where arrivals alone vary, that gets 140. The true numbers are the means over all seeds.
+The first: of the share of requests beyond a bound and of throughput, of a merged fleet. Each worker is an M/M/1 queue,
+or G/M/1 where arrivals are not Poisson, of 200 requests/s that gets 120; or one of constant services, where arrivals
+alone vary, that gets 140. The true numbers are the means over all seeds.
+
+The others: of percentiles of latency, under each routing, with Poisson arrivals and 2, 4 and 8 GPUs of one lane.
+
+- measured: each fleet begins idle and has as many requests as keep its GPUs busy for `services` services each at full
+  load. Workers route as one router does that sees all (tests/lanes/test_routing.py), so that a simulation of one deals
+  the requests out. Each worker's intervals, and their union, are those of loadtrt.
+- predicted: what `plan-capacity` predicts for that fleet, from a `capacity` of 90 s of one simulated GPU.
+
+The truth is that of a queue at rest: in closed form for M/M/1 and E_N/M/1, else of the last four fifths of all fleets
+together. The numbers are % of intervals (95 %) that hold it. open: % without an upper end. width: the upper over the
+lower end, the median of those that have both. --only: rows whose names contain one of these.
 """
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
+import math
+from functools import cache
+from itertools import product
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 import loadtrt
+from benchmarks.machine import machine_line
+from benchmarks.queues import gamma_m_1
+from loadtrt.asked.objective import parse_objective
+from loadtrt.load.dealing import is_even
+from loadtrt.loop.compiled import is_compiled, machine_code
+from loadtrt.records.histogram import Histogram
+from loadtrt.results.breakdown import PERCENTILES
+from loadtrt.results.fleet_result import ROUTINGS
+from loadtrt.sizing.demand import steady_demand
+from loadtrt.sizing.evidence import evidence_of
+from loadtrt.sizing.fleet_prediction import predict
+from loadtrt.stats import union
 from loadtrt.stats.merging import merge
+from loadtrt.stats.verdict import effective_of
+from loadtrt.units import SECOND_NS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from loadtrt.results.fleet_result import Prediction, Routing
+    from loadtrt.sizing.evidence import Evidence
+
+    Instants = npt.NDArray[np.int64]
+    Ends = tuple[float | None, float | None]
 
 CONSTANT = {"engine": "simulated:service=5ms,clock=virtual", "per_worker": 140}
 LOADS: dict[str, dict[str, Any]] = {
@@ -52,13 +94,8 @@ def fleet(seed: int, workers: int, duration: str, load: dict[str, Any]) -> list[
     return [np.nan if value is None else value for value in known]
 
 
-def main() -> None:
+def merged(options: argparse.Namespace) -> None:
     """Print a row for each load."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=100)
-    parser.add_argument("--workers", type=int, default=4)
-    parser.add_argument("--duration", default="30s")
-    options = parser.parse_args()
     print(f"{options.workers} workers, {options.duration}: % of {options.seeds} intervals (95 %) that hold the truth")
     print(f"{'':31}share beyond  throughput")
     for name, load in LOADS.items():
@@ -68,6 +105,189 @@ def main() -> None:
             for at in (0, 3)
         ]
         print(f"{name:31}{holds[0]:12.0f}{holds[1]:12.0f}", flush=True)
+
+
+# --- fleets whose requests are routed
+
+SERVICE_NS = 5_000_000
+ENGINES = {
+    "constant": "simulated:service=5ms,clock=virtual",
+    "exponential": "simulated:service=5ms,distribution=exponential,clock=virtual",
+    "lognormal": "simulated:service=5ms,cv=1,clock=virtual",
+}
+GPUS = (2, 4, 8)
+LOADS_OF_A_GPU = (0.6, 0.8, 0.9)
+NAMES = ("p50", "p95", "p99")
+OBJECTIVE = "latency.p99 < 1s"
+
+
+class Cell(NamedTuple):
+    """A fleet: services, number of GPUs, load of each, routing."""
+
+    services: str
+    gpus: int
+    load: float
+    routing: Routing
+
+    @property
+    def name(self) -> str:
+        """As a row has it."""
+        return f"{self.services:12}{self.gpus:>2}{self.load:>5}  {self.routing:18}"
+
+    def requests(self, count: int, seed: Sequence[int]) -> tuple[Instants, Instants, Instants]:
+        """Due instants, ns, of so many requests, their GPUs and their latencies, ns."""
+        random = np.random.default_rng(seed)
+        due = np.rint(np.cumsum(random.exponential(SERVICE_NS / (self.load * self.gpus), count))).astype(np.int64)
+        match self.services:
+            case "exponential":
+                work = random.exponential(1.0, count)
+            case "lognormal":
+                variance = math.log1p(1.0)
+                work = random.lognormal(-variance / 2, math.sqrt(variance), count)
+            case _:
+                work = np.ones(count)
+        service = np.maximum(np.rint(work * SERVICE_NS).astype(np.int64), 1)
+        draws = random.integers(self.gpus, size=2 * count if self.routing in ("random", "two-choices") else 0)
+        owner, done = np.zeros(count, np.int64), np.zeros(count, np.int64)
+        ends, cells = np.zeros((self.gpus, count), np.int64), np.zeros((3, self.gpus), np.int64)
+        arguments = due, service, ROUTINGS.index(self.routing), draws, ends, cells, owner, done
+        if is_compiled():
+            machine_code(deal_out, (), arguments)(arguments)
+        else:
+            deal_out(*arguments)
+        return due, owner, done - due
+
+
+def deal_out(due: Any, service: Any, routing: int, draws: Any, ends: Any, cells: Any, owner: Any, done: Any) -> None:
+    """Fill in the GPU of each request, and when it is done. numba compiles this.
+
+    routing: its place in ROUTINGS.
+    ends: of each GPU, when its requests are done.
+    cells: of each GPU, how many it was given, how many of them are done, and when it last was given one or completed
+        one.
+    """
+    given, gone, since = cells
+    gpus = len(given)
+    for request in range(len(due)):
+        now = due[request]
+        if routing == 0:
+            gpu = draws[2 * request]
+        elif routing == 1:
+            gpu = request % gpus
+        else:
+            for each in range(gpus):
+                while gone[each] < given[each] and ends[each, gone[each]] <= now:
+                    since[each] = max(since[each], ends[each, gone[each]])
+                    gone[each] += 1
+            if routing == 2:
+                gpu, other = draws[2 * request], draws[2 * request + 1]
+                if given[other] - gone[other] < given[gpu] - gone[gpu]:
+                    gpu = other
+            else:
+                gpu = 0
+                for each in range(1, gpus):
+                    more = (given[each] - gone[each]) - (given[gpu] - gone[gpu])
+                    if more < 0 or (more == 0 and since[each] < since[gpu]):
+                        gpu = each
+            since[gpu] = now
+        free = ends[gpu, given[gpu] - 1] if given[gpu] else 0
+        ends[gpu, given[gpu]] = done[request] = max(now, free) + service[request]
+        owner[request] = gpu
+        given[gpu] += 1
+
+
+def truth(cell: Cell, fleets: Sequence[tuple[Instants, Instants, Instants]]) -> dict[str, float]:
+    """Percentiles of latency at rest, ns."""
+    if cell.services == "exponential" and cell.routing in ("random", "round-robin"):
+        shape = cell.gpus if cell.routing == "round-robin" else 1
+        mean_s = gamma_m_1(cell.load / SERVICE_NS * SECOND_NS, SERVICE_NS / SECOND_NS, 1 / shape).mean_s
+        return {name: -math.log(1 - PERCENTILES[name]) * mean_s * SECOND_NS for name in NAMES}
+    latency = np.concatenate([each[len(each) // 5 :] for _, _, each in fleets])
+    places = [math.ceil(PERCENTILES[name] * len(latency)) - 1 for name in NAMES]
+    latency.partition(places)
+    return {name: float(latency[place]) for name, place in zip(NAMES, places, strict=True)}
+
+
+def measured(cell: Cell, owner: Instants, latency: Instants) -> dict[str, Ends]:
+    """The intervals of the percentiles, of the union of all GPUs."""
+    whole, adding, ends = Histogram(), union._Adding(together=is_even(cell.routing)), {}
+    whole.add(latency)
+    for name in NAMES:
+        sizes = []
+        for gpu in range(cell.gpus):
+            own = latency[owner == gpu]
+            place = math.ceil(PERCENTILES[name] * len(own)) - 1
+            value = np.partition(own, place)[place]
+            sizes.append(effective_of(own > value, np.minimum(own / value, 1.0)))
+        ends[name] = union._quantile_ends(whole, PERCENTILES[name], adding.size(sizes), len(latency))
+    return ends
+
+
+@cache
+def searched(services: str, seed: int) -> Evidence:
+    """What `loadtrt capacity` finds of one GPU."""
+    options: dict[str, Any] = {"contexts": 1, "buffers": 1, "time": "90s", "seed": seed}
+    return evidence_of(loadtrt.capacity(engine=ENGINES[services], objective="latency.p99 < 100ms", **options))
+
+
+@cache
+def _predicted(services: str, gpus: int, load: float, routing: Routing, seed: int) -> Prediction:
+    demand = steady_demand(load * gpus / SERVICE_NS * SECOND_NS)
+    return predict(demand, searched(services, seed).law, routing, gpus, [parse_objective(OBJECTIVE)], seed)
+
+
+def predicted(cell: Cell, seed: int) -> dict[str, Ends]:
+    """The predicted intervals of p50 and p99. Under random routing one GPU stands for all."""
+    gpus = 1 if cell.routing == "random" else cell.gpus
+    made = _predicted(cell.services, gpus, cell.load, cell.routing, seed)
+    (share,) = made.objectives
+    return {"p50": (made.p50_low_ns, made.p50_high_ns), "p99": (share.value_low_ns, share.value_high_ns)}
+
+
+def told_of(ends: Sequence[Ends], true: float) -> tuple[str, str, str]:
+    """holds, open, width."""
+    held = np.mean([(low or 0.0) <= true <= (high or math.inf) for low, high in ends])
+    widths = [high / low for low, high in ends if low and high]
+    width = f"×{np.median(widths):.2f}" if widths else "–"
+    return f"{100 * held:.0f}", f"{100 * np.mean([high is None for _, high in ends]):.0f}", width
+
+
+def routed(options: argparse.Namespace) -> None:
+    """Print a row for each fleet."""
+    names = NAMES if options.what == "measured" else ("p50", "p99")
+    of = f"fleets, {options.services} services" if options.what == "measured" else "searches"
+    intervals = options.seeds if options.what == "measured" else options.searches
+    print(f"{options.what}: % of {intervals} intervals (95 %) that hold the truth; {of}")
+    print(f"{'services    GPUs load  routing':37}" + "".join(f"{name:>6}" for name in names) + "  p99: open   width")
+    words = options.only.split(",")
+    for cell in (Cell(*each) for each in product(ENGINES, GPUS, LOADS_OF_A_GPU, ROUTINGS)):
+        if not any(word in cell.name for word in words):
+            continue
+        count = round(options.services * cell.load * cell.gpus)
+        fleets = [cell.requests(count, (seed, 5)) for seed in range(options.seeds)]
+        true = truth(cell, fleets)
+        if options.what == "measured":
+            made = [measured(cell, owner, latency) for _, owner, latency in fleets]
+        else:
+            made = [predicted(cell, 1 + seed) for seed in range(options.searches)]
+        rows = [told_of([each[name] for each in made], true[name]) for name in names]
+        print(f"{cell.name}{''.join(f'{held:>6}' for held, _, _ in rows)}{rows[-1][1]:>11}{rows[-1][2]:>8}", flush=True)
+    print(machine_line())
+
+
+def main() -> None:
+    """Print a row for each load."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="?", choices=("merged", "measured", "predicted"), default="merged")
+    parser.add_argument("--seeds", type=int, help="fleets: 100 by default, or 200 of routed ones")
+    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--duration", default="30s")
+    parser.add_argument("--services", type=int, default=5000)
+    parser.add_argument("--searches", type=int, default=40)
+    parser.add_argument("--only", default="")
+    options = parser.parse_args()
+    options.seeds = options.seeds or (100 if options.what == "merged" else 200)
+    (merged if options.what == "merged" else routed)(options)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,11 @@ efficiency of a round is the throughput of all over the sum of each alone; its i
 With --ray all at once as processes and as workers on a Ray cluster of this host, in turns, instead.
 
 routing: `loadtrt capacity` on the first GPU, then plans for as many GPUs as there are at shares of their capacity, each
-measured (`plan-capacity --measure`).
+measured (`plan-capacity --measure`). The bound of a plan is twice the search's, so that a fleet of all GPUs meets it
+for sure and none larger is planned. A queue forgets the slower the fuller it is: a fleet is measured for --duration at
+the first share, and for as many times that at another as (1 − ρ)² is smaller there, so that intervals of p99 have an
+upper end at all of them. A cell counts as within where the intervals overlap, and strictly where p99 as measured is
+within the predicted interval and the other way round. INVALID fleets and those that were not measured are within none.
 
 lost: `kill -9` of the last worker in the middle of a run, and what the run says.
 
@@ -34,15 +38,16 @@ import loadtrt
 from benchmarks.machine import machine_line
 from loadtrt.results.fleet_result import ROUTINGS
 from loadtrt.stats.regression import student
+from loadtrt.units import SECOND_NS, parse_duration
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Iterator, Sequence
 
+    from loadtrt.results.fleet_result import Comparison
     from loadtrt.results.run_result import RunResult
 
 _SHARES = (0.6, 0.8, 0.9)  # of the capacity of one GPU, times their number
-_RANK = 0.99
 
 
 def _common(options: Namespace) -> dict[str, Any]:
@@ -135,33 +140,49 @@ def routing(options: Namespace) -> None:
     capacity = one.confirmed_per_s or one.estimate_per_s
     if capacity is None or one.scaling is None:
         sys.exit(3)
-    held, cells = 0, 0
-    for share in _SHARES:
+    (bound,) = found.objectives
+    loose = f"{bound.metric_name}.{bound.quantile} < {2 * bound.limit_ns}ns"
+    seconds, most_per_s = parse_duration(options.duration) / SECOND_NS, one.scaling.most_per_s
+    idle = [1 - share * capacity / most_per_s for share in _SHARES]
+    cells: list[Comparison] = []
+    for share, left in zip(_SHARES, idle, strict=True):
         demand = share * gpus * capacity
         plan = loadtrt.plan_capacity(
             found,
             demand=demand,
-            max_utilisation=min(0.99, 1.1 * demand / (gpus * one.scaling.most_per_s)),  # which takes all
+            objective=loose,
+            max_utilisation=min(0.99, 1.1 * demand / (gpus * most_per_s)),  # which takes all
             routing=",".join(options.routing),
             measure=True,
-            duration=options.duration,
+            duration=f"{seconds * (idle[0] / left) ** 2:.3g}s",
             allow_host_code=not options.engine.startswith("simulated:"),
         )
         (options.folder / f"routing-{share:g}.json").write_text(plan.model_dump_json())
+        for choice in plan.choices:
+            if choice.needed != gpus:
+                print(f"{choice.routing}: {choice.needed or 'no number of'} GPUs, not {gpus}: {choice.reason}")
         for fleet in plan.measured:
             for check in fleet.checks:
-                if check.rank == _RANK:
-                    cells += 1
-                    held += (within := bool(check.within))
+                if check.rank == bound.rank:
                     ends = [check.measured_ns, check.measured_low_ns, check.measured_high_ns]
                     ends += [check.predicted_ns, check.predicted_low_ns, check.predicted_high_ns]
                     told = " ".join("–".rjust(8) if end is None else f"{end / 1e6:8.2f}" for end in ends)
+                    within = f"{check.within} {_strictly(check)}"
                     print(f"{share:.0%} {demand:8.1f}/s {fleet.gpus} {fleet.routing:18} {told}  {within}", flush=True)
+                    cells += [check] if fleet.run is not None and fleet.run.valid else []
             if fleet.run is not None:
                 print(f"{'':22}{_told(fleet.run)}")
             if fleet.why_not:
                 print(fleet.why_not)
-    print(f"within each other's interval: {held} of {cells}")
+    overlap, open_ended = sum(bool(check.within) for check in cells), sum(not check.measured_high_ns for check in cells)
+    print(f"of {len(_SHARES) * len(options.routing)} cells {overlap} have intervals that overlap,", end=" ")
+    print(f"{sum(map(_strictly, cells))} each p99 within the other's; {open_ended} were measured without an upper end")
+
+
+def _strictly(check: Comparison) -> bool:
+    """Whether each p99 is within the other's interval."""
+    measured = (check.measured_low_ns or 0.0) <= (check.predicted_ns or 0.0) <= (check.measured_high_ns or math.inf)
+    return measured and (check.predicted_low_ns or 0.0) <= check.measured_ns <= (check.predicted_high_ns or math.inf)
 
 
 def lost(options: Namespace) -> None:
@@ -206,7 +227,7 @@ def main() -> None:
     parser.add_argument("--ray", action="store_true")
     parser.add_argument("--rate", help="an open loop beside the closed one, with --ray")
     parser.add_argument("--objective", default="latency.p99 < 10ms")
-    parser.add_argument("--time", default="90s", help="of the search for the capacity")
+    parser.add_argument("--time", default="60s", help="of the search for the capacity")
     parser.add_argument("--routing", nargs="+", choices=ROUTINGS, default=list(ROUTINGS))
     parser.add_argument("--kill-after", type=float, default=8.0)
     options = parser.parse_args()

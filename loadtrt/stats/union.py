@@ -2,7 +2,7 @@
 
 Percentiles are those of the sum of the histograms, within 0.4 %. Where workers are independent of each other,
 
-    N = Σ N_i        (low, high) = Σ x_i ∓ √(Σ (x_i − end_i)²)
+    t(N) = Σ t(N_i)  (low, high) = Σ x_i ∓ √(Σ (x_i − end_i)²)        t(N) = N²/(N + 100)
 
 Arrivals that come in clusters meet all workers at the same time (`Load.clustered`), and their errors go together. So do
 those under round-robin, where all get every N-th of the same arrivals, a moment apart: they have the same number of
@@ -11,9 +11,10 @@ requests, and are busy at the same times. Then
     N = min N_i      (low, high) = Σ x_i ∓ Σ |x_i − end_i|
 
 N: the effective sample size of all requests, from those of the workers (stats/verdict.py), of which the verdict and
-the intervals of quantiles are then; a worker that saw too few requests for an N_i adds none. The second is the interval
-of a sum, such as the throughput. Both hold the truth as often as they say, or more often, as under round-robin where
-services vary more than arrivals: `benchmarks/fleet_coverage.py`.
+the intervals of quantiles are then; a worker that saw too few requests for an N_i adds none. N_i of a short run is too
+large, t(N_i) is what is counted on of it, and what is wrong with each does not become less by adding them. The second
+is the interval of a sum, such as the throughput. Both hold the truth as often as they say, or more often, as under
+round-robin where services vary more than arrivals: `benchmarks/fleet_coverage.py`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from loadtrt.results.run_result import ModelResult, ObjectiveShare, Throughput
 from loadtrt.results.steadiness import Interval
 from loadtrt.stats.sample_size import least_samples
 from loadtrt.stats.summary import fairness
-from loadtrt.stats.verdict import interval_ranks, reason_of, share_interval, share_of
+from loadtrt.stats.verdict import interval_ranks, reason_of, share_interval, share_of, size_trusted_as, trusted
 from loadtrt.stats.whole_run import more_needed, verdict_on_number
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class _Adding:
     def size(self, sizes: Iterable[float | None]) -> float:
         """Effective sample size of all; a worker of which none is known adds none."""
         known = [size for size in sizes if size]
-        return min(known, default=0.0) if self.together else math.fsum(known)
+        return min(known, default=0.0) if self.together else size_trusted_as(math.fsum(map(trusted, known)))
 
     def ends(self, parts: Sequence[tuple[float, float | None, float | None]]) -> Ends:
         """The ends of the interval of a sum of numbers (value, low, high); None for one that is not known."""

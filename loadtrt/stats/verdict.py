@@ -187,13 +187,22 @@ def quantile_ends(
 
 def interval_ranks(rank: float, size: float) -> tuple[float | None, float | None]:
     """Ranks of the ends of a quantile's 95 % interval, from its effective size; None for an end that is not known."""
-    return quantile_ranks(rank, size * size / (size + _UNSEEN) if size else 0.0)
+    return quantile_ranks(rank, trusted(size))
+
+
+def trusted(size: float) -> float:
+    """N²/(N + 100): what is counted on of an effective size (see above)."""
+    return size * size / (size + _UNSEEN)
+
+
+def size_trusted_as(size: float) -> float:
+    """The effective size of which that is counted on: the inverse of `trusted`."""
+    return (size + math.sqrt(size * (size + 4 * _UNSEEN))) / 2
 
 
 def least_bounded(rank: float) -> float:
     """The effective size from which on a quantile's interval has an upper end."""
-    needed = math.log(TAIL) / math.log(rank)
-    return (needed + math.sqrt(needed * (needed + 4 * _UNSEEN))) / 2
+    return size_trusted_as(math.log(TAIL) / math.log(rank))
 
 
 def share_interval(share: float, size: float) -> tuple[float, float]:

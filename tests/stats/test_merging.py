@@ -23,6 +23,8 @@ from loadtrt.report.result_files import Loaded
 from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.results.run_result import Finding, LostWorker, RunResult
 from loadtrt.stats.merging import SPREAD_NS, merge
+from loadtrt.stats.union import _Adding
+from loadtrt.stats.verdict import effective_of, trusted
 from reported import html_text
 
 if TYPE_CHECKING:
@@ -107,7 +109,8 @@ def test_errors_of_workers_go_together(load: dict[str, Any], independent: bool) 
     runs = fleet(4, rate=1600, duration="30s", judged=True, **load)
     result = merged(runs).model
     sizes = [run.model.objectives[0].effective or 0.0 for run in runs]
-    assert result.objectives[0].effective == pytest.approx(sum(sizes) if independent else min(sizes))
+    whole = result.objectives[0].effective or 0.0
+    assert trusted(whole) == pytest.approx(sum(map(trusted, sizes)) if independent else trusted(min(sizes)))
     rates = [run.model.throughput for run in runs]
     lows = [(rate.requests_per_s or 0.0) - (rate.confidence.low or 0.0) for rate in rates if rate.confidence]
     width = math.hypot(*lows) if independent else math.fsum(lows)
@@ -116,12 +119,32 @@ def test_errors_of_workers_go_together(load: dict[str, Any], independent: bool) 
     assert lowest == pytest.approx(width)
 
 
+def test_many_short_workers_are_worth_no_more_than_they_are() -> None:
+    """The share of late requests varies from fleet to fleet as that of so many independent requests as the effective
+    size says, or less: 16 M/M/1 workers at a load of 0.8, each of 3200 requests, which alone are taken for some 70."""
+    load, count, workers, fleets = 0.8, 3200, 16, 100
+    bound = -math.log(0.01) / (1 - load)  # p99 of the law, in mean services
+    random, squares = np.random.default_rng(4), []
+    for _ in range(fleets):
+        late, sizes = [], []
+        for _ in range(workers):
+            services = random.exponential(1.0, count)
+            walk = np.cumsum(np.append(0.0, services[:-1] - random.exponential(1 / load, count - 1)))
+            latency = walk - np.minimum.accumulate(walk) + services  # Lindley's recursion, solved
+            late.append(np.mean(latency > bound))
+            sizes.append(effective_of(latency > bound, np.minimum(latency / bound, 1.0)))
+        squares.append((np.mean(late) - 0.01) ** 2 * _Adding(together=False).size(sizes) / (0.01 * 0.99))
+    assert np.mean(squares) < 1 + 2 * math.sqrt(2 / fleets)
+
+
 def test_effective_sample_sizes_add_up() -> None:
     """So that objectives are decided which no worker decides, and rates are judged where all are known."""
     runs = fleet(4, rate=1600, duration="30s", judged=True)
     result = merged(runs)
     latency, rate, goodput, _ = result.model.objectives
-    assert latency.effective == pytest.approx(sum(run.model.objectives[0].effective or 0 for run in runs))
+    sizes = [run.model.objectives[0].effective or 0.0 for run in runs]
+    assert trusted(latency.effective or 0.0) == pytest.approx(sum(map(trusted, sizes)))
+    assert max(sizes) < (latency.effective or 0.0) < sum(sizes)
     assert [share.verdict for run in runs for share in run.model.objectives[1:3]] == [None] * 8
     assert rate.verdict == "met"
     assert rate.value == pytest.approx(result.model.throughput.requests_per_s or 0)
