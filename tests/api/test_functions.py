@@ -272,6 +272,14 @@ FAULTS: dict[str, tuple[Callable[[], object], str]] = {
     "run, value": (lambda: loadtrt.run(**VIRTUAL, contexts="many"), "'many' is not a whole number"),
     "run, engine": (lambda: loadtrt.run(contexts=2), "no engine"),
     "run, config": (lambda: loadtrt.run(3), "3 is neither a RunConfig nor the name of a file"),  # type: ignore[arg-type]
+    "run, an engine": (
+        lambda: loadtrt.run("g.plan"),
+        "g.plan is an engine, not a configuration: write --engine g.plan, or in Python engine='g.plan'",
+    ),
+    "run, a model": (lambda: loadtrt.run(Path("zoo:googlenet")), "or in Python engine='zoo:googlenet'"),
+    "sweep, an engine": (lambda: loadtrt.sweep("simulated:null", contexts=[1]), "not a configuration: write --engine"),
+    "RunConfig, options": (lambda: loadtrt.RunConfig(**VIRTUAL), "write RunConfig.of(engine='g.plan', contexts=4)"),
+    "RunConfig, none": (lambda: loadtrt.RunConfig(), "RunConfig takes models"),  # type: ignore[call-arg]
     "run, file": (lambda: loadtrt.run("gone.yaml"), "gone.yaml"),
     "run, writes": (lambda: loadtrt.run(**VIRTUAL, junit="a.xml"), "leave junit out"),
     "run, prints": (lambda: loadtrt.run(**VIRTUAL, github=True), "prints nothing: leave github out"),
