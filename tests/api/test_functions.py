@@ -279,7 +279,6 @@ FAULTS: dict[str, tuple[Callable[[], object], str]] = {
     "run, a model": (lambda: loadtrt.run(Path("zoo:googlenet")), "or in Python engine='zoo:googlenet'"),
     "sweep, an engine": (lambda: loadtrt.sweep("simulated:null", contexts=[1]), "not a configuration: write --engine"),
     "RunConfig, options": (lambda: loadtrt.RunConfig(**VIRTUAL), "write RunConfig.of(engine='g.plan', contexts=4)"),
-    "RunConfig, none": (lambda: loadtrt.RunConfig(), "RunConfig takes models"),  # type: ignore[call-arg]
     "run, file": (lambda: loadtrt.run("gone.yaml"), "gone.yaml"),
     "run, writes": (lambda: loadtrt.run(**VIRTUAL, junit="a.xml"), "leave junit out"),
     "run, prints": (lambda: loadtrt.run(**VIRTUAL, github=True), "prints nothing: leave github out"),
