@@ -114,6 +114,18 @@ def test_a_warning_loses_no_result(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "loadtrt: metrics were not pushed\n"
 
 
+def test_each_run_warns_of_what_was_not_done() -> None:
+    """Python shows a warning once a place in the code, and shows that place: the second run would say nothing."""
+    code = (
+        "import loadtrt\n"
+        "for _ in range(2):\n"
+        "    loadtrt.run(engine='simulated:null', requests=5, warmup=0, push='http://127.0.0.1:1')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    begin = "loadtrt:1: RuntimeWarning: metrics were not pushed to http://127.0.0.1:1: "
+    assert [line[: len(begin)] for line in done.stderr.splitlines()] == [begin, begin]
+
+
 # --- what is given
 
 
