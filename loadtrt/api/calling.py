@@ -7,6 +7,7 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from loadtrt.errors import UsageError
 from loadtrt.signals import Signals
 
 if TYPE_CHECKING:
@@ -54,8 +55,14 @@ class Call(Generic[T]):
 
     async def awaited(self) -> T:
         """Await the work, on asyncio. A cancellation is what Ctrl-C is to `result`; the second one raises
-        CancelledError."""
-        loop = asyncio.get_running_loop()
+        CancelledError. Raises UsageError under another library, such as trio."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise UsageError(
+                "only asyncio can await this: under trio write await trio.to_thread.run_sync(f), where f calls the "
+                "function without _async"
+            ) from None
         over = loop.create_future()
 
         def end() -> None:

@@ -18,6 +18,7 @@ from loadtrt.asked.fields import Address, Duration, FileName, Precision, PushUrl
 from loadtrt.asked.fleet_options import FleetOptions
 from loadtrt.asked.labels import Labels  # noqa: TC001  # pydantic reads it
 from loadtrt.asked.model import Model  # noqa: TC001  # pydantic reads it
+from loadtrt.errors import UsageError
 from loadtrt.load.dealing import Deal, parse_routing, parse_worker
 from loadtrt.units import SECOND_NS
 
@@ -185,6 +186,13 @@ class RunConfig(FleetOptions):
         """The same run with all models on this GPU."""
         moved = {name: model.model_copy(update={"device": device}) for name, model in self.models.items()}
         return self.model_copy(update={"models": moved})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _options_are_for_of(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "models" not in given and (not given or "engine" in given):
+            raise UsageError("RunConfig takes models: write RunConfig.of(engine='g.plan', contexts=4) to name options")
+        return given
 
     @model_validator(mode="after")
     def _run_is_whole(self) -> Self:

@@ -32,13 +32,13 @@ def parse_push(text: str) -> PushUrl:
     parts = _parts(match[2]) if match else None
     if match is None or parts is None:
         raise UsageError(
-            f"'{shortened(text)}' is not a place to push metrics to: write http://HOST:9091 for a Pushgateway, or a "
+            f"'{_shown(text)}' is not a place to push metrics to: write http://HOST:9091 for a Pushgateway, or a "
             "URL that ends in /api/v1/write (remote write) or /v1/metrics (OTLP)"
         )
     if parts.username is not None or parts.password is not None:
         raise UsageError(
-            "a URL of --push has a name or password in it, which results would keep: leave them out, and set "
-            f"{HEADERS}, such as 'Authorization=Basic …'"
+            f"'{_shown(text)}' has a name or password, which results would keep: leave it out, and set {HEADERS}, such "
+            "as 'Authorization=Basic …'"
         )
     path = parts.path.rstrip("/")
     if match[1]:
@@ -48,12 +48,17 @@ def parse_push(text: str) -> PushUrl:
     kind = next(iter(kinds), None)
     if kind is None:
         raise UsageError(
-            f"'{shortened(text)}' does not say what is there: write pushgateway+, remote-write+ or otlp+ before it"
+            f"'{_shown(text)}' does not say what is there: write pushgateway+, remote-write+ or otlp+ before it"
         )
     if kind == "pushgateway" and (parts.query or parts.fragment):
-        raise UsageError(f"'{shortened(text)}' has more than the place of a Pushgateway: leave out all from ? or # on")
+        raise UsageError(f"'{_shown(text)}' has more than the place of a Pushgateway: leave out all from ? or # on")
     path, query = (quote(part, _IN_URLS) for part in (path, parts.query))
     return PushUrl(kind, parts._replace(path=path or _PATHS[kind], query=query).geturl())
+
+
+def _shown(text: str) -> str:
+    """The URL for an error, which logs keep, without the name and the password in it."""
+    return shortened(re.sub(r"^([^/]*//)?.*@", r"\1…@", text, flags=re.DOTALL))
 
 
 def _parts(url: str) -> SplitResult | None:

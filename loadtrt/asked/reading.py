@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -17,7 +18,7 @@ from loadtrt.asked.mlperf import overruled_by_scenario, with_scenario
 from loadtrt.asked.model import Model
 from loadtrt.errors import UsageError, nearest
 from loadtrt.load.request_sizes import overruled_sizes
-from loadtrt.printing import say, shortened
+from loadtrt.printing import bounded_repr, say, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from loadtrt.asked.load import Load
 
+_ENGINE = re.compile(r"^(zoo|simulated|stressor):|\.(plan|trt|engine|onnx)$")  # as engines are named
 # Every option by its key: as YAML has it, and with dashes as the command line has it; in the order of --help.
 FIELDS: dict[str, FieldInfo] = {
     field.alias or name: field
@@ -274,6 +276,10 @@ def _with_underscores(data: dict[Any, Any], source: object) -> dict[str, Any]:
 def _read_yaml(file: Path, options: dict[str, Any] | None = None) -> dict[str, Any]:
     from loadtrt.asked.yaml_files import read_yaml
 
+    if _ENGINE.search(name := str(file)):
+        raise UsageError(
+            f"{name} is an engine, not a configuration: write --engine {name}, or in Python engine={bounded_repr(name)}"
+        )
     data = read_yaml(file)
     if data is None:
         return {}

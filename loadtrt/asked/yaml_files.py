@@ -112,7 +112,9 @@ def read_yaml(file: Path) -> Any:
         if len(text) > _MOST_CHARACTERS:
             raise UsageError(f"{file} has more than {_MOST_CHARACTERS} characters, which no configuration needs")
         return utf8(yaml.load(text, _Loader))  # noqa: S506  # a SafeLoader
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        raise UsageError(f"{file} is not YAML: it has bytes that are not text") from None
+    except yaml.YAMLError as error:
         wrong = str(error)
         if isinstance(error, yaml.MarkedYAMLError) and (mark := error.problem_mark):
             wrong = f"{error.problem} in line {mark.line + 1}, column {mark.column + 1}"

@@ -15,7 +15,9 @@ from loadtrt.files import write_file
 
 
 @click.command("example", short_help="Write a configuration to begin with.")
-@click.argument("name", required=False)
+@click.argument(
+    "name", required=False, shell_complete=lambda _, __, begun: [n for n in _files() if n.startswith(begun)]
+)
 @click.option(
     "-o",
     "--output",
@@ -26,7 +28,7 @@ from loadtrt.files import write_file
 @click.option("--force", is_flag=True, help=FORCE_HELP)
 def command(name: str | None, output: Path | None, force: bool) -> None:
     """Write the configuration NAME, and print the command that takes it. Without NAME, list what there is."""
-    files = {str(PurePath(file).with_suffix("")): (file, place) for file, place in provided("configs").items()}
+    files = _files()
     texts = {known: place.read_text(encoding="utf-8") for known, (_, place) in files.items()}
     if name is None:
         if output is not None:
@@ -46,6 +48,11 @@ def command(name: str | None, output: Path | None, force: bool) -> None:
     write_provided({file: texts[known]}, force=force)
     _, *commands = _comments(texts[known])
     show_line((commands or [f"loadtrt run --config {own}"])[0].replace(own, shlex.quote(str(file))))
+
+
+def _files() -> dict[str, tuple[str, Path]]:
+    """Each example by its name: the file that is written, and where it is."""
+    return {str(PurePath(file).with_suffix("")): (file, place) for file, place in provided("configs").items()}
 
 
 def _comments(text: str) -> list[str]:

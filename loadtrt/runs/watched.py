@@ -84,7 +84,7 @@ class Silence:
 
     def insist(self, sentence: str) -> None:
         try:
-            warnings.warn(sentence, RuntimeWarning, stacklevel=2)
+            warnings.warn_explicit(sentence, RuntimeWarning, "loadtrt", 1)  # each time, and without a line of ours
         except RuntimeWarning:  # as with python -W error: it must not end what measures, nor lose a result
             say(sentence)
 

@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import pytest
+import trio
 
 import loadtrt
 from interrupting import BEGIN_S, interrupting, measuring
@@ -239,3 +240,17 @@ def test_a_cancelled_search_has_its_trials(monkeypatch: pytest.MonkeyPatch) -> N
     result = asyncio.run(cell())
     assert result.outcome == "interrupted"
     assert result.to_pandas("trials")["trial"].tolist() == ["ladder"]
+
+
+def test_only_asyncio_awaits() -> None:
+    """trio runs the other function in a thread, as the error says."""
+
+    async def awaits() -> None:
+        with pytest.raises(
+            loadtrt.UsageError, match=r"only asyncio can await this: under trio write await trio\.to_thread"
+        ):
+            await loadtrt.run_async(**VIRTUAL, requests=5)
+        result = await trio.to_thread.run_sync(lambda: loadtrt.run(**VIRTUAL, requests=5))
+        assert result.model.ok == 5
+
+    trio.run(awaits)

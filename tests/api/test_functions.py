@@ -114,6 +114,18 @@ def test_a_warning_loses_no_result(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "loadtrt: metrics were not pushed\n"
 
 
+def test_each_run_warns_of_what_was_not_done() -> None:
+    """Python shows a warning once a place in the code, and shows that place: the second run would say nothing."""
+    code = (
+        "import loadtrt\n"
+        "for _ in range(2):\n"
+        "    loadtrt.run(engine='simulated:null', requests=5, warmup=0, push='http://127.0.0.1:1')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    begin = "loadtrt:1: RuntimeWarning: metrics were not pushed to http://127.0.0.1:1: "
+    assert [line[: len(begin)] for line in done.stderr.splitlines()] == [begin, begin]
+
+
 # --- what is given
 
 
@@ -272,6 +284,13 @@ FAULTS: dict[str, tuple[Callable[[], object], str]] = {
     "run, value": (lambda: loadtrt.run(**VIRTUAL, contexts="many"), "'many' is not a whole number"),
     "run, engine": (lambda: loadtrt.run(contexts=2), "no engine"),
     "run, config": (lambda: loadtrt.run(3), "3 is neither a RunConfig nor the name of a file"),  # type: ignore[arg-type]
+    "run, an engine": (
+        lambda: loadtrt.run("g.plan"),
+        "g.plan is an engine, not a configuration: write --engine g.plan, or in Python engine='g.plan'",
+    ),
+    "run, a model": (lambda: loadtrt.run(Path("zoo:googlenet")), "or in Python engine='zoo:googlenet'"),
+    "sweep, an engine": (lambda: loadtrt.sweep("simulated:null", contexts=[1]), "not a configuration: write --engine"),
+    "RunConfig, options": (lambda: loadtrt.RunConfig(**VIRTUAL), "write RunConfig.of(engine='g.plan', contexts=4)"),
     "run, file": (lambda: loadtrt.run("gone.yaml"), "gone.yaml"),
     "run, writes": (lambda: loadtrt.run(**VIRTUAL, junit="a.xml"), "leave junit out"),
     "run, prints": (lambda: loadtrt.run(**VIRTUAL, github=True), "prints nothing: leave github out"),

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from typing import TYPE_CHECKING, Any
+
 import pytest
 
 from command_line import loadtrt
 from loadtrt.asked.config import RunConfig
 from loadtrt.asked.push_urls import parse_push, push_headers
+from loadtrt.asked.reading import load_config
 from loadtrt.errors import UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.mark.parametrize(
@@ -64,12 +71,38 @@ def test_what_a_pushgateway_cannot_have_is_refused(end: str) -> None:
         parse_push(f"pushgateway+http://h{end}")
 
 
-@pytest.mark.parametrize("text", ["http://u:secret@h", "http://secret@h/api/v1/write"])
-def test_a_password_is_refused_and_not_repeated(text: str) -> None:
+@pytest.mark.parametrize("text", ["http://u:secret@h", "http://secret@h/api/v1/write", "otlp+http://u:a@secret@h"])
+def test_a_password_is_refused(text: str) -> None:
     """Results keep their configuration."""
-    with pytest.raises(UsageError, match="set LOADTRT_PUSH_HEADERS") as told:
+    with pytest.raises(UsageError, match=r"//…@h\S*' has a name or password, .* set LOADTRT_PUSH_HEADERS"):
         parse_push(text)
-    assert "secret" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://u:secret@h",
+        "http://u:secr/et@h",
+        "ftp://u:secret@h",
+        "u:secret@h:9091",
+        "http://u:secret@h:x",
+        "secret@",
+    ],
+)
+def test_a_password_is_not_repeated(text: str, tmp_path: Path) -> None:
+    """An error is kept in the log of a pipeline: of the command line, of Python and of a file."""
+    (tmp_path / "c.yaml").write_text(json.dumps({"engine": "simulated:null", "push": ["http://h", text]}))
+    ways: list[tuple[Path | None, dict[str, Any]]] = [
+        (None, {"engine": "simulated:null", "push": text}),
+        (None, {"engine": "simulated:null", "push": ("http://h", text)}),
+        (tmp_path / "c.yaml", {}),
+    ]
+    for config, options in ways:
+        with pytest.raises(UsageError, match=r"push: '.*…@") as told:
+            load_config(config, options)
+        assert "secr" not in str(told.value)
+    done = loadtrt("run", "--engine", "simulated:null", "--push", text)
+    assert (done.returncode, "secr" in done.stdout + done.stderr) == (2, False)
 
 
 def test_a_place_is_given_once() -> None:

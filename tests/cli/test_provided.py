@@ -164,6 +164,8 @@ def _completed(command: Path, folder: Path, *words: str) -> set[str]:
         (("run", "--on", ""), {"tensorrt", "onnxruntime"}),
         (("completion", "z"), {"zsh"}),
         (("export", ""), {"openmetrics"}),
+        (("example", ""), {*EXAMPLES}),
+        (("example", "kubernetes/p"), {"kubernetes/podmonitor"}),
         (("run", "--engine", "m"), {"-o default"}),
         (("profile", "m"), {"-o default"}),
         (("run", "--config", ""), {"-o default"}),

@@ -224,7 +224,7 @@ KINDS: dict[str, list[Bad]] = {
         _yaml("rate: !!python/object:os.system x", "could not determine a constructor"),
         _yaml("? [a]\n: 1", "unhashable key"),
         _yaml("a: *nowhere", "undefined alias"),
-        _yaml(b"rate: \xff", "is not YAML"),
+        _yaml(b"rate: \xff", "is not YAML: it has bytes that are not text"),
         _yaml(b"rate: \x00", "is not YAML"),
         _yaml("rate: !!binary /w==", "is not a rate"),
         *(
