@@ -12,7 +12,8 @@ from loadtrt.report.charts.timeline import side_by_side
 from loadtrt.report.document import Figure, Name, Section, Table, section, words
 from loadtrt.report.formatting import UNKNOWN, count_or, percent_text, time_or
 from loadtrt.report.run_verdict import outcome_badge, state_badge, time_of
-from loadtrt.report.settings import latency_bounds, models_of
+from loadtrt.report.settings import latency_bounds
+from loadtrt.results.one_model import models_of
 from loadtrt.stats.merging import SPREAD_NS, began_ns, versions_of
 from loadtrt.stats.sample_size import least_samples
 from loadtrt.units import format_duration

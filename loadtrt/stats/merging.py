@@ -12,6 +12,7 @@ from loadtrt.asked.reading import OUTPUT_KEYS
 from loadtrt.errors import UsageError
 from loadtrt.load.dealing import is_even, parse_worker
 from loadtrt.printing import command_line, shortened
+from loadtrt.results.one_model import one_of
 from loadtrt.results.run_result import Finding, LostWorker, Problem, RunResult
 from loadtrt.stats.run_length import few_samples
 from loadtrt.stats.union import union_of
@@ -175,8 +176,7 @@ def _sum(runs: Sequence[RunResult], lost: tuple[LostWorker, ...], count: int) ->
 def _with_few_samples(result: RunResult, name: str) -> ModelResult:
     """A model of the fleet, which has the finding if all its workers together had too few requests."""
     model = result.models[name]
-    alone = result.model_copy(update={"config": result.config.alone(name), "models": {name: model}})
-    few = few_samples(alone) if model.ok else None
+    few = few_samples(one_of(result, name)) if model.ok else None
     return model if few is None else model.model_copy(update={"findings": (*model.findings, few)})
 
 
