@@ -170,7 +170,7 @@ def _together(result: RunResult) -> Iterator[str]:
 
 
 def _extremes(result: RunResult) -> Iterator[str]:
-    """The slowest and the fastest worker, with what may explain it: of an open loop by latency, else by throughput."""
+    """The slowest and the fastest worker, with what may explain it: of an open loop by service, else by throughput."""
     for name, model in result.config.models.items():
         known = []
         for run in result.workers:
@@ -183,7 +183,8 @@ def _extremes(result: RunResult) -> Iterator[str]:
             continue
         texts = []
         for word, (_, rate, median, run) in (("slowest", known[-1]), ("fastest", known[0])):
-            facts = [f"{count_or(rate)}/s", f"service p50 {format_duration(median)}", *_gpu_facts(run)]
+            facts = [f"{count_or(rate)}/s", f"service p50 {format_duration(median)}"]  # what they are compared by first
+            facts = [*(facts if model.load.closed else reversed(facts)), *_gpu_facts(run)]
             texts.append(f"{word}: worker {run.worker} ({', '.join(facts)})")
         yield f"{f'{name}: ' if len(result.models) > 1 else ''}{'; '.join(texts)}"
 

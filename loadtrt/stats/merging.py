@@ -88,7 +88,7 @@ def _shared(run: RunResult) -> dict[str, str]:
         options |= {f"{whose}{key}": value for key, value in asked.items() if key not in _OF_A_WORKER}
         if run.models[name].engine.kind == "simulated":  # others are known by their content, wherever they lie
             options[f"{whose}engine"] = model.engine
-    options["workers"] = run.config.worker and run.config.worker.partition("/")[2]
+    options["number of workers"] = run.config.worker and run.config.worker.partition("/")[2]
     return {key: str(value) for key, value in options.items()}
 
 
