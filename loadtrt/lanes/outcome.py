@@ -108,7 +108,7 @@ def result_of(
             Problem(
                 kind="late-start",
                 evidence=f"measuring began {format_duration(session.late_start_ns or 0)} after the instant asked for",
-                remedy="a later start instant: opening, verification and warm-up come before it",
+                remedy="free cores, or a later --start-at: opening, verification and warm-up come before it",
             )
         )
     parts = [(part.name, part.weight) for part in model.mix_parts]

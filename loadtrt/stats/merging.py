@@ -208,12 +208,15 @@ def _problems(runs: Sequence[RunResult], spread: int | None) -> Iterator[Problem
     """What is wrong with the fleet as such."""
     if spread is not None and spread > SPREAD_NS:
         last = max(runs, key=lambda run: began_ns(run) or 0)
+        same = all(run.late_start_ns is not None for run in runs)  # instant: that of --start-at, or of who started them
+        hosts = {run.environment.get("host") for run in runs}
         yield Problem(
             kind="late-start",
             evidence=f"worker {last.worker} began to measure {format_duration(spread)} after the first one (limit "
             f"{format_duration(SPREAD_NS)}): for that time the fleet was smaller than its load was made for",
-            remedy="give all workers the same --start-at, late enough for opening, verification and warm-up; over "
-            "hosts, synchronize their clocks by NTP or PTP",
+            remedy=("leave each worker a core, or give a later --start-at" if same else "give all the same --start-at")
+            + ", as opening, verification and warm-up come before it"
+            + ("; synchronize the hosts' clocks by NTP or PTP" if len(hosts) > 1 else ""),
         )
     versions = [versions_of(run) for run in runs]
     differ = [name for name in versions[0] if len({of.get(name, "") for of in versions}) > 1]

@@ -189,6 +189,10 @@ def test_workers_that_began_apart() -> None:
         result = merged([*begun, other])
         assert result.start_spread_ns == apart
         assert ("late-start" in {item.kind for item in result.model.problems}) is late
+    for instant, remedy in ((None, "give all the same --start-at"), (0, "leave each worker a core")):
+        told = merged([run.model_copy(update={"late_start_ns": instant}) for run in (*begun, other)])
+        (problem,) = (item for item in told.model.problems if item.kind == "late-start")
+        assert problem.remedy.startswith(remedy)
 
 
 def test_validity_is_the_worst_workers() -> None:
