@@ -208,7 +208,7 @@ def result_of_models(
     runs: Sequence[ModelRun], config: RunConfig, bills: Mapping[str, MemoryBill], **facts: Any
 ) -> RunResult:
     """Everything that is known of a run of one model or of several, however it ended. facts: as for `result_of`."""
-    together_ns, ended_first = _together(runs, config) if len(runs) > 1 else (None, "")
+    together_ns, first_over = _together(runs, config) if len(runs) > 1 else (None, runs[0])
     singles = {
         run.name: result_of(
             run.session, run.engine, config.alone(run.name), bills[run.name], together_ns=together_ns, **facts
@@ -223,7 +223,7 @@ def result_of_models(
     for name, single in singles.items():
         model, own = single.model, [finding for finding in single.model.findings if finding not in shown]
         shown.update(own)
-        found = (*_neighbour_ended(single, together_ns, ended_first), *own)
+        found = (*_neighbour_ended(single, together_ns, first_over), *own)
         models[name] = model.model_copy(update={"findings": found, "measure_ns": single.phases.measure_ns})
     failures = [f"{name}: {single.failure}" for name, single in singles.items() if single.failure is not None]
     interrupted = any(run.session.interrupted for run in runs)
@@ -247,34 +247,33 @@ def result_of_models(
     )
 
 
-def _together(runs: Sequence[ModelRun], config: RunConfig) -> tuple[int, str]:
+def _together(runs: Sequence[ModelRun], config: RunConfig) -> tuple[int, ModelRun]:
     """How long all models sent requests, and had answers, from the start, ns, and which of them ended first.
 
     A schedule lasts as long as it was to last, though its last request may come well before.
     """
-    sent, lasted = [0], {}
+    longest, lasted = 0, []
     for run in runs:
         recorder, driven = run.session.recorder, run.session.driven
         if recorder is None:
-            return 0, run.name
+            return 0, run
         end_ns = int(recorder.last_completed_ns.max()) if run.failed or driven is None else driven.sent_ns
-        sent.append(end_ns - recorder.start_ns)
-        lasted[run.name] = max(sent[-1], 0 if run.failed else config.least_ns(run.model))
-    first = min(lasted, key=lasted.__getitem__)
-    return max(min(lasted[first], max(sent)), 0), first
+        longest = max(longest, end_ns - recorder.start_ns)
+        lasted.append(max(end_ns - recorder.start_ns, 0 if run.failed else config.least_ns(run.model)))
+    return min(*lasted, longest), runs[lasted.index(min(lasted))]
 
 
-def _neighbour_ended(single: RunResult, together_ns: int, ended_first: str) -> Iterator[Finding]:
+def _neighbour_ended(single: RunResult, together_ns: int, first: ModelRun) -> Iterator[Finding]:
     """A model that was measured without one of the others for a tenth of its time or more."""
     alone_ns = single.phases.measure_ns - single.phases.drain_ns - together_ns
     if single.model.ok and alone_ns >= LEAST_ALONE * single.phases.measure_ns:
-        measured = format_duration(single.phases.measure_ns)
+        together, measured = format_duration(together_ns), format_duration(single.phases.measure_ns)
+        longer = "give all models the same length: --duration, and --stages-loop or --trace-loop"
         yield Finding(
             kind="neighbour-ended",
-            evidence=f"all models sent requests for the first {format_duration(together_ns)} of {measured}, when "
-            f"{ended_first} ended",
-            cause="another model of the run has ended earlier, by its own schedule or by an error",
-            remedy="give all models the same length: --duration, and --stages-loop or --trace-loop",
+            evidence=f"all models sent requests for {together} of {measured}: {first.name} ended first",
+            cause="it failed" if first.failed else "its own schedule ends then",
+            remedy=f"see why {first.name} failed" if first.failed else longer,
         )
 
 

@@ -123,8 +123,8 @@ def test_a_model_that_ends_earlier_leaves_the_others_running() -> None:
     together_ns = result.models["a"].together_ns
     assert together_ns == result.models["b"].together_ns == rows["a"][-1, 0]
     (ended,) = (item for item in result.models["b"].findings if item.kind == "neighbour-ended")
-    assert ended.evidence.startswith("all models sent requests for the first 5")
-    assert "when a ended" in ended.evidence
+    assert ended.evidence.startswith("all models sent requests for 5")
+    assert (ended.evidence.endswith(": a ended first"), ended.cause) == (True, "its own schedule ends then")
     assert "neighbour-ended" not in {item.kind for item in result.models["a"].findings}
 
 
@@ -265,7 +265,8 @@ def test_a_model_that_fails_leaves_the_others_whole(fault: str, failure: str, or
     assert re.match(failure, str(b.failure))
     assert result.failure == f"b: {b.failure}"
     assert 0 < b.ok < 1600
-    assert {"neighbour-ended"} <= {item.kind for item in a.findings}
+    (ended,) = (item for item in a.findings if item.kind == "neighbour-ended")
+    assert (ended.cause, ended.remedy) == ("it failed", "see why b failed")
 
 
 def test_requests_that_fail_are_their_models() -> None:
