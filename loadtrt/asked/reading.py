@@ -174,6 +174,7 @@ def _config_of(
             f"--engine {given['engine']} is for a run of one model: write it as --model NAME={given['engine']}"
         )
     models: dict[str, dict[str, Any]] = {}
+    of_run: dict[str, Any] = {}  # a load of one model that has no duration leaves that of the others
     for place, name in enumerate(names):
         written = merged(file, of_file.get(name, {}))
         flat = _laid_over({key: value for key, value in written.items() if key not in without}, given)
@@ -181,7 +182,7 @@ def _config_of(
         models[name] = {key: value for key, value in flat.items() if key in MODEL_KEYS}
         if place and "seed" not in {**of_file.get(name, {}), **of_line.get(name, {})}:
             models[name]["seed"] = _next_seed(flat.get("seed", 1), place)
-        merged_run = {key: value for key, value in flat.items() if key not in MODEL_KEYS}
+        of_run |= {key: value for key, value in flat.items() if key not in MODEL_KEYS}
     for name, model in models.items():
         if not model.get("engine"):
             where, add = (f" of model {name}", f"write --model {name}=ENGINE,…") if name else ("", "add --engine")
@@ -190,7 +191,7 @@ def _config_of(
     given = {**given, "models": of_line} if of_line else given
     faults = [fault for name in named for fault in _load_faults(named, name, given, source, bool(data.get("models")))]
     try:
-        config = RunConfig.model_validate({**merged_run, "models": named})
+        config = RunConfig.model_validate({**of_run, "models": named})
     except ValidationError as error:
         faults += [fault_of(item, given, source, bool(data.get("models"))) for item in error.errors()]
     if faults := list(dict.fromkeys(faults)):  # an option of all models is wrong once

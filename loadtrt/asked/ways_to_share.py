@@ -88,9 +88,9 @@ def _split(word: str) -> Way | None:
 
 
 def words_of(share: str) -> str:
-    """A way, as part of a sentence: "on 32 of 132 SMs"."""
+    """A way, as part of a sentence: "on 32 SMs"."""
     way = _split(share)
     if way is None or way.split is None:
         return {PLAIN: "on plain streams", "priority": "with priority"}.get(share, f"with {share}")
-    sms = f"{way.split[0]} % of the SMs" if way.percent else f"{way.split[0]} of {sum(way.split)} SMs"
+    sms = f"{way.split[0]} % of the SMs" if way.percent else f"{way.split[0]} SMs"  # a split may leave some to nobody
     return f"on {sms}{' with priority' if way.priority else ''}"

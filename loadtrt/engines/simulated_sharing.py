@@ -61,8 +61,9 @@ def _agreed(device: str, simulations: Mapping[str, Simulation], key: str) -> Any
     (first, value), *others = given.items() or [("", None)]
     for name, other in others:
         if other != value:
+            by_priority = ", such as by a --priority of each" if key == "sharing" else ""
             raise UsageError(
                 f"simulated engine: device {device} has {key} {value} in {first} and {other} in {name}: write the same "
-                "in both"
+                f"in both{by_priority}"
             )
     return value

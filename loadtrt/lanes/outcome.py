@@ -108,7 +108,7 @@ def result_of(
             Problem(
                 kind="late-start",
                 evidence=f"measuring began {format_duration(session.late_start_ns or 0)} after the instant asked for",
-                remedy="a later start instant: opening, verification and warm-up come before it",
+                remedy="free cores, or a later --start-at: opening, verification and warm-up come before it",
             )
         )
     parts = [(part.name, part.weight) for part in model.mix_parts]
@@ -209,7 +209,7 @@ def result_of_models(
     runs: Sequence[ModelRun], config: RunConfig, bills: Mapping[str, MemoryBill], **facts: Any
 ) -> RunResult:
     """Everything that is known of a run of one model or of several, however it ended. facts: as for `result_of`."""
-    together_ns = _together_ns(runs) if len(runs) > 1 else None
+    together_ns, first_over = _together(runs, config) if len(runs) > 1 else (None, runs[0])
     singles = {
         run.name: result_of(
             run.session, run.engine, config.alone(run.name), bills[run.name], together_ns=together_ns, **facts
@@ -224,7 +224,8 @@ def result_of_models(
     for name, single in singles.items():
         model, own = single.model, [finding for finding in single.model.findings if finding not in shown]
         shown.update(own)
-        models[name] = model.model_copy(update={"findings": (*_neighbour_ended(model, single, together_ns), *own)})
+        found = (*_neighbour_ended(single, together_ns, first_over), *own)
+        models[name] = model.model_copy(update={"findings": found, "measure_ns": single.phases.measure_ns})
     failures = [f"{name}: {single.failure}" for name, single in singles.items() if single.failure is not None]
     interrupted = any(run.session.interrupted for run in runs)
     phases = [single.phases for single in singles.values()]
@@ -247,28 +248,33 @@ def result_of_models(
     )
 
 
-def _together_ns(runs: Sequence[ModelRun]) -> int:
-    """How long all models sent requests, and had answers, from the start."""
-    lasted = []
+def _together(runs: Sequence[ModelRun], config: RunConfig) -> tuple[int, ModelRun]:
+    """How long all models sent requests, and had answers, from the start, ns, and which of them ended first.
+
+    A schedule lasts as long as it was to last, though its last request may come well before.
+    """
+    longest, lasted = 0, []
     for run in runs:
         recorder, driven = run.session.recorder, run.session.driven
         if recorder is None:
-            return 0
+            return 0, run
         end_ns = int(recorder.last_completed_ns.max()) if run.failed or driven is None else driven.sent_ns
-        lasted.append(end_ns - recorder.start_ns)
-    return max(min(lasted), 0)
+        longest = max(longest, end_ns - recorder.start_ns)
+        lasted.append(max(end_ns - recorder.start_ns, 0 if run.failed else config.least_ns(run.model)))
+    return min(*lasted, longest), runs[lasted.index(min(lasted))]
 
 
-def _neighbour_ended(model: ModelResult, single: RunResult, together_ns: int) -> Iterator[Finding]:
+def _neighbour_ended(single: RunResult, together_ns: int, first: ModelRun) -> Iterator[Finding]:
     """A model that was measured without one of the others for a tenth of its time or more."""
     alone_ns = single.phases.measure_ns - single.phases.drain_ns - together_ns
-    if model.ok and alone_ns >= LEAST_ALONE * single.phases.measure_ns:
-        measured = format_duration(single.phases.measure_ns)
+    if single.model.ok and alone_ns >= LEAST_ALONE * single.phases.measure_ns:
+        together, measured = format_duration(together_ns), format_duration(single.phases.measure_ns)
+        longer = "give all models the same length: --duration, and --stages-loop or --trace-loop"
         yield Finding(
             kind="neighbour-ended",
-            evidence=f"all models sent requests for the first {format_duration(together_ns)} of {measured}",
-            cause="another model of the run has ended earlier, by its own schedule or by an error",
-            remedy="give all models the same length, by --duration",
+            evidence=f"all models sent requests for {together} of {measured}: {first.name} ended first",
+            cause="it failed" if first.failed else "its own schedule ends then",
+            remedy=f"see why {first.name} failed" if first.failed else longer,
         )
 
 

@@ -16,10 +16,10 @@ from loadtrt.asked.objective import UNITS
 from loadtrt.errors import UsageError
 from loadtrt.printing import printable
 from loadtrt.records.records import METRICS
-from loadtrt.report.settings import models_of
 from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.results.capacity_result import CapacityResult, SweepResult
 from loadtrt.results.interference_result import LATENCIES, InterferenceResult
+from loadtrt.results.one_model import models_of
 from loadtrt.results.repeat_result import RepeatResult
 from loadtrt.results.run_result import RunResult
 

@@ -16,12 +16,12 @@ from loadtrt.asked.reading import OUTPUT_KEYS
 from loadtrt.errors import UsageError
 from loadtrt.printing import printable, shortened
 from loadtrt.report.csv_lines import OF_RUN
-from loadtrt.report.settings import models_of
 from loadtrt.report.tracked import parts_of
 from loadtrt.results.capacity_result import CapacityResult, SweepResult
 from loadtrt.results.fleet_result import FleetResult
 from loadtrt.results.interference_result import InterferenceResult
 from loadtrt.results.placement_result import PlacementResult
+from loadtrt.results.one_model import models_of
 from loadtrt.results.repeat_result import RepeatResult
 from loadtrt.results.run_result import RunResult
 from loadtrt.units import MILLISECOND_NS

@@ -15,10 +15,10 @@ from loadtrt.errors import EXIT_INTERRUPTED, EXIT_INVALID, EXIT_MISSED, EXIT_UND
 from loadtrt.report.comparison_verdicts import interval_text
 from loadtrt.report.plain import verdict_line
 from loadtrt.report.run_verdict import objective_text, scenario_lines, shortfalls
-from loadtrt.report.settings import models_of
 from loadtrt.results.capacity_result import CapacityResult, SweepResult
 from loadtrt.results.fleet_result import FleetResult
 from loadtrt.results.interference_result import InterferenceResult
+from loadtrt.results.one_model import models_of
 from loadtrt.results.placement_result import PlacementResult
 from loadtrt.results.repeat_result import RepeatResult
 from loadtrt.results.run_result import RunResult

@@ -111,6 +111,8 @@ def _matrix(result: InterferenceResult) -> Iterator[Block]:
         "ratio: p99 beside over alone, geometric mean of the rounds; verified: outputs under load that were compared "
         "with those of a quiet run"
     )
+    if any("+" in cell.share for cell in cells):
+        note += "; sms=A+B: A for the model, B for its neighbour"
     yield Table(header, tuple(map(_row, cells)), words=4, last=1, note=note, detail=(4, 5, 8, 9))
     for what, reasons in _not_known(result).items():
         if reasons:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from loadtrt.report.gates import comparison_cases, model_cases
-from loadtrt.report.settings import models_of
+from loadtrt.results.one_model import models_of
 from loadtrt.units import MILLISECOND_NS
 
 if TYPE_CHECKING:

@@ -21,8 +21,13 @@ if TYPE_CHECKING:
 def placement(result: PlacementResult, file: str, key: str) -> Iterator[Section]:
     """A plan, the numbers of GPUs first. file, key: as in `sections_of`."""
     device = next(iter(result.models.values())).engine.device
-    names = [piece for name in result.models for piece in (" and ", Name(name))]
-    yield Section(("GPUs for ", *names[1:], f" on {device}"), tuple(_head(result, file)), level=1)
+    *before, last = result.models
+    names = [piece for name in before for piece in (", ", Name(name))]
+    yield Section(
+        ("GPUs for ", *names[1:], " and " if before else "", Name(last), f" on {device}"),
+        tuple(_head(result, file)),
+        level=1,
+    )
     numbers = [("apart", result.apart + result.spares), ("together", result.gpus + result.spares)]
     drawn = [Bar(name, float(gpus), str(gpus), f"f{place}") for place, (name, gpus) in enumerate(numbers, 1)]
     chart = Figure("GPUs", bars("GPUs apart and together", "The fewest that hold all objectives.", drawn))

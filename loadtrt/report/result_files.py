@@ -15,10 +15,10 @@ from loadtrt.asked.faults import fault_words
 from loadtrt.errors import UsageError, nearest
 from loadtrt.printing import shortened
 from loadtrt.reading_files import MOST_RESULT_BYTES, parse_json, read_text
-from loadtrt.report.settings import models_of
 from loadtrt.results.capacity_result import CapacityResult, SweepResult
 from loadtrt.results.fleet_result import FleetResult
 from loadtrt.results.interference_result import InterferenceResult
+from loadtrt.results.one_model import models_of
 from loadtrt.results.placement_result import PlacementResult
 from loadtrt.results.profile_result import ProfileResult
 from loadtrt.results.repeat_result import RepeatResult

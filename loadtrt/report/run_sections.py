@@ -14,9 +14,10 @@ from loadtrt.report.formatting import UNKNOWN, percent_text, time_or
 from loadtrt.report.profile_sections import layers
 from loadtrt.report.run_timeline import gpu, over_time, timeline_of
 from loadtrt.report.run_verdict import badges, findings, headline, latency_interval, objectives, side_by_side, time_of
-from loadtrt.report.settings import engine_facts, facts, latency_bounds, models_of
+from loadtrt.report.settings import engine_facts, facts, latency_bounds
 from loadtrt.report.worker_sections import workers
 from loadtrt.results.breakdown import PERCENTILES
+from loadtrt.results.one_model import models_of
 from loadtrt.stats.sample_size import least_samples
 from loadtrt.units import format_count, format_duration, plural
 

@@ -21,11 +21,12 @@ from loadtrt.report.profile_sections import profile
 from loadtrt.report.repeat_sections import starts
 from loadtrt.report.run_sections import histogram_of, run
 from loadtrt.report.run_verdict import NUMBERS, numbers, state_badge
-from loadtrt.report.settings import latency_bounds, models_of, settings_of
+from loadtrt.report.settings import latency_bounds, settings_of
 from loadtrt.report.sweep_sections import sweep
 from loadtrt.results.capacity_result import CapacityResult, SweepResult
 from loadtrt.results.fleet_result import FleetResult
 from loadtrt.results.interference_result import InterferenceResult
+from loadtrt.results.one_model import models_of
 from loadtrt.results.placement_result import PlacementResult
 from loadtrt.results.profile_result import ProfileResult
 from loadtrt.results.repeat_result import RepeatResult

@@ -13,6 +13,7 @@ from loadtrt.asked.trace_load import Trace
 from loadtrt.findings.log_findings import log_findings, together
 from loadtrt.report.document import Code, Data, Name, Table, section, words
 from loadtrt.report.formatting import UNKNOWN, memory_text, percent_text
+from loadtrt.results.one_model import models_of
 from loadtrt.units import exact_duration, format_count, format_duration, plural
 
 if TYPE_CHECKING:
@@ -69,26 +70,6 @@ def warned(engine: EngineInfo) -> Iterator[Words]:
     """What TensorRT warned of, where a result has no findings."""
     for finding in log_findings(engine):
         yield words(f"{finding.evidence}: {finding.cause} → {finding.remedy}")
-
-
-def models_of(result: RunResult) -> dict[str, RunResult]:
-    """Each model's part of a run by the model's name, as the result of a run of that model alone."""
-    if len(result.models) == 1:
-        return dict.fromkeys(result.models, result)
-    ended = "completed" if result.outcome == "failed" else result.outcome
-    return {
-        name: result.model_copy(
-            update={
-                "models": {name: measured},
-                "config": result.config.alone(name),
-                "beside": {other: model for other, model in result.config.models.items() if other != name},
-                "valid": measured.valid and measured.failure is None,
-                "outcome": ended if measured.failure is None else "failed",
-                "failure": measured.failure,
-            }
-        )
-        for name, measured in result.models.items()
-    }
 
 
 def load_text(result: RunResult) -> str:

@@ -12,7 +12,8 @@ from loadtrt.report.charts.timeline import side_by_side
 from loadtrt.report.document import Figure, Name, Section, Table, section, words
 from loadtrt.report.formatting import UNKNOWN, count_or, percent_text, time_or
 from loadtrt.report.run_verdict import outcome_badge, state_badge, time_of
-from loadtrt.report.settings import latency_bounds, models_of
+from loadtrt.report.settings import latency_bounds
+from loadtrt.results.one_model import models_of
 from loadtrt.stats.merging import SPREAD_NS, began_ns, versions_of
 from loadtrt.stats.sample_size import least_samples
 from loadtrt.units import format_duration
@@ -169,7 +170,7 @@ def _together(result: RunResult) -> Iterator[str]:
 
 
 def _extremes(result: RunResult) -> Iterator[str]:
-    """The slowest and the fastest worker, with what may explain it: of an open loop by latency, else by throughput."""
+    """The slowest and the fastest worker, with what may explain it: of an open loop by service, else by throughput."""
     for name, model in result.config.models.items():
         known = []
         for run in result.workers:
@@ -182,7 +183,8 @@ def _extremes(result: RunResult) -> Iterator[str]:
             continue
         texts = []
         for word, (_, rate, median, run) in (("slowest", known[-1]), ("fastest", known[0])):
-            facts = [f"{count_or(rate)}/s", f"service p50 {format_duration(median)}", *_gpu_facts(run)]
+            facts = [f"{count_or(rate)}/s", f"service p50 {format_duration(median)}"]  # what they are compared by first
+            facts = [*(facts if model.load.closed else reversed(facts)), *_gpu_facts(run)]
             texts.append(f"{word}: worker {run.worker} ({', '.join(facts)})")
         yield f"{f'{name}: ' if len(result.models) > 1 else ''}{'; '.join(texts)}"
 

@@ -164,7 +164,8 @@ class ModelResult(Model):
     precision_reached: half the width of the 95 % interval over the value, of the widest quantile, where asked for.
     flow: speed and work by requests in flight; None for few requests, and where they are launched several at a time.
     failure: what ended the run of this model of several.
-    together_ns: how long all models of the run sent requests, from the start; None with one model.
+    together_ns, measure_ns: how long all models of the run sent requests, from the start, and from there to the last
+        completion of this one; None with one model.
     routing: what it took to route requests to workers as they came due; None where none were.
     """
 
@@ -206,6 +207,7 @@ class ModelResult(Model):
     inputs: dict[str, InputOrigin] = Field(default_factory=dict)
     failure: str | None = None
     together_ns: int | None = None
+    measure_ns: int | None = None
     routing: RoutingCost | None = None
 
     @property

@@ -62,6 +62,8 @@ def wanted_interference(
         config = config.model_copy(update={"duration": _LENGTH_NS})
     for name, model in config.models.items():
         why = _unfit(model)
+        if why is None and stressors and model.engine.startswith("simulated:"):
+            why = "--stressors load a GPU, and it has none: give stressors of its device, by --stressor NAME=ENGINE"
         if why is not None:
             raise UsageError(f"{name}: {why}")
     texts: dict[str, Mapping[str, Any]] = {
@@ -142,7 +144,10 @@ def _load(text: str) -> str:
 def _levels(text: str) -> tuple[str, ...]:
     words = [word.strip() for word in text.split(",")]
     idle = ("0", "0%", "idle")
-    levels = [IDLE if word in idle else word if word == CLOSED else _share(word, _MOST_LEVEL) for word in words]
+    try:
+        levels = [IDLE if word in idle else word if word == CLOSED else _share(word, _MOST_LEVEL) for word in words]
+    except UsageError as error:
+        raise UsageError(f"{error}, or several, such as {OPTIONS['neighbour']}") from None
     return tuple(dict.fromkeys(levels))
 
 

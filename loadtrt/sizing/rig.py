@@ -9,8 +9,8 @@ from loadtrt.engines.simulated import SimulatedEngine
 from loadtrt.environment import busy_host, core_times
 from loadtrt.errors import EngineError, LoadtrtError, UsageError
 from loadtrt.live.observer import Point
-from loadtrt.report.settings import models_of
 from loadtrt.results.capacity_result import trimmed
+from loadtrt.results.one_model import models_of
 from loadtrt.runs.fleet import run_fleet
 from loadtrt.runs.fleet_watch import fleets_shown
 from loadtrt.runs.maker import Maker

@@ -12,6 +12,7 @@ from loadtrt.asked.reading import OUTPUT_KEYS
 from loadtrt.errors import UsageError
 from loadtrt.load.dealing import is_even, parse_worker
 from loadtrt.printing import command_line, shortened
+from loadtrt.results.one_model import one_of
 from loadtrt.results.run_result import Finding, LostWorker, Problem, RunResult
 from loadtrt.stats.run_length import few_samples
 from loadtrt.stats.union import union_of
@@ -87,7 +88,7 @@ def _shared(run: RunResult) -> dict[str, str]:
         options |= {f"{whose}{key}": value for key, value in asked.items() if key not in _OF_A_WORKER}
         if run.models[name].engine.kind == "simulated":  # others are known by their content, wherever they lie
             options[f"{whose}engine"] = model.engine
-    options["workers"] = run.config.worker and run.config.worker.partition("/")[2]
+    options["number of workers"] = run.config.worker and run.config.worker.partition("/")[2]
     return {key: str(value) for key, value in options.items()}
 
 
@@ -175,8 +176,7 @@ def _sum(runs: Sequence[RunResult], lost: tuple[LostWorker, ...], count: int) ->
 def _with_few_samples(result: RunResult, name: str) -> ModelResult:
     """A model of the fleet, which has the finding if all its workers together had too few requests."""
     model = result.models[name]
-    alone = result.model_copy(update={"config": result.config.alone(name), "models": {name: model}})
-    few = few_samples(alone) if model.ok else None
+    few = few_samples(one_of(result, name)) if model.ok else None
     return model if few is None else model.model_copy(update={"findings": (*model.findings, few)})
 
 
@@ -208,12 +208,15 @@ def _problems(runs: Sequence[RunResult], spread: int | None) -> Iterator[Problem
     """What is wrong with the fleet as such."""
     if spread is not None and spread > SPREAD_NS:
         last = max(runs, key=lambda run: began_ns(run) or 0)
+        same = all(run.late_start_ns is not None for run in runs)  # instant: that of --start-at, or of who started them
+        hosts = {run.environment.get("host") for run in runs}
         yield Problem(
             kind="late-start",
             evidence=f"worker {last.worker} began to measure {format_duration(spread)} after the first one (limit "
             f"{format_duration(SPREAD_NS)}): for that time the fleet was smaller than its load was made for",
-            remedy="give all workers the same --start-at, late enough for opening, verification and warm-up; over "
-            "hosts, synchronize their clocks by NTP or PTP",
+            remedy=("leave each worker a core, or give a later --start-at" if same else "give all the same --start-at")
+            + ", as opening, verification and warm-up come before it"
+            + ("; synchronize the hosts' clocks by NTP or PTP" if len(hosts) > 1 else ""),
         )
     versions = [versions_of(run) for run in runs]
     differ = [name for name in versions[0] if len({of.get(name, "") for of in versions}) > 1]

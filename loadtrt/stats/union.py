@@ -115,6 +115,7 @@ def union_of(
             "flow": None,
             "routing": _routing([part.routing for part in parts if part.routing is not None]),
             "together_ns": min((part.together_ns for part in parts if part.together_ns is not None), default=None),
+            "measure_ns": max((part.measure_ns for part in parts if part.measure_ns is not None), default=None),
         }
     )
 

@@ -41,6 +41,15 @@ def test_what_the_neighbour_takes_is_missing(tmp_path: Path, beside: int) -> Non
     assert all(trial.run is not None and len(trial.run.models) == 1 for trial in best.trials)
 
 
+def test_each_worker_of_a_fleet_serves_the_neighbour_too(tmp_path: Path) -> None:
+    """On two devices, each behind its own queue with half of both loads, there is twice what is left on one."""
+    models = ("--model", f"a='{QUEUE}'", "--model", f"b='{QUEUE}',rate=600/s,seed=77", "--devices", "0-1")
+    best = _found(tmp_path / "c.json", *models, "--of", "a", *OBJECTIVE, "--quick").candidates[0]
+    assert best.estimate_per_s == pytest.approx(2 * (1000 - 300 - math.log(100) / 0.02), rel=0.15)
+    runs = [trial.run for trial in best.trials if trial.run is not None]
+    assert {len(part.models) for run in runs for part in (run, *run.workers)} == {1}
+
+
 @pytest.mark.parametrize("beside", [100, 300])
 def test_a_neighbour_that_does_not_have_its_load_is_told(tmp_path: Path, beside: int) -> None:
     """Processor sharing: each of two that always have work has half of the device, so that b serves up to 100/s and a

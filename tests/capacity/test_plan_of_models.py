@@ -245,6 +245,7 @@ def test_three_models_share_a_gpu(folder: Path, tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         result = read_result(PlacementResult, tmp_path / "plan.json")
         assert (result.gpus, result.apart) == (gpus, 3)
+        assert "GPUs for a, b and c on" in done.stdout
         assert set(result.unmeasured) == ({("a", "c"), ("b", "c")} if gpus == 3 else set())
 
 

@@ -13,12 +13,14 @@ import pytest
 import loadtrt
 from command_line import loadtrt as command
 from loadtrt.asked.config import RunConfig
+from loadtrt.asked.reading import load_config
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.lanes import session
 from loadtrt.lanes.start_instant import WallClock, wall_clock
 from loadtrt.lanes.together import Drive, drive_all
 from loadtrt.report.result_files import read_run
 from loadtrt.results.engine_info import MemoryBill
+from loadtrt.results.one_model import one_of
 from loadtrt.results.run_result import RunResult
 from loadtrt.runs.maker import Maker
 from onnx_files import doubling
@@ -121,8 +123,42 @@ def test_a_model_that_ends_earlier_leaves_the_others_running() -> None:
     together_ns = result.models["a"].together_ns
     assert together_ns == result.models["b"].together_ns == rows["a"][-1, 0]
     (ended,) = (item for item in result.models["b"].findings if item.kind == "neighbour-ended")
-    assert ended.evidence.startswith("all models sent requests for the first 5")
+    assert ended.evidence.startswith("all models sent requests for 5")
+    assert (ended.evidence.endswith(": a ended first"), ended.cause) == (True, "its own schedule ends then")
     assert "neighbour-ended" not in {item.kind for item in result.models["a"].findings}
+
+
+def test_a_schedule_lasts_as_long_as_it_was_to_last() -> None:
+    """Where the last of few requests comes long before the end, nobody was without a neighbour for the rest."""
+    result, rows = rows_of(models={"a": {**A, "rate": "0.9/s", "arrivals": "constant"}, "b": B}, duration="4s")
+    assert rows["a"][-1, 0] < 3.6e9  # b is alone in the last tenth
+    assert result.models["a"].together_ns == result.models["b"].together_ns == 4_000_000_000
+    assert "neighbour-ended" not in {item.kind for item in result.models["b"].findings}
+
+
+@pytest.mark.parametrize("processes", [None, 2])
+def test_each_model_was_measured_for_its_own_time(processes: int | None) -> None:
+    """A model that is taken out has the time in which it was measured, and so have its workers."""
+    models = {"a": {"engine": A["engine"], "stages": "300/s:1s"}, "b": B}
+    result = loadtrt.run(models=models, duration="2s", warmup="0s", processes=processes)
+    for name, second in (("a", 1), ("b", 2)):
+        for run in (one := one_of(result, name), *one.workers):
+            assert run.phases.measure_ns == pytest.approx(second * 1e9, rel=0.1)
+            assert {*run.models} == {name}
+
+
+@pytest.mark.parametrize("order", ["ab", "ba"])
+def test_a_load_without_a_duration_leaves_the_others_that_of_the_file(order: str, tmp_path: Path) -> None:
+    """Whichever model comes last, the options of the run are those beside `models`."""
+    models = {"a": {"engine": A["engine"], "stages": "50/s:1s"}, "b": B}
+    file = tmp_path / "two.yaml"
+    file.write_text(json.dumps({"duration": "3s", "models": {name: models[name] for name in order}}))
+    config = load_config(file, {}, several=True)
+    assert config.duration == 3_000_000_000
+    assert {name: config.least_ns(model) for name, model in config.models.items()} == {
+        "a": 1_000_000_000,
+        "b": 3_000_000_000,
+    }
 
 
 @pytest.mark.parametrize("load", ["stages", "offline", "trace"])
@@ -229,7 +265,8 @@ def test_a_model_that_fails_leaves_the_others_whole(fault: str, failure: str, or
     assert re.match(failure, str(b.failure))
     assert result.failure == f"b: {b.failure}"
     assert 0 < b.ok < 1600
-    assert {"neighbour-ended"} <= {item.kind for item in a.findings}
+    (ended,) = (item for item in a.findings if item.kind == "neighbour-ended")
+    assert (ended.cause, ended.remedy) == ("it failed", "see why b failed")
 
 
 def test_requests_that_fail_are_their_models() -> None:
