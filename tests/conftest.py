@@ -16,6 +16,7 @@ import trio.testing
 from hypothesis import HealthCheck, settings
 
 from fake_tensorrt import World
+from loadtrt import environment
 from loadtrt.cuda.runtime import has_gpu
 from loadtrt.engines.open import open_engine
 from loadtrt.sizing.rig import Rig
@@ -80,6 +81,20 @@ def frozen() -> Iterator[None]:
     gc.freeze()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gc, "unfreeze", lambda: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def asked_once() -> Iterator[None]:
+    """git is asked about this checkout once, rather than by each of two thousand runs: 20 ms each time."""
+    asked, here = environment.revision, (None, os.getcwd(), os.environ.get("PATH"))
+    found = asked()
+
+    def revision(folder: Path | None = None) -> str:
+        return found if (folder, os.getcwd(), os.environ.get("PATH")) == here else asked(folder)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(environment, "revision", revision)
         yield
 
 

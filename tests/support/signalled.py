@@ -16,6 +16,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,12 @@ CALLS = {
     "reading": ("loadtrt.report.result_files", "read_file"),
     "quantizing": ("loadtrt.engines.build_model", "_silent"),
 }
+
+
+# What commands import, but nothing that starts a thread: no engine.
+_PRELOADED = ("anyio._backends._asyncio", "numba", "loadtrt.report.html", *(f"loadtrt.cli.{name}" for name in (
+    *("run", "running", "sweep", "capacity", "profile", "build", "report", "compare", "plan_capacity", "watch"),
+)))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -83,10 +90,8 @@ class Server:
 
 
 def _serve() -> None:
-    # What commands import, but no threads: no engine.
-
-    __import__("anyio._backends._asyncio")
-
+    for module in _PRELOADED:
+        import_module(module)
     while line := sys.stdin.readline():
         case = Case(**json.loads(line))
         process = os.fork()
