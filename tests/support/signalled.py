@@ -54,12 +54,14 @@ class Case:
     point: where; see `_arm`.
     signals: their names, in this order.
     folder: the working folder, in which stdout, stderr and the folder tmp are made.
+    streams: files that are stdin, stdout and stderr; "" for one that is closed.
     """
 
     arguments: tuple[str, ...]
     point: str
     signals: tuple[str, ...]
     folder: str
+    streams: tuple[str, str, str] = ("/dev/null", "stdout", "stderr")
 
 
 class Server:
@@ -104,10 +106,15 @@ def _be(case: Case) -> None:
     """Be the command, in a process that is just made."""
     signal.alarm(PATIENCE_S)  # kills it
     os.chdir(case.folder)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    for stream in (sys.stdout, sys.stderr):
-        opened = os.open(stream.name.strip("<>"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(opened, stream.fileno())
+    for number, (name, file) in enumerate(zip(("stdin", "stdout", "stderr"), case.streams, strict=True)):
+        if file:
+            opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC if number else os.O_RDONLY)
+            os.dup2(opened, number)
+            os.close(opened)
+        else:  # as CPython begins
+            setattr(sys, name, None)
+            setattr(sys, f"__{name}__", None)
+            os.close(number)
     os.environ.update(TMPDIR=str(Path("tmp").absolute()), LOADTRT_CASE=case.folder, ORT_DISABLE_TELEMETRY="1")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the tests may be in the background of a shell
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
