@@ -131,7 +131,7 @@ def test_a_partition_has_a_ratio_of_one(tmp_path: Path) -> None:
     """Whose compute time a part does not lengthen: row for row as alone, whatever the neighbour does; nor does that
     lose anything."""
     result = measured(
-        tmp_path / "i.json", *pair(",contexts=2", ",contexts=2"), "--share", "sms=25%+75%", "--duration", "3s"
+        tmp_path / "i.json", *pair(",contexts=2", ",contexts=2"), "--share", "sms=25%+75%", "--duration", "5s"
     )
     assert len(result.cells) == 8
     for cell in result.cells:
