@@ -11,6 +11,8 @@ READY := $(VENV)/.ready
 DEVELOPED := $(VENV)/.developed
 DOWNLOADS := $(VENV)/.downloads
 
+unexport PYTHONDONTWRITEBYTECODE  # each process would compile all that it imports
+
 .PHONY: run test quick ray check bench docs site downloads versions clean
 run: $(READY)
 	$(BIN)/loadtrt run --config configs/googlenet.yaml

@@ -152,7 +152,7 @@ class Cell(NamedTuple):
         ends, cells = np.zeros((self.gpus, count), np.int64), np.zeros((3, self.gpus), np.int64)
         arguments = due, service, ROUTINGS.index(self.routing), draws, ends, cells, owner, done
         if is_compiled():
-            machine_code(deal_out, (), arguments)(arguments)
+            machine_code(deal_out, (), arguments, "the dealing out")(arguments)
         else:
             deal_out(*arguments)
         return due, owner, done - due

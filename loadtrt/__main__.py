@@ -1,5 +1,7 @@
 """The entry point of `loadtrt` and of `python -m loadtrt`: nothing is imported before a signal has its sentence."""
 
+import atexit
+import gc
 import os
 import sys
 from contextlib import suppress
@@ -18,6 +20,7 @@ def main() -> None:
     with SIGNALS:
         try:
             if sys.stdout is sys.__stdout__:  # the process's own, not one that a caller in Python put there
+                atexit.register(gc.freeze)  # CPython would look for garbage in all that is left: 0.1 s
                 from loadtrt.cli.streams import prepare
 
                 prepare()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from loadtrt.engines.engine import Shares, Spins
 from loadtrt.engines.waiting import Sleeper
@@ -105,10 +105,9 @@ class Drive:
     async def look(self) -> int | None:
         """What comes before rounds of an engine that spins. Until when they may go on; None where all is over."""
         driver, engine = self.driver, self.engine
-        assert isinstance(engine, Spins)  # noqa: S101  # it gave the device
         now = engine.now_ns()
         if now >= self._turn_ns:
-            self._turn_ns = await engine.turn()
+            self._turn_ns = await cast("Spins", engine).turn()  # it gave the device
             now = engine.now_ns()
         until = driver.look(now)
         return until and min(until, self._turn_ns)

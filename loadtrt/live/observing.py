@@ -7,6 +7,7 @@ line on stdout each.
 
 from __future__ import annotations
 
+import gc
 import json
 import mmap
 import os
@@ -285,3 +286,4 @@ def _listen(messages: SimpleQueue[dict[str, Any] | None]) -> None:
 
 if __name__ == "__main__":
     main()
+    gc.freeze()  # CPython would look for garbage in all that is left

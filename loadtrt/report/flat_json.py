@@ -20,8 +20,8 @@ from loadtrt.report.tracked import parts_of
 from loadtrt.results.capacity_result import CapacityResult, SweepResult
 from loadtrt.results.fleet_result import FleetResult
 from loadtrt.results.interference_result import InterferenceResult
-from loadtrt.results.placement_result import PlacementResult
 from loadtrt.results.one_model import models_of
+from loadtrt.results.placement_result import PlacementResult
 from loadtrt.results.repeat_result import RepeatResult
 from loadtrt.results.run_result import RunResult
 from loadtrt.units import MILLISECOND_NS

@@ -10,11 +10,10 @@ requests, and are busy at the same times. Then
 
     N = min N_i      (low, high) = Σ x_i ∓ Σ |x_i − end_i|
 
-N: the effective sample size of all requests, from those of the workers (stats/verdict.py), of which the verdict and
-the intervals of quantiles are then; a worker that saw too few requests for an N_i adds none. N_i of a short run is too
-large, t(N_i) is what is counted on of it, and what is wrong with each does not become less by adding them. The second
-is the interval of a sum, such as the throughput. Both hold the truth as often as they say, or more often, as under
-round-robin where services vary more than arrivals: `benchmarks/fleet_coverage.py`.
+N: the effective sample size of all requests, from those of the workers (stats/verdict.py), for the verdict and the
+intervals of quantiles; a worker that saw too few requests for an N_i adds none. Short runs estimate N_i too large: t
+corrects that for each worker. The second is the interval of a sum, such as the throughput. Both hold the truth as often
+as they say, or more often (`benchmarks/fleet_coverage.py`).
 """
 
 from __future__ import annotations
@@ -160,7 +159,7 @@ def _summary(histogram: Histogram, parts: Sequence[MetricSummary], adding: _Addi
 
 def _effective(part: MetricSummary, name: str) -> float:
     """Effective sample size of a worker's requests at a percentile; the least known one, where none is known there."""
-    known = {which: interval.effective for which, interval in part.confidence.items() if which in PERCENTILES}
+    known = {rank: ends.effective for rank, ends in part.confidence.items() if rank in PERCENTILES}
     return known.get(name, min(known.values(), default=0.0))
 
 

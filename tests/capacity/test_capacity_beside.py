@@ -22,7 +22,7 @@ OBJECTIVE = ("--objective", "latency.p99 < 20ms")
 
 def _found(file: Path, *arguments: str) -> CapacityResult:
     options = ("--warmup", "0", "--precision", "10%", "--quiet", "--json", file)
-    length = () if "--quick" in arguments else ("--time", "120s")
+    length = () if "--quick" in arguments else ("--time", "60s")
     done = loadtrt("capacity", *options, *length, *arguments)
     assert done.returncode in (0, 98), done.stderr
     return read_result(CapacityResult, file)

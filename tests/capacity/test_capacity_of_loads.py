@@ -34,7 +34,7 @@ def searched(file: Path, *arguments: str, code: int = 0, engine: str = DEVICE) -
     return only, result, " ".join(done.stdout.split())
 
 
-def bad_share(rate: float, most: int, delay: float, room: float, bound: float, requests: int = 300_000) -> float:
+def bad_share(rate: float, most: int, delay: float, room: float, bound: float, requests: int = 150_000) -> float:
     """The share of late or dropped requests of one server that takes batches of up to `most`, each when it is full or
     its first request has waited `delay`. Poisson arrivals, lognormal service of (1 + 0.1·size) ms with CV 0.2."""
     random = np.random.default_rng(5)
@@ -124,7 +124,7 @@ def test_trials_last_whole_rounds_of_stages(
 ) -> None:
     """A part of a day is not the day: trials, confirming and refuting runs last whole ones, at a mean that is the
     trial's rate; nothing ends them within a round."""
-    found, result, printed = searched(tmp_path / "c.json", *options, "--time", "6m")
+    found, result, printed = searched(tmp_path / "c.json", *options, "--time", "4m")
     assert words in printed
     peak = {6: 30 * 6 / 80, 14: 1.5}[period_s]
     assert result.peak_ratio == pytest.approx(peak)
@@ -142,7 +142,7 @@ def test_trials_last_whole_rounds_of_stages(
 def test_a_stage_above_the_throughput_counts_in_its_share(tmp_path: Path) -> None:
     """Half of the time at 9 times the rate of the other half: the mean at which the peak is the throughput of 909/s is
     505/s, and about there the capacity is, however much faster it would be at a steady rate."""
-    found, _, _ = searched(tmp_path / "c.json", "--stages", "100/s:5s, 900/s:5s", "--time", "10m")
+    found, _, _ = searched(tmp_path / "c.json", "--stages", "100/s:5s, 900/s:5s", "--time", "5m")
     steady, _, _ = searched(tmp_path / "d.json", "--time", "60s")
     assert (found.estimate_per_s or 0) < 520 < 700 < (steady.estimate_per_s or 0)
     assert found.predicted_per_s == pytest.approx(found.estimate_per_s, rel=0.1)

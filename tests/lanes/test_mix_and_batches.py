@@ -270,7 +270,7 @@ async def test_a_place_is_free_from_the_instant_on_when_one_completes() -> None:
 async def test_blocking_is_that_of_theory(servers: int, places: int) -> None:
     """M/M/c/K: P(dropped) = p_K, with p_n ∝ aⁿ/n! up to c and p_c·(a/c)^(n−c) beyond (Erlang, 1917; for K = c his
     formula B), within four standard deviations, which correlation at most doubles here."""
-    load, n = 0.8 * servers, 40_000
+    load, n = 0.8 * servers, 16_000
     result, _ = await run(
         {
             "engine": "simulated:service=1ms,distribution=exponential,clock=virtual",

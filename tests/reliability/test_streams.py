@@ -1,12 +1,17 @@
-"""Standard streams that are closed, full, ASCII or gone: results are kept, and exit codes are README's."""
+"""Standard streams that are closed, full, ASCII or gone: results are kept, and exit codes are README's.
+
+What holds of every command is tried in forks of one process (`signalled`), the rest as a shell starts it.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,6 +19,10 @@ from loadtrt.cli.main import COMMANDS
 from loadtrt.report.result_files import read_run
 from onnx_files import doubling
 from reported import capacity
+from signalled import Case, Server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
 RUN = "run --engine simulated:service=1ms,clock=virtual --warmup 0s --duration 100ms"
@@ -54,6 +63,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with Server() as one:
+        yield one
+
+
 def _shell(line: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """A line of bash in which `loadtrt` is the command; the exit code is that of the first in a pipe."""
     script = f'loadtrt() {{ "{sys.executable}" -m loadtrt "$@"; }}; {line}; exit ${{PIPESTATUS[0]}}'
@@ -74,20 +89,29 @@ def test_every_command_is_tried() -> None:
 
 
 @pytest.mark.parametrize("line", PRINTING)
-def test_a_full_stdout_is_one_sentence(line: str, folder: Path) -> None:
+def test_a_full_stdout_is_one_sentence(line: str, folder: Path, server: Server) -> None:
     """Exit code 2, as of any file that cannot be written."""
-    done = _shell(f"loadtrt {line} >/dev/full", folder)
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("loadtrt: cannot write ")
-    assert "to stdout: No space left on device" in done.stderr
+    assert server.exit_code(_case(line, folder, ("/dev/null", "/dev/full", "said"))) == 2
+    said = (folder / "said").read_text()
+    assert said.splitlines()[-1].startswith("loadtrt: cannot write ")
+    assert "to stdout: No space left on device" in said
 
 
 @pytest.mark.parametrize("line", PRINTING)
-def test_closed_streams_change_nothing(line: str, folder: Path) -> None:
+def test_closed_streams_change_nothing(line: str, folder: Path, server: Server) -> None:
     """Daemons close all three: nobody reads, and the exit code is that of the answer."""
-    done = _shell(f"loadtrt {line} <&- >&- 2>&-", folder)
     written = line.startswith(("report", "export"))  # to stdout, as to a file
-    assert done.returncode == (2 if written else 0)
+    assert server.exit_code(_case(line, folder, ("", "", ""))) == (2 if written else 0)
+
+
+def test_closed_streams_of_a_process_change_nothing(folder: Path) -> None:
+    """As a shell closes them, before Python begins."""
+    assert _shell("loadtrt compare run.json run2.json <&- >&- 2>&-", folder).returncode == 0
+    assert _shell("loadtrt report run.json <&- >&- 2>&-", folder).returncode == 2
+
+
+def _case(line: str, folder: Path, streams: tuple[str, str, str]) -> Case:
+    return Case(tuple(shlex.split(line)), "exiting", (), str(folder), streams)
 
 
 @pytest.mark.parametrize("line", ["--help", "compare run.json run2.json", f"{RUN} --json new.json"])
@@ -174,13 +198,16 @@ def test_a_file_that_is_mounted_by_itself_is_written_in_place(line: str, folder:
 VIRTUAL = "--engine simulated:service=1ms,clock=virtual"
 MANY = {
     "sweep": f"sweep {VIRTUAL} --contexts 1,2,4 --all --warmup 0s --duration 100ms --quiet",
-    "capacity": f"capacity {VIRTUAL} --objective 'latency.p99 < 1s' --time 10s --quiet",
+    "capacity": f"capacity {VIRTUAL} --objective 'latency.p99 < 1s' --time 10s --quick --quiet",
     "run": "run --engine double.onnx --duration 100ms --warmup 0s --profile --quiet",
 }
 
 
-@pytest.mark.parametrize("command", MANY)
-@pytest.mark.parametrize("ending", ["/dev/stdout > out", "/dev/fd/7 7> out", "/dev/stdout | cat > out"])
+@pytest.mark.parametrize(
+    ("command", "ending"),
+    [("sweep", "/dev/stdout > out"), ("sweep", "/dev/fd/7 7> out")]
+    + [(name, "/dev/stdout | cat > out") for name in MANY],
+)
 def test_what_takes_bytes_once_gets_one_result(command: str, ending: str, folder: Path) -> None:
     """A result that is written again and again to a file goes to a pipe or a descriptor at the end."""
     done = _shell(f"rm -f out; loadtrt {MANY[command]} --json {ending}", folder)

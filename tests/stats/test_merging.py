@@ -358,7 +358,7 @@ def _gm1(rate: float, gaps: int, rank: float) -> float:
 def test_fleets_of_exponential_services_obey_their_laws(workers: int, routing: str) -> None:
     """M/M/1 at each worker with random routing; with round-robin Erlang-N arrivals, G/M/1. Percentiles of the law lie
     within the merged intervals, and so does the throughput."""
-    runs = fleet(workers, rate=700 * workers, duration="120s", routing=routing, seed=5)
+    runs = fleet(workers, rate=700 * workers, duration="60s", routing=routing, seed=5)
     result = merged(runs)
     for name, rank in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99)):
         law = 1e9 * (_mm1(700, rank) if routing == "random" else _gm1(700, workers, rank))
@@ -382,7 +382,7 @@ def _queue_of(gaps: Any, services: float) -> Any:
 def test_fleets_of_constant_services_obey_their_laws(workers: int, routing: str) -> None:
     """M/D/1's mean by Pollaczek and Khinchine; Erlang-N arrivals by a long simulation of Lindley's recursion."""
     engine = "simulated:service=1ms,clock=virtual"
-    result = merged(fleet(workers, rate=700 * workers, duration="60s", routing=routing, seed=7, engine=engine))
+    result = merged(fleet(workers, rate=700 * workers, duration="30s", routing=routing, seed=7, engine=engine))
     if routing == "random":
         law = 1e6 + 1e6 * 0.7 / (2 * 0.3)
     else:

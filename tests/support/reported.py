@@ -406,6 +406,7 @@ def interference() -> InterferenceResult:
             return InterferenceResult.model_validate_json(file.read())
 
 
+@cache
 def every_kind() -> dict[str, Result]:
     """One result of each kind, by the kind's name."""
     return {

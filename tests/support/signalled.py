@@ -6,6 +6,7 @@ fork spares the second that imports take.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +41,12 @@ CALLS = {
 }
 
 
+# What commands import, but nothing that starts a thread: no engine.
+_PRELOADED = ("anyio._backends._asyncio", "numba", "loadtrt.report.html", *(f"loadtrt.cli.{name}" for name in (
+    *("run", "running", "sweep", "capacity", "profile", "build", "report", "compare", "plan_capacity", "watch"),
+)))  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Case:
     """A command that signals itself.
@@ -47,12 +55,14 @@ class Case:
     point: where; see `_arm`.
     signals: their names, in this order.
     folder: the working folder, in which stdout, stderr and the folder tmp are made.
+    streams: files that are stdin, stdout and stderr; "" for one that is closed.
     """
 
     arguments: tuple[str, ...]
     point: str
     signals: tuple[str, ...]
     folder: str
+    streams: tuple[str, str, str] = ("/dev/null", "stdout", "stderr")
 
 
 class Server:
@@ -83,10 +93,9 @@ class Server:
 
 
 def _serve() -> None:
-    # What commands import, but no threads: no engine.
-
-    __import__("anyio._backends._asyncio")
-
+    for module in _PRELOADED:
+        import_module(module)
+    gc.freeze()  # a command that ends looks for no garbage in what it has from here
     while line := sys.stdin.readline():
         case = Case(**json.loads(line))
         process = os.fork()
@@ -99,10 +108,15 @@ def _be(case: Case) -> None:
     """Be the command, in a process that is just made."""
     signal.alarm(PATIENCE_S)  # kills it
     os.chdir(case.folder)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    for stream in (sys.stdout, sys.stderr):
-        opened = os.open(stream.name.strip("<>"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(opened, stream.fileno())
+    for number, (name, file) in enumerate(zip(("stdin", "stdout", "stderr"), case.streams, strict=True)):
+        if file:
+            opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC if number else os.O_RDONLY)
+            os.dup2(opened, number)
+            os.close(opened)
+        else:  # as CPython begins
+            setattr(sys, name, None)
+            setattr(sys, f"__{name}__", None)
+            os.close(number)
     os.environ.update(TMPDIR=str(Path("tmp").absolute()), LOADTRT_CASE=case.folder, ORT_DISABLE_TELEMETRY="1")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the tests may be in the background of a shell
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
