@@ -44,19 +44,19 @@ _ROUTING = (
 _counts: set[int] = set()  # numbers of models that this process has `spin_all` for
 
 
-def spinner(state: State, device: Device, router: Router | None = None) -> Callable[[int], int]:
-    """`spin` of these arrays until an instant, or `spin_routed`, as `machine_code`."""
+def spinner(state: State, device: Device, router: Router | None = None) -> Callable[[int, int], int]:
+    """`spin` of these arrays, or `spin_routed`, as `machine_code`."""
     device = _device_of(state, device)
     if router is None:
-        code = machine_code(spin, _STEPS, (state, device, 0))
-        return lambda until: code((state, device, until))
+        code = machine_code(spin, _STEPS, (state, device, 0, 0))
+        return lambda soon, until: code((state, device, soon, until))
     router = _callable_arrays(router)
-    routed = machine_code(of_routing.spin_routed, (*_STEPS, spin, *_ROUTING), (state, router, device, 0))
-    return lambda until: routed((state, router, device, until))
+    routed = machine_code(of_routing.spin_routed, (*_STEPS, spin, *_ROUTING), (state, router, device, 0, 0))
+    return lambda soon, until: routed((state, router, device, soon, until))
 
 
-def spinner_of_all(states: Sequence[State], devices: Sequence[Device]) -> Callable[[int], int]:
-    """`spin_all` of these arrays until an instant, as `machine_code`, for MOST_MODELS at most.
+def spinner_of_all(states: Sequence[State], devices: Sequence[Device]) -> Callable[[int, int], int]:
+    """`spin_all` of these arrays, as `machine_code`, for MOST_MODELS at most.
 
     It is compiled for 2, 4 or 8 models, and any number of them is driven by what this process has: a model that fails
     leaves nothing to compile to the others. Those that are lacking are OVER.
@@ -67,9 +67,9 @@ def spinner_of_all(states: Sequence[State], devices: Sequence[Device]) -> Callab
     all_states = (*states, *[states[0]._replace(n=n)] * lacking)
     called = tuple(map(_device_of, states, devices))
     arrays = all_states, (*called, *called[:1] * lacking)
-    code = machine_code(spin_all, _STEPS, (*arrays, 0))
+    code = machine_code(spin_all, _STEPS, (*arrays, 0, 0))
     _counts.add(count)
-    return lambda until: code((*arrays, until))
+    return lambda soon, until: code((*arrays, soon, until))
 
 
 def _device_of(state: State, device: Device) -> Device:
