@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from loadtrt.records.records import Records
 
 LOOK_NS = 100 * MILLISECOND_NS  # the longest time between two looks at the stop flag and deadlines
+PATIENCE_NS = 50 * MILLISECOND_NS  # how long a look may wait for a gap between requests
 DRAIN_NS = 10 * SECOND_NS  # how long to wait for the last requests, by default
 FIRST_NS = 120 * SECOND_NS  # the longest time to the first completion: nothing is known of the engine's pace before
 _SILENCE_NS = 10 * SECOND_NS  # the longest time without a completion afterwards ...
@@ -95,9 +96,9 @@ class Ending:
         return look if look < deadline else deadline  # noqa: FURB136  # min() takes four times as long
 
     def next_change(self, now: int) -> int:
-        """When `look` may change how many requests there will be in all, besides its deadlines; NEVER where it will
-        not."""
-        return self._least_end if self._closed and now < self._least_end else NEVER
+        """When `look` may change how many requests there will be in all, or give up those that are left; NEVER where it
+        will not."""
+        return min(self._deadline, self._least_end) if self._closed and now < self._least_end else self._deadline
 
     @property
     def pace_ns(self) -> int:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class RoutedDriver(Driver):
     """Drives a load of which the worker learns its requests as they come due."""
 
-    def _spinning(self, state: State, device: Device) -> Callable[[int], int]:
+    def _spinning(self, state: State, device: Device) -> Callable[[int, int], int]:
         self.arrays = None  # beside other models it takes its turns through Python
         if self.compiled:
             return spinner(state, device, self._shared.arrays)

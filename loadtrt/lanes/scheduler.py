@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from loadtrt.engines.engine import Spins
 from loadtrt.errors import EngineError
-from loadtrt.lanes.ending import LOOK_NS, Ending
+from loadtrt.lanes.ending import LOOK_NS, PATIENCE_NS, Ending
 from loadtrt.lanes.queue import Queue
 from loadtrt.loop.compiled import is_compiled, spinner
 from loadtrt.loop.device import FAULT, receive, spin
@@ -164,7 +164,7 @@ class Driver:
         self.arrays = None if self._device is None else queue.with_device(self._device)
         self.spin = None if self.arrays is None else self._spinning(*self.arrays)
 
-    def _spinning(self, state: State, device: Device) -> Callable[[int], int]:
+    def _spinning(self, state: State, device: Device) -> Callable[[int, int], int]:
         return spinner(state, device) if self.compiled else partial(spin, state, device)
 
     def begin(self, on_tick: Callable[[int, int], None] | None = None) -> None:
@@ -175,10 +175,12 @@ class Driver:
         self._ending = Ending(self._load, self._stop, self._queue, self.recorder.board, start)
         self.next_show, self._tick = start + LOOK_NS, start + SECOND_NS
 
-    def look(self, now: int) -> int | None:
-        """Until when `spin` may go on at most; None when all is over."""
-        until = self._look(now)
-        return until and min(until, self.next_show, self._ending.next_change(now))
+    def look(self, now: int, turn_ns: int) -> tuple[int, int] | None:
+        """What `spin` takes as its ends; None when all is over. turn_ns: when the engine needs a turn."""
+        if (look := self._look(now)) is None:
+            return None
+        soon = min(look, self.next_show, turn_ns)
+        return soon, min(soon + PATIENCE_NS, self._ending.next_change(now))
 
     def _look(self, now: int) -> int | None:
         state = self._queue.state
@@ -337,13 +339,12 @@ async def _wait(engine: Engine, driver: Driver) -> None:
             now = now_ns()  # showing took its time
 
 
-async def _spin(engine: Engine, driver: Driver, spin: Callable[[int], int]) -> None:
+async def _spin(engine: Engine, driver: Driver, spin: Callable[[int, int], int]) -> None:
     """Rounds of a driver on an engine that spins."""
     assert isinstance(engine, Spins)  # noqa: S101  # it gave the device
     turn_ns = await engine.turn()
-    while (until := driver.look(engine.now_ns())) is not None:  # a turn takes its time
-        until = min(until, turn_ns)
-        now = spin(until)
+    while (ends := driver.look(engine.now_ns(), turn_ns)) is not None:  # a turn takes its time
+        now = spin(*ends)
         driver.make_room()
         if now >= driver.next_show:
             driver.show(now)

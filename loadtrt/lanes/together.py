@@ -94,23 +94,23 @@ class Drive:
             self._until, self._soon = wake
         return wake is not None
 
-    async def _spin(self, spin: Callable[[int], int]) -> bool:
+    async def _spin(self, spin: Callable[[int, int], int]) -> bool:
         if await self.look() is None:
             return False
-        spin(self.engine.now_ns())
+        now = self.engine.now_ns()
+        spin(now, now)
         self.driver.make_room()
         self.show()
         return True
 
-    async def look(self) -> int | None:
-        """What comes before rounds of an engine that spins. Until when they may go on; None where all is over."""
+    async def look(self) -> tuple[int, int] | None:
+        """What comes before rounds of an engine that spins. What `Driver.look` returns."""
         driver, engine = self.driver, self.engine
         now = engine.now_ns()
         if now >= self._turn_ns:
             self._turn_ns = await cast("Spins", engine).turn()  # it gave the device
             now = engine.now_ns()
-        until = driver.look(now)
-        return until and min(until, self._turn_ns)
+        return driver.look(now, self._turn_ns)
 
     def show(self) -> None:
         """What comes after them."""
@@ -125,7 +125,7 @@ class Drive:
 
 
 async def drive_all(
-    drives: Sequence[Drive], began: int | None = None, spin: Callable[[int], int] | None = None
+    drives: Sequence[Drive], began: int | None = None, spin: Callable[[int, int], int] | None = None
 ) -> None:
     """Drive loads at once from an instant, or from now on, each until it has ended and drained, or is stopped.
 
@@ -165,7 +165,7 @@ async def drive_all(
             drive.driver.recorder.count()
 
 
-def rounds_of_all(drives: Sequence[Drive]) -> Callable[[int], int] | None:
+def rounds_of_all(drives: Sequence[Drive]) -> Callable[[int, int], int] | None:
     """`spin_all` of several drives, which may have to be compiled first; None where not all of their engines spin, and
     where they are too many to compile it."""
     arrays = [drive.driver.arrays for drive in drives if drive.driver.arrays is not None]
@@ -176,20 +176,20 @@ def rounds_of_all(drives: Sequence[Drive]) -> Callable[[int], int] | None:
     return spinner_of_all(states, devices) if compiled else partial(spin_all, states, devices)
 
 
-async def _spin_all(drives: Sequence[Drive], spin: Callable[[int], int]) -> None:
+async def _spin_all(drives: Sequence[Drive], spin: Callable[[int, int], int]) -> None:
     """Rounds of all drives until one of them needs more than rounds."""
-    until = NEVER
+    soon = until = NEVER
     for drive in drives:
         try:
-            wake = await drive.look()
-            if wake is None:
+            ends = await drive.look()
+            if ends is None:
                 drive.end()
             else:
-                until = min(until, wake)
+                soon, until = min(soon, ends[0]), min(until, ends[1])
         except Exception as error:
             drive.end(error)
     if until < NEVER:
-        spin(until)
+        spin(soon, until)
     for drive in drives:
         if not drive.over:
             try:

@@ -58,20 +58,20 @@ def compiled_ns() -> int:
     return _spent_ns[0]
 
 
-def spinner(state: State, device: Device, router: Router | None = None) -> Callable[[int], int]:
-    """`spin` of these arrays until an instant, or `spin_routed`, as `machine_code`."""
+def spinner(state: State, device: Device, router: Router | None = None) -> Callable[[int, int], int]:
+    """`spin` of these arrays, or `spin_routed`, as `machine_code`."""
     device = _device_of(state, device)
     if router is None:
-        code = machine_code(spin, _STEPS, (state, device, 0), "the loop")
-        return lambda until: code((state, device, until))
+        code = machine_code(spin, _STEPS, (state, device, 0, 0), "the loop")
+        return lambda soon, until: code((state, device, soon, until))
     router = _callable_arrays(router)
-    arguments = state, router, device, 0
+    arguments = state, router, device, 0, 0
     routed = machine_code(of_routing.spin_routed, (*_STEPS, spin, *_ROUTING), arguments, "the loop with routing")
-    return lambda until: routed((state, router, device, until))
+    return lambda soon, until: routed((state, router, device, soon, until))
 
 
-def spinner_of_all(states: Sequence[State], devices: Sequence[Device]) -> Callable[[int], int]:
-    """`spin_all` of these arrays until an instant, as `machine_code`, for MOST_MODELS at most.
+def spinner_of_all(states: Sequence[State], devices: Sequence[Device]) -> Callable[[int, int], int]:
+    """`spin_all` of these arrays, as `machine_code`, for MOST_MODELS at most.
 
     It is compiled for 2, 4 or 8 models, and any number of them is driven by what this process has: a model that fails
     leaves nothing to compile to the others. Those that are lacking are OVER.
@@ -82,9 +82,9 @@ def spinner_of_all(states: Sequence[State], devices: Sequence[Device]) -> Callab
     all_states = (*states, *[states[0]._replace(n=n)] * lacking)
     called = tuple(map(_device_of, states, devices))
     arrays = all_states, (*called, *called[:1] * lacking)
-    code = machine_code(spin_all, _STEPS, (*arrays, 0), f"the loop for {count} models")
+    code = machine_code(spin_all, _STEPS, (*arrays, 0, 0), f"the loop for {count} models")
     _counts.add(count)
-    return lambda until: code((*arrays, until))
+    return lambda soon, until: code((*arrays, soon, until))
 
 
 def _device_of(state: State, device: Device) -> Device:

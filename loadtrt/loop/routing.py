@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from loadtrt.loop.device import FAULT, clock, spin
+from loadtrt.loop.device import FAULT, GAP_NS, clock, spin
 from loadtrt.loop.requests import (
     ARRIVED,
     BEGAN,
@@ -214,13 +214,14 @@ def route(s: State, r: Router, now: int) -> None:
         n[LAST] = coming
 
 
-def spin_routed(s: State, r: Router, d: Device, until: int) -> int:
+def spin_routed(s: State, r: Router, d: Device, soon: int, until: int) -> int:
     """`spin`, which learns of each request as it comes due. Returns the present instant."""
     now = clock(d)
     while True:
         if r.n[NEXT] <= now:
             route(s, r, now)
-        wake = min(until, r.n[NEXT])
-        now = spin(s, d, wake)
-        if now >= until or now < wake or d.n[FAULT] or s.cursor[ROW] == s.cursor[PAUSE_AT]:
+        leaves = soon if r.n[NEXT] - max(now, soon) >= GAP_NS else until
+        wake = min(leaves, r.n[NEXT])
+        now = spin(s, d, wake, wake)
+        if now >= leaves or now < wake or d.n[FAULT] or s.cursor[ROW] == s.cursor[PAUSE_AT]:
             return now

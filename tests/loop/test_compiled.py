@@ -21,7 +21,7 @@ from loadtrt.loop.requests import new_state
 ROOT = Path(__file__).parents[2]
 # In place of the loop, whose compilation takes seconds: one row of a request of lane 0.
 SHORT = """
-def spin(s, d, until):
+def spin(s, d, soon, until):
     write_row(s, 0, 1, 2, 0, 0, 0, 0, 0)
     return until
 """
@@ -37,7 +37,7 @@ told = []
 compiled.tell_of_compiling(told.append)
 begin(view_of(state), 0)
 state.n[LAST] = state.n[DRAINS] = 1
-compiled.spinner(state, device)(10_000)
+compiled.spinner(state, device)(10_000, 10_000)
 hits = sum(compiled._entry(compiled.spin, compiled._STEPS, kept=True).stats.cache_hits.values())
 print(compiled.is_compiled(), hits, cursor[0], rows[0, 8], bool(compiled.compiled_ns()), *told, sep="\\t")
 """

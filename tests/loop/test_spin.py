@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from callback_device import FAULT, FUNCTIONS, CallbackDevice
 from loadtrt.loop import device as loop
 from loadtrt.loop.compiled import is_compiled, spinner
-from loadtrt.loop.device import FAULT_KIND, FOUND, QUERY, TAKEN, spin
+from loadtrt.loop.device import FAULT_KIND, FOUND, GAP_NS, QUERY, TAKEN, spin
 from loadtrt.loop.requests import (
     COLUMNS,
     COMPLETED,
@@ -70,6 +70,7 @@ def drive(
     order: Sequence[int] = (0,),
     pauses: Sequence[int] = (BOARD,),
     turn_ns: int = 100_000,
+    patience_ns: int = 0,
 ) -> Outcome:
     """Serve `count` requests. pauses: how many rows there is room for each time."""
     device = simulated.device(compiled=compiled)
@@ -85,13 +86,13 @@ def drive(
     go = spinner(state, device) if compiled else partial(spin, used, view_of(device))
     kept, paused, until, n = [], 0, START, used.n
     for _ in range(100_000):
-        until = max(go(until), until) + turn_ns
+        until = max(go(until, until + patience_ns), until) + turn_ns
         while cursor[ROW] == cursor[PAUSE_AT]:
             kept.append(rows[: cursor[ROW]].copy())
             paused += 1
             cursor[:] = 0, pauses[paused % len(pauses)]
             if device.n[TAKEN] < device.n[FOUND]:
-                go(until)
+                go(until, until)
         n[DRAINS] |= n[SUBMITTED] + n[DROPPED] == count
         if device.n[loop.FAULT] or n[COMPLETED] + n[DROPPED] == count:
             break
@@ -190,8 +191,10 @@ def scenarios(draw: st.DrawFn) -> tuple[CallbackDevice, int, list[int] | None, d
     room = None if closed else draw(st.none() | st.integers(0, 3))
     pauses = draw(st.lists(st.integers(1, BOARD), min_size=1, max_size=4))
     turn_ns = draw(st.sampled_from((1, 1_000, 100_000)))
+    patience_ns = draw(st.sampled_from((0, 500, 100_000)))
     count += -count % per_launch
-    return simulated, count, due, {"room": room, "order": order, "pauses": pauses, "turn_ns": turn_ns}
+    given = {"room": room, "order": order, "pauses": pauses, "turn_ns": turn_ns, "patience_ns": patience_ns}
+    return simulated, count, due, given
 
 
 @given(scenarios())
@@ -235,6 +238,30 @@ def test_a_fault_is_told_after_the_rows_of_what_was_found_before_it() -> None:
     assert loop.poll(view, several=False) == FAULT + FAULT_KIND * QUERY
 
 
+@pytest.mark.parametrize("compiled", sorted({False, is_compiled()}))
+@pytest.mark.parametrize("gap", [None, 3, 12, 30])
+def test_it_ends_where_no_request_is_due_for_long(compiled: bool, gap: int | None) -> None:
+    """Law: at the first gap of GAP_NS from `soon` on, before the next request is due; without one at `until`."""
+    due = [100_000 * number + (2 * GAP_NS if gap is not None and number > gap else 0) for number in range(60)]
+    simulated = CallbackDevice()
+    simulated.now = START
+    device = simulated.device(compiled=compiled)
+    rows, cursor = np.zeros((BOARD, COLUMNS), np.int64), np.array((0, BOARD), np.int64)
+    state = new_state(1, 2, 1, np.array(due, np.int64), (0,), rows, cursor)
+    state.n[LAST] = len(due)
+    used = state if compiled else lists_of(state)
+    begin(used, START)
+    go = spinner(state, device) if compiled else partial(spin, used, view_of(device))
+    soon, until = START + 1_000_000, START + 2_500_000
+    ended = go(soon, until)
+    left = next((START + instant for instant in due if START + instant > ended), ended)
+    if gap == 12:  # the one before is over by then, the one after is too late
+        assert soon <= START + due[12] <= ended <= left - GAP_NS
+        assert left == START + due[13]
+    else:
+        assert until <= ended < until + 100_000
+
+
 def test_a_lane_without_a_request_in_flight_finishes_none() -> None:
     """What an engine completes and was not asked for is an error, and never a place outside of the arrays."""
     simulated = CallbackDevice()
@@ -245,7 +272,7 @@ def test_a_lane_without_a_request_in_flight_finishes_none() -> None:
         device.n[FOUND] = 1
         go = spinner(state, device) if compiled else partial(spin, lists_of(state), view_of(device))
         with pytest.raises(IndexError, match="nothing in flight"):
-            go(START)
+            go(START, START)
 
 
 @pytest.mark.skipif(not is_compiled(), reason="without numba nothing is compiled")

@@ -108,7 +108,7 @@ async def test_rounds_of_all_do_not_pass_through_python(monkeypatch: pytest.Monk
     looked = Drive.look
     looks: list[int] = []
 
-    async def counted(self: Drive) -> int | None:
+    async def counted(self: Drive) -> tuple[int, int] | None:
         looks.append(1)
         return await looked(self)
 

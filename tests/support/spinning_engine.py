@@ -71,6 +71,7 @@ class SpinningEngine:
 
 
 def use(monkeypatch: pytest.MonkeyPatch, way: Way) -> None:
-    """Have the scheduler drive engines that spin in this way."""
+    """Have the scheduler drive engines that spin in this way. Turns are at most 16 ms apart: spans are exact so far."""
+    monkeypatch.setattr("loadtrt.lanes.scheduler.PATIENCE_NS", 2 * TURN_NS)
     if way == "python":
         monkeypatch.setattr("loadtrt.lanes.scheduler.is_compiled", lambda: False)
