@@ -139,7 +139,7 @@ class Driver:
     and recorder: a round then waits until the earliest instant that a driver asks for.
 
     recorder: where its rows go.
-    spin: does rounds until an instant, and returns the present one; None where the engine does not spin.
+    spin: `loop.device.spin` of its arrays; None where the engine does not spin.
     arrays: what `spin_all` drives beside other models, as machine code where `compiled`; None where it cannot.
     start_ns: when the load began.
     next_show: when `show` is to be called again, ns.
@@ -276,8 +276,7 @@ class Driver:
         n = self._queue.n
         self.next_show = now + LOOK_NS
         self.recorder.record_dropped(self._queue.take_dropped())
-        busy = sum(map(bool, self._queue.state.unfinished))  # lanes
-        self.recorder.show(n[SUBMITTED], n[COMPLETED], self._queue.waiting, busy)
+        self.recorder.show(n[SUBMITTED], n[COMPLETED], self._queue.waiting, sum(map(bool, self._queue.state.unfinished)))
         if now >= self._tick and self._on_tick is not None:
             self._tick = now + SECOND_NS
             self._on_tick(n[SUBMITTED], n[COMPLETED])
