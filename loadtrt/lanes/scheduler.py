@@ -177,10 +177,9 @@ class Driver:
 
     def look(self, now: int, turn_ns: int) -> tuple[int, int] | None:
         """What `spin` takes as its ends; None when all is over. turn_ns: when the engine needs a turn."""
-        if (look := self._look(now)) is None:
-            return None
-        soon = min(look, self.next_show, turn_ns)
-        return soon, min(soon + PATIENCE_NS, self._ending.next_change(now))
+        look = self._look(now)
+        soon = min(look or 0, self.next_show, turn_ns)
+        return None if look is None else (soon, min(soon + PATIENCE_NS, self._ending.next_change(now)))
 
     def _look(self, now: int) -> int | None:
         state = self._queue.state
@@ -276,7 +275,8 @@ class Driver:
         n = self._queue.n
         self.next_show = now + LOOK_NS
         self.recorder.record_dropped(self._queue.take_dropped())
-        self.recorder.show(n[SUBMITTED], n[COMPLETED], self._queue.waiting, sum(map(bool, self._queue.state.unfinished)))
+        busy = sum(map(bool, self._queue.state.unfinished))  # lanes
+        self.recorder.show(n[SUBMITTED], n[COMPLETED], self._queue.waiting, busy)
         if now >= self._tick and self._on_tick is not None:
             self._tick = now + SECOND_NS
             self._on_tick(n[SUBMITTED], n[COMPLETED])
