@@ -50,14 +50,12 @@ def _own_s() -> float:
     return found.own
 
 
-@pytest.mark.parametrize(
-    ("worker", "start_at", "known"), [("1/2", START, True), ("1/2", START + 1, False), ("1/3", START, False)]
-)
-def test_what_a_fellow_takes_is_not_taken_by_others(worker: str, start_at: int, known: bool) -> None:
+@pytest.mark.parametrize(("worker", "later", "known"), [("1/2", 0, True), ("1/2", 1, False), ("1/3", 0, False)])
+def test_what_a_fellow_takes_is_not_taken_by_others(worker: str, later: int, known: bool) -> None:
     """A worker of the same load counts this process' time as its own; one of another load does not."""
     with found_by_fellows(_worker("0/2"), START):
         used = sum(os.times()[:2])  # seconds, since pytest began
-        process, beside = _fellow(worker, start_at)
+        process, beside = _fellow(worker, START + later)
         process.communicate("end\n")
     assert used > 0.5, "pytest has imported less than it used to"
     assert (beside > 0.9 * used) == known
@@ -73,9 +71,9 @@ def test_nobody_knows_what_a_fellow_took_that_has_ended() -> None:
     assert math.isfinite(_own_s())
 
 
-@pytest.mark.parametrize(("config", "start_at"), [(_worker("0/2"), None), (RunConfig.of(**VIRTUAL), START)])
-def test_without_an_instant_or_a_worker_nobody_is_a_fellow(config: RunConfig, start_at: int | None) -> None:
-    with found_by_fellows(config, start_at):
+@pytest.mark.parametrize(("config", "starts"), [(_worker("0/2"), False), (RunConfig.of(**VIRTUAL), True)])
+def test_without_an_instant_or_a_worker_nobody_is_a_fellow(config: RunConfig, starts: bool) -> None:
+    with found_by_fellows(config, START if starts else None):
         process, _ = _fellow("1/2", START)
         process.communicate("end\n")
         assert math.isfinite(_own_s())
