@@ -57,7 +57,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     """With --quick no test of rooms that serve, or simulate, thousands of requests, which take three quarters of all
     time."""
     if config.getoption("quick") and collection_path.suffix == ".py":
-        serves = collection_path.parent.name in ("capacity", "api") or _SERVING.search(collection_path.read_text())
+        serves = collection_path.parent.name in ("api", "capacity", "runs") or _SERVING.search(collection_path.read_text())
         return bool(serves) or None
     return None
 
