@@ -353,8 +353,7 @@ def _gm1(rate: float, gaps: int, rank: float) -> float:
     return float(-np.log(1 - rank) / (1000 * (1 - sigma)))
 
 
-@pytest.mark.parametrize("workers", [2, 4])
-@pytest.mark.parametrize("routing", ["random", "round-robin"])
+@pytest.mark.parametrize(("workers", "routing"), [(2, "random"), (4, "round-robin")])
 def test_fleets_of_exponential_services_obey_their_laws(workers: int, routing: str) -> None:
     """M/M/1 at each worker with random routing; with round-robin Erlang-N arrivals, G/M/1. Percentiles of the law lie
     within the merged intervals, and so does the throughput."""
@@ -377,8 +376,7 @@ def _queue_of(gaps: Any, services: float) -> Any:
     return np.fromiter(waits, float) + services
 
 
-@pytest.mark.parametrize("workers", [2, 4])
-@pytest.mark.parametrize("routing", ["random", "round-robin"])
+@pytest.mark.parametrize(("workers", "routing"), [(2, "random"), (4, "round-robin")])
 def test_fleets_of_constant_services_obey_their_laws(workers: int, routing: str) -> None:
     """M/D/1's mean by Pollaczek and Khinchine; Erlang-N arrivals by a long simulation of Lindley's recursion."""
     engine = "simulated:service=1ms,clock=virtual"

@@ -386,10 +386,10 @@ def test_false_alarms_are_rare_in_queues(load: float) -> None:
 def test_runs_that_differ_need_several() -> None:
     """With a factor of 2 % for each run, one run a side is nearly always wrong at the threshold; several are not."""
     random = np.random.default_rng(3)
-    (alone,) = rows_of("one", differing(2_000, 400, random), 1, ("latency.p50",))
+    (alone,) = rows_of("one", differing(2_000, 200, random), 1, ("latency.p50",))
     edge = alone.verdicts["1.05"]
     assert edge.get("regressed", 0) + edge.get("not regressed", 0) > 0.8
-    times = differing(1_000, 500, random)
+    times = differing(1_000, 300, random)
     _wrong_seldom(times, 5, ("latency.p50",))
     (several,) = rows_of("several", times, 5, ("latency.p50",))
     assert several.verdicts["1.1"]["regressed"] > 0.7
