@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 _SERVING = re.compile(r"^from (benchmarks|loadtrt\.(lanes|sizing))\b", re.MULTILINE)
+_SERVING_ROOMS = ("api", "capacity", "runs")  # through loadtrt.run
 _ENGINES = ("onnxruntime", "tensorrt", "tensorrt_rtx", "tensorrt_dispatch", "tensorrt_lean")
 
 # Hypothesis: no limit of time, and the same examples in every run, so that a change fails for what it changes alone.
@@ -57,7 +58,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     """With --quick no test of rooms that serve, or simulate, thousands of requests, which take three quarters of all
     time."""
     if config.getoption("quick") and collection_path.suffix == ".py":
-        serves = collection_path.parent.name in ("api", "capacity", "runs") or _SERVING.search(collection_path.read_text())
+        serves = collection_path.parent.name in _SERVING_ROOMS or _SERVING.search(collection_path.read_text())
         return bool(serves) or None
     return None
 

@@ -151,8 +151,8 @@ def test_few_requests_tell_nothing(count: int) -> None:
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.name)
 @pytest.mark.parametrize(("lanes", "load", "cv"), [(1, None, 1), (1, 0.6, 4), (4, None, 1), (4, 0.3, 1), (4, 0.9, 1)])
 def test_services_that_differ_are_no_stalls(law: Law, lanes: int, load: float | None, cv: float) -> None:
-    """However long their tail, in loops and queues, and with bursts: at most one run of 100 by the law, so none of these
-    two."""
+    """However long their tail, in loops and queues, and with bursts: at most one run of 100 by the law, so none of
+    these two."""
     for seed in range(2):
         assert stall_of(served(law, 3_000, seed, lanes=lanes, load=load, cv=cv), 0, lanes, int(bool(law.part))) is None
 
