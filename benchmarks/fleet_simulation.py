@@ -8,7 +8,8 @@ queue: M/M/c, M/D/1, and E_G/M/1, which is round robin.
 **Routing.** What most planners do is ⌈Λ / λ_slo⌉, λ_slo the highest Poisson rate at which one GPU meets the objective.
 That is right where requests are sent to GPUs at random. The table says what round-robin and least-outstanding need.
 
-**Speed.** --speed shows the processor time of a simulated request alone, in Python and as machine code.
+**Speed.** --speed shows the processor time of a simulated request alone, in Python and as machine code: of GPUs that
+serve each request by itself, that form batches of up to 16, and whose queue is bounded at 16.
 """
 
 from __future__ import annotations
@@ -27,9 +28,12 @@ import numpy as np
 from benchmarks.queues import allen_cunneen, gamma_m_1, markov_quantile
 from loadtrt.asked.objective import Objective, parse_objective
 from loadtrt.environment import environment
+from loadtrt.load.request_sizes import parse_batching
 from loadtrt.results.engine_info import EngineInfo
 from loadtrt.results.fleet_result import ROUTINGS, TIES, Gpu
 from loadtrt.sizing import station as of_station
+from loadtrt.sizing.batch_simulation import serve
+from loadtrt.sizing.batching import Server
 from loadtrt.sizing.demand import fewest_for, steady_demand
 from loadtrt.sizing.evidence import Evidence
 from loadtrt.sizing.fleet_plan import plan_fleet
@@ -97,12 +101,12 @@ def lognormal(cv: float) -> Work:
     return work
 
 
-def gpu(contexts: int, contention: float, work: Work, buffers: int = 1) -> Station:
+def gpu(contexts: int, contention: float, work: Work, buffers: int = 1, service_s: float = SERVICE_S) -> Station:
     """As `simulated:contention=…`: n lanes finish n / (1 + contention·(n − 1)) times the work of one."""
 
     def throughput(n: int) -> float:
         lanes = min(n, contexts)
-        return lanes / (1 + contention * (lanes - 1)) / SERVICE_S
+        return lanes / (1 + contention * (lanes - 1)) / service_s
 
     return station(contexts, buffers, throughput, work)
 
@@ -225,19 +229,39 @@ def speed_table() -> Iterator[str]:
     for gpus, routing in fleets:
         for contexts, buffers in ((1, 1), (4, 2)):
             model = gpu(contexts, 0.0, exponential, buffers)
-            random = np.random.default_rng(5)
-            due = np.cumsum(random.exponential(1 / (0.9 * gpus * model.most_per_s), 200_000))
-            works = exponential(random.random(len(due)))
-            router = router_of(routing, "longest-idle", random)
-            cells = []
-            for pays in (math.inf, -1):
-                of_station._PAYS = pays  # type: ignore[assignment]
-                completions(due[:10], works[:10], model, gpus, router)  # numba is imported
-                began = time.process_time()
-                completions(due, works, model, gpus, router)
-                cells.append((time.process_time() - began) / len(due) * 1e6)
-            name = f"{gpus} GPU{'s' * (gpus > 1)}, {routing}"
-            yield f"{name:<28}{contexts:>9}{buffers:>8}{cells[0]:>9.2f}{cells[1]:>14.2f}"
+            yield speed_row("", model, gpus, routing)
+    for queue, batcher, room in (("batches", parse_batching("max=16,delay=2ms"), None), ("bounded", None, 16)):
+        for gpus, routing in (fleets[0], fleets[2]):
+            for contexts, buffers in ((1, 1), (4, 2)):
+                sizes = batcher.sizes if batcher else (1,)
+                # A batch of b takes (10 + b) / 11 of the time of a single request.
+                slower = {size: (10 + size) / 11 for size in sizes}
+                models = {size: gpu(contexts, 0.0, exponential, buffers, SERVICE_S * slower[size]) for size in sizes}
+                yield speed_row(queue, Server(models, batcher, room), gpus, routing)
+
+
+def speed_row(queue: str, model: Station | Server, gpus: int, routing: Routing) -> str:
+    """Processor time of a request, µs, in Python and as machine code."""
+    random = np.random.default_rng(5)
+    due = np.cumsum(random.exponential(1 / (0.9 * gpus * model.most_per_s), 200_000))
+    ranks = random.random(len(due))
+    router = router_of(routing, "longest-idle", random)
+
+    def simulate(requests: int) -> None:
+        if isinstance(model, Station):
+            completions(due[:requests], exponential(ranks[:requests]), model, gpus, router)
+        else:
+            serve(np.rint(due[:requests] * SECOND_NS).astype(np.int64), ranks[:requests], model, gpus, router)
+
+    cells = []
+    for pays in (math.inf, -1):
+        of_station._PAYS = pays  # type: ignore[assignment]
+        simulate(10)  # numba is imported
+        began = time.process_time()
+        simulate(len(due))
+        cells.append((time.process_time() - began) / len(due) * 1e6)
+    name = f"{gpus} GPU{'s' * (gpus > 1)}, {routing}"
+    return f"{name:<28}{queue:<8}{model.contexts:>9}{model.buffers:>8}{cells[0]:>9.2f}{cells[1]:>14.2f}"
 
 
 def show(title: str, law: str, rows: Iterator[Accuracy]) -> list[Accuracy]:
@@ -265,7 +289,7 @@ def main() -> None:
     machine = environment()
     print(f"{machine['cpu']}, {machine['cores']} cores, CPython {machine['python']}, numpy {np.__version__}")
     if options.speed:
-        print(f"\nprocessor time of a request, µs\n{'':<28}contexts buffers   Python  machine code")
+        print(f"\nprocessor time of a request, µs\n{'':<28}queue    contexts buffers   Python  machine code")
         for line in speed_table():
             print(line, flush=True)
         return

@@ -24,7 +24,8 @@ from loadtrt.asked.objective import Objective
 from loadtrt.environment import environment
 from loadtrt.records.histogram import Histogram
 from loadtrt.records.records import COLUMNS, Records
-from loadtrt.stats.verdict import judge, share_interval
+from loadtrt.stats.binomial import share_interval
+from loadtrt.stats.verdict import judge
 from loadtrt.units import MILLISECOND_NS, format_count
 
 LOADS = (0.5, 0.85, 0.95)

@@ -105,7 +105,7 @@ def machine_code(function: Function, calls: tuple[Function, ...], arguments: tup
     """Machine code of `function` for arguments of the types of these; it takes them as one tuple. Compiling takes
     seconds, once; numba is installed. Raises EngineError where this numba cannot compile it.
 
-    calls: the functions that it calls, directly or not. All use constants of their own modules and of `units` alone.
+    calls: the functions that it calls, directly or not. All use constants of the modules of these and `units` alone.
     what: it is, for people.
     """
     from numba import __version__, typeof

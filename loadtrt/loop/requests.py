@@ -137,12 +137,6 @@ def begin(s: State, start: int) -> None:
         n[NEXT_DUE] = start + s.due[0]
 
 
-def new_lanes(lanes: int, buffers: int) -> State:
-    """A State for `take`, `sent` and `finish` alone, for Python."""
-    nothing = np.zeros(0, np.int64)
-    return lists_of(new_state(lanes, buffers, 1, None, (0,), nothing, nothing))
-
-
 def view_of(arrays: Any) -> Any:
     """A State or Device over the same memory, for Python: items of a memoryview are Python's numbers."""
     return type(arrays)(*map(_view_of, arrays))

@@ -2,141 +2,26 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections import deque
+from functools import cache
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loadtrt.load.request_sizes import Batcher
-from loadtrt.loop.requests import FREE, finish, new_lanes, sent, take
-from loadtrt.sizing.routers import complete, in_lists, new_fleet, send
+from loadtrt.loop.compiled import machine_code
+from loadtrt.sizing.routers import STEPS, Fleet, complete, in_lists, new_fleet, send
+from loadtrt.sizing.station import DEPTH, compiling_pays, lowest
 from loadtrt.units import NEVER, SECOND_NS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy.typing as npt
 
     from loadtrt.sizing.batching import Server
     from loadtrt.sizing.routers import Router
 
     Instants = npt.NDArray[np.int64]
-
-
-class Gpu:
-    """State of one GPU. All instants are ns.
-
-    number: its place in the fleet.
-    waiting, numbers: due instants of the requests that no batch has taken, and their numbers.
-    lanes: which of them are free, and who serves next.
-    in_flight: of each lane, its batches in flight: the number of each, and those of its requests.
-    flying: number of batches in flight.
-    completes, lane: when the next batch completes, and where.
-    event: the next instant at which something happens by itself: that, or the delay of the first in the queue is over.
-    """
-
-    __slots__ = (
-        "busy", "completes", "event", "flying", "in_flight", "lane", "lanes", "left", "number", "numbers", "since",
-        "waiting",
-    )  # fmt: skip
-
-    def __init__(self, number: int, contexts: int, buffers: int) -> None:
-        self.number = number
-        self.waiting: deque[int] = deque()
-        self.numbers: deque[int] = deque()
-        self.lanes = new_lanes(contexts, buffers)
-        self.in_flight: list[deque[tuple[int, list[int]]]] = [deque() for _ in range(contexts)]
-        self.busy: list[int] = []  # lanes that compute
-        self.left = [0.0] * contexts  # work that is left of the batch that a lane computes, at `since`
-        self.since = self.flying = 0
-        self.event = self.completes = NEVER
-        self.lane = -1
-
-
-class _Simulation:
-    """The requests of a fleet. completed: of each request; NEVER of one that was dropped."""
-
-    def __init__(self, requests: int, ranks: npt.NDArray[np.float64], server: Server) -> None:
-        self.sizes = server.sizes
-        self.completed = [NEVER] * requests
-        self._works = [server.stations[size].work(ranks).tolist() for size in self.sizes]
-        self._speeds = [
-            [[speed / SECOND_NS for speed in row] for row in server.stations[size].speeds] for size in self.sizes
-        ]
-        self._batcher = None if server.batching is None else Batcher(server.batching, 1)
-        self._room = NEVER if server.room is None else server.room
-        self._batches: list[int] = []  # the place of each one's size
-
-    def admit(self, gpu: Gpu, number: int, due: int) -> bool:
-        """A request comes. Whether it may wait, or is dropped."""
-        free = 0 if self._batcher else gpu.lanes.n[FREE]
-        if len(gpu.waiting) >= self._room + free:
-            return False
-        gpu.waiting.append(due)
-        gpu.numbers.append(number)
-        return True
-
-    def settle(self, gpu: Gpu, now: int, *, all_came: bool) -> None:
-        """Submit the batches that may go now, and find the next event."""
-        waiting, numbers, lanes, batcher = gpu.waiting, gpu.numbers, gpu.lanes, self._batcher
-        gpu.event, launched = NEVER, False
-        while lanes.n[FREE] and waiting:
-            count = 1
-            if batcher is not None:
-                count, ready = batcher.next_batch(waiting, all_came=all_came)
-                if ready > now:
-                    gpu.event = ready
-                    break
-            if not launched:
-                launched = True
-                self._advance(gpu, now)
-            lane, batch = take(lanes), len(self._batches)
-            self._batches.append(bisect_left(self.sizes, count))
-            if not gpu.in_flight[lane]:
-                gpu.busy.append(lane)
-                gpu.left[lane] = self._works[self._batches[batch]][batch]
-            sent(lanes, lane, now, now, 1)
-            gpu.in_flight[lane].append((batch, [numbers.popleft() for _ in range(count)]))
-            gpu.flying += 1
-            for _ in range(count):
-                waiting.popleft()
-        if launched:
-            self._foresee(gpu)
-        gpu.event = min(gpu.event, gpu.completes)
-
-    def finish(self, gpu: Gpu) -> int:
-        """A batch has completed; the number of its requests."""
-        now, lane = gpu.completes, gpu.lane
-        self._advance(gpu, now)
-        finish(gpu.lanes, lane, now)
-        _, numbers = gpu.in_flight[lane].popleft()
-        for number in numbers:
-            self.completed[number] = now
-        gpu.flying -= 1
-        if following := gpu.in_flight[lane]:
-            batch = following[0][0]
-            gpu.left[lane] = self._works[self._batches[batch]][batch]
-        else:
-            gpu.busy.remove(lane)
-        self._foresee(gpu)
-        return len(numbers)
-
-    def _foresee(self, gpu: Gpu) -> None:
-        """Find the batch that completes next."""
-        gpu.completes = NEVER
-        for lane in gpu.busy:
-            at = gpu.since + round(gpu.left[lane] / self._speed(gpu, lane))
-            if at < gpu.completes:
-                gpu.completes, gpu.lane = at, lane
-
-    def _advance(self, gpu: Gpu, now: int) -> None:
-        """Take what was computed until now from the work that is left."""
-        for lane in gpu.busy:
-            gpu.left[lane] = max(gpu.left[lane] - (now - gpu.since) * self._speed(gpu, lane), 0.0)
-        gpu.since = now
-
-    def _speed(self, gpu: Gpu, lane: int) -> float:
-        return self._speeds[self._batches[gpu.in_flight[lane][0][0]]][len(gpu.busy)][gpu.flying]
 
 
 def serve(
@@ -152,39 +37,171 @@ def serve(
     ranks: in (0, 1), float64 [n]: the k-th batch has the work of that quantile of the law of its size.
     router: of the fleet; None for a single GPU.
 
-    Exact except for the rounding of instants to ns.
+    Exact except for the rounding of instants to ns. By machine code where that pays, as station.completions.
     """
-    simulation = _Simulation(len(due), ranks, server)
-    fleet = [Gpu(number, server.contexts, server.buffers) for number in range(gpus)]
-    routed = None if router is None else in_lists(new_fleet(router, gpus, len(due)))
-    at = [*due.tolist(), NEVER]
-    coming, total, gpu = 0, len(due), fleet[0]
-    events: list[tuple[int, int, int]] = []  # (event, order, number of the GPU), and such that no longer hold
+    stations, full = [server.stations[size] for size in server.sizes], server.sizes[-1]
+    speeds = np.array([station.speeds for station in stations]).ravel() / SECOND_NS
+    places = np.searchsorted(server.sizes, np.arange(full + 1))
+    slots, room = server.contexts * server.buffers, len(due) if server.room is None else server.room
+    delay, slots_are_room = (0, 1) if server.batching is None else (server.batching.delay_ns, 0)
+    numbers = server.contexts, slots, delay, room, slots_are_room
+    due, completed, fleet = np.array(due, np.int64), np.full(len(due), NEVER), new_fleet(router, gpus, len(due))
+    simulate = _compiled() if compiling_pays(len(due)) else _simulate_in_lists
+    batches = 2 * len(due) // full + 1
+    while True:  # the work of a batch takes longer to find than its requests to simulate: seldom of as many as can be
+        works = np.concatenate([station.work(ranks[:batches]) for station in stations])
+        if simulate((due, works, speeds, places, *numbers, Fleet(*map(np.copy, fleet)), completed)):
+            return completed
+        batches *= 4
+
+
+def _simulate_in_lists(arguments: tuple[Any, ...]) -> bool:
+    """`_simulate` by Python."""
+    *arrays, contexts, slots, delay, room, slots_are_room, fleet, completed = arguments
+    due, works, speeds, places = (array.tolist() for array in arrays)
+    numbers, instants = (contexts, slots, delay, room, slots_are_room), completed.tolist()
+    whole = _simulate(due, works, speeds, places, *numbers, in_lists(fleet), instants)
+    completed[:] = instants
+    return whole
+
+
+@cache
+def _compiled() -> Callable[[tuple[Any, ...]], bool]:
+    """`_simulate` as machine code; all of its calls have arguments of these types."""
+    instants, numbers = np.zeros(1, np.int64), np.zeros(1)
+    arguments = instants, numbers, numbers, instants, 1, 1, 1, 1, 1, new_fleet(None, 1, 0), instants
+    return machine_code(_simulate, (*STEPS, lowest), arguments, "the simulation of batching GPUs")
+
+
+def _simulate(
+    due: Any,
+    works: Any,
+    speeds: Any,
+    places: Any,
+    contexts: int,
+    slots: int,
+    delay: int,
+    room: int,
+    slots_are_room: int,
+    fleet: Fleet,
+    completed: Any,
+) -> bool:
+    """Fill in `completed`. numba compiles this, too. Returns False where there are more batches than in `works`.
+
+    works: of each size the work of each batch. speeds: of each size, as Station.speeds, per ns. places: of each number
+    of requests, the place of the size that a batch of as many has. slots: batches in flight of a GPU at most. room: how
+    many requests may wait at a GPU, and `slots_are_room` times the number of its free slots.
+
+    Of each GPU: first, last and queued of the requests that wait; flying, its batches in flight; busy, the number of
+    its lanes that compute, which `computing` begins with, in the order in which they began; completes, when the next
+    batch does, and soonest, on which lane; event, the next instant at which something happens by itself: that, or a
+    batch may go. Of each lane, those of a GPU in a row: depths, as in station.py; serving and newest, the batch that
+    it computes and its last one; left, what is left of its work at `since`; speed, at which that falls. Of each batch:
+    its first request, their number, the place of its size, and the next batch on its lane. following: of each request,
+    the next one in its batch, or of those that wait.
+    """
+    total, gpus, full = len(due), len(fleet.outstanding), len(places) - 1
+    known = len(works) // (places[full] + 1)
+    first, last, queued, flying, busy = [0] * gpus, [0] * gpus, [0] * gpus, [0] * gpus, [0] * gpus
+    since, soonest, completes, event = [0] * gpus, [0] * gpus, [NEVER] * gpus, [NEVER] * gpus
+    computing, serving, newest = [0] * (gpus * contexts), [0] * (gpus * contexts), [0] * (gpus * contexts)
+    depths, left, speed = list(range(contexts)) * gpus, [0.0] * (gpus * contexts), [0.0] * (gpus * contexts)
+    begins, counts, sizes, then, following = [0] * total, [0] * total, [0] * total, [0] * total, [0] * total
+    events = [(0, 0, 0)]  # an event, a number, the GPU; and such that no longer hold
+    events.clear()
+    number, arrived, batches, gpu = contexts, 0, 0, 0
     while True:
-        while events and fleet[events[0][2]].event != events[0][0]:
+        while events and event[events[0][2]] != events[0][0]:
             heappop(events)
-        soonest = events[0][0] if events else NEVER
-        if coming < total and at[coming] <= soonest:  # before a buffer set becomes free at this instant
-            now = at[coming]
-            gpu = gpu if routed is None else fleet[send(routed)]
-            waits = simulation.admit(gpu, coming, now)
-            coming += 1
-            if not waits and routed is not None:
-                complete(routed, gpu.number)
-            if not (waits and gpu.lanes.n[FREE]) or (routed is None and at[coming] == now):
-                continue
+        if arrived < total and (not events or due[arrived] <= events[0][0]):  # before a slot becomes free then
+            now = due[arrived]
+            if gpus > 1:
+                gpu = send(fleet)
+            if queued[gpu] < room + slots_are_room * (slots - flying[gpu]):
+                if queued[gpu]:
+                    following[last[gpu]] = arrived
+                else:
+                    first[gpu] = arrived
+                last[gpu] = arrived
+                queued[gpu] += 1
+            elif gpus > 1:
+                complete(fleet, gpu)
+            arrived += 1
         elif events:
-            now, _, number = heappop(events)
-            gpu = fleet[number]
-            if now == gpu.completes:
-                for _ in range(simulation.finish(gpu)):
-                    if routed is not None:
-                        complete(routed, gpu.number)
+            now, _, gpu = heappop(events)
+            event[gpu] = NEVER
+            lanes = gpu * contexts
+            for place in range(lanes, lanes + busy[gpu]):
+                lane = computing[place]
+                left[lane] = max(left[lane] - (now - since[gpu]) * speed[lane], 0.0)
+            since[gpu] = now
+            if now == completes[gpu]:
+                lane = soonest[gpu]
+                batch = serving[lane]
+                request = begins[batch]
+                for _ in range(counts[batch]):
+                    completed[request] = now
+                    request = following[request]
+                    if gpus > 1:
+                        complete(fleet, gpu)
+                flying[gpu] -= 1
+                number += 1
+                depth = depths[lane] // DEPTH - 1
+                depths[lane] = depth * DEPTH + number
+                if depth:
+                    batch = then[batch]
+                    serving[lane] = batch
+                    left[lane] = works[sizes[batch] * known + batch]
+                else:
+                    busy[gpu] -= 1
+                    place = lanes
+                    while computing[place] != lane:
+                        place += 1
+                    while place < lanes + busy[gpu]:
+                        computing[place] = computing[place + 1]
+                        place += 1
+            while queued[gpu] and flying[gpu] < slots:
+                if queued[gpu] < full and arrived < total and due[first[gpu]] + delay > now:
+                    break
+                if batches == known:
+                    return False
+                count, request = min(queued[gpu], full), first[gpu]
+                begins[batches], counts[batches], sizes[batches] = request, count, places[count]
+                for _ in range(count):
+                    request = following[request]
+                first[gpu] = request
+                queued[gpu] -= count
+                flying[gpu] += 1
+                number += 1
+                lane = lowest(depths, lanes, contexts)
+                depth = depths[lane] // DEPTH
+                depths[lane] = (depth + 1) * DEPTH + number
+                if depth:
+                    then[newest[lane]] = batches
+                else:
+                    serving[lane] = batches
+                    left[lane] = works[sizes[batches] * known + batches]
+                    computing[lanes + busy[gpu]] = lane
+                    busy[gpu] += 1
+                newest[lane] = batches
+                batches += 1
+            completes[gpu] = NEVER
+            for place in range(lanes, lanes + busy[gpu]):
+                lane = computing[place]
+                row = sizes[serving[lane]] * (contexts + 1) + busy[gpu]
+                speed[lane] = speeds[row * (slots + 1) + flying[gpu]]
+                ends = now + round(left[lane] / speed[lane])
+                if ends < completes[gpu]:
+                    completes[gpu], soonest[gpu] = ends, lane
         else:
-            return np.array(simulation.completed, np.int64)
-        simulation.settle(gpu, now, all_came=coming == total)
-        if gpu.event != NEVER:
-            heappush(events, (gpu.event, coming, gpu.number))
+            return True
+        following_event = completes[gpu]
+        if queued[gpu] and flying[gpu] < slots:
+            goes = queued[gpu] >= full or arrived == total
+            following_event = min(following_event, now if goes else due[first[gpu]] + delay)
+        if following_event < event[gpu]:
+            event[gpu] = following_event
+            heappush(events, (following_event, arrived, gpu))
 
 
 def bad_share(due: Instants, completed: Instants, limit_ns: int) -> float:

@@ -14,7 +14,8 @@ from loadtrt.sizing.conclusion import conclusion, confirming_run
 from loadtrt.sizing.early_answers import least_requests, throughput_limits, too_short
 from loadtrt.sizing.outcomes import Outcome, Share, Step, interval_of, pooled
 from loadtrt.sizing.scaling import Rung, contradiction, fit, half_width, of_one_worker, predicted_per_s, rungs
-from loadtrt.stats.verdict import share_interval, surely_missed, verdict_on
+from loadtrt.stats.binomial import share_interval
+from loadtrt.stats.verdict import surely_missed, verdict_on
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.sizing.scaling import half_width
-from loadtrt.stats.verdict import LEAST_MET, TAIL
+from loadtrt.stats.binomial import TAIL
+from loadtrt.stats.verdict import LEAST_MET
 from loadtrt.units import SECOND_NS, exact_duration, format_count, format_duration
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ from loadtrt.sizing.batch_simulation import serve
 from loadtrt.sizing.demand import POOLED
 from loadtrt.sizing.routers import router_of
 from loadtrt.sizing.station import Station, completions
-from loadtrt.stats.verdict import share_interval
+from loadtrt.stats.binomial import share_interval
 from loadtrt.units import NEVER, SECOND_NS
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from loadtrt.findings.validity import STARVED_LIMIT, busy_of, lateness_limit_ns,
 from loadtrt.records.records import METRICS
 from loadtrt.sizing.threshold import log_odds
 from loadtrt.stats.binomial import at_least, at_most
-from loadtrt.stats.verdict import LEAST_MET, share_interval, verdict_on
+from loadtrt.stats.verdict import LEAST_MET, verdict_by_size
 from loadtrt.units import format_duration
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def pooled(objective: Objective, shares: Sequence[Share]) -> Share:
     """The share of bad requests of several runs together."""
     size = sum(share.size for share in shares)
     bad = sum(share.bad * share.size for share in shares) / max(size, 1e-9)
-    return Share(bad, size, verdict_on(objective, bad, size, *share_interval(bad, size)))
+    return Share(bad, size, verdict_by_size(objective, bad, size))
 
 
 def boundary_of(

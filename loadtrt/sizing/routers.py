@@ -29,6 +29,9 @@ class Router(NamedTuple):
     random: np.random.Generator
 
 
+_ALONE = Router(LONGEST_IDLE, np.random.default_rng(1))
+
+
 class Fleet(NamedTuple):
     """What a router knows. Each field is a sequence: arrays where they are compiled, else lists.
 
@@ -68,8 +71,11 @@ def router_of(routing: Routing, ties: Ties, random: np.random.Generator) -> Rout
     return None
 
 
-def new_fleet(router: Router, gpus: int, requests: int) -> Fleet:
-    """Arrays of a Fleet of idle GPUs, to which as many requests are sent."""
+def new_fleet(router: Router | None, gpus: int, requests: int) -> Fleet:
+    """Arrays of a Fleet of idle GPUs, to which as many requests are sent. router: None for a single GPU, which takes
+    all of them without being asked."""
+    if router is None:
+        return new_fleet(_ALONE, 1, 0)
     rule, random = router
     levels = requests // gpus + 3  # a GPU takes one more only where all others have as many
     after, before = np.arange(gpus + levels), np.arange(gpus + levels)
@@ -165,3 +171,6 @@ def rank(f: Fleet, gpu: int) -> None:
         if keys[at] == least:
             break
         keys[at] = least
+
+
+STEPS = (move, exchange, rank, send, complete)  # what `machine_code` needs of these

@@ -300,10 +300,10 @@ class Search:
         if runs and runs[-1].step.rate > (best or 0.0):  # its evidence counts at that rate or a lower one
             highest = min(highest, runs[-1].step.rate)
         rates = [highest * 0.99**step for step in range(_RATES)] + [run.step.rate for run in runs]
+        shares = [self._share(place, run) for run in sorted(runs, key=lambda run: -run.step.rate)]
+        of_highest = [pooled(objective, shares[:count]) for count in range(len(runs) + 1)]
         before = {
-            rate: pooled(objective, [self._share(place, run) for run in runs if run.step.rate >= rate])
-            for rate in rates
-            if lowest <= rate <= highest
+            rate: of_highest[sum(run.step.rate >= rate for run in runs)] for rate in rates if lowest <= rate <= highest
         }
         bases = (best,) if best else (_OF_USE * threshold.rate, 0.0)
         steps = (self._worth.most_gaining(before, base, self.trial_s, left) for base in bases)

@@ -22,9 +22,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from loadtrt.loop.compiled import is_compiled, machine_code
-from loadtrt.loop.requests import move
 from loadtrt.records.histogram import bounds_of
-from loadtrt.sizing.routers import LONGEST_IDLE, Router, complete, exchange, in_lists, new_fleet, rank, send
+from loadtrt.sizing.routers import STEPS, complete, in_lists, new_fleet, send
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,15 +31,14 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from loadtrt.records.histogram import Histogram
-    from loadtrt.sizing.routers import Fleet
+    from loadtrt.sizing.routers import Fleet, Router
 
     Floats = npt.NDArray[np.float64]
     Work = Callable[[Floats], Floats]  # quantiles of a request's work, of mean 1, of ranks in (0, 1): float64 [n]
 
-_DEPTH = 1 << 52
+DEPTH = 1 << 52
 _NO_END = math.inf
 _PAYS = 300_000  # requests: Python simulates them in half a second, in which machine code is loaded, if it was kept
-_ALONE = Router(LONGEST_IDLE, np.random.default_rng(1))
 _simulated = [0]  # requests, in this process so far
 _GRID = 2000  # quantiles that represent the distribution of work in closed forms
 
@@ -158,10 +156,9 @@ def completions(due: Floats, work: Floats, station: Station, gpus: int = 1, rout
     process, in which less time passes than it takes to load machine code.
     """
     due, work, speeds, done = np.array(due), np.array(work), np.array(station.speeds), np.zeros(len(due))
-    fleet = new_fleet(router, gpus, len(due)) if router else new_fleet(_ALONE, 1, 0)
+    fleet = new_fleet(router, gpus, len(due))
     arguments = due, work, speeds, station.contexts, station.in_flight, fleet, done
-    _simulated[0] += len(due)
-    if _simulated[0] > _PAYS and is_compiled():
+    if compiling_pays(len(due)):
         _compiled()(arguments)
         return done
     instants = done.tolist()
@@ -169,19 +166,25 @@ def completions(due: Floats, work: Floats, station: Station, gpus: int = 1, rout
     return np.array(instants)
 
 
+def compiling_pays(requests: int) -> bool:
+    """Whether machine code is to simulate so many requests more."""
+    _simulated[0] += requests
+    return _simulated[0] > _PAYS and is_compiled()
+
+
 @cache
 def _compiled() -> Callable[[tuple[Any, ...]], None]:
     """`_simulate` as machine code; all of its calls have arguments of these types."""
-    some, calls = np.zeros(1), (move, exchange, rank, send, complete, lowest)
-    arguments = some, some, np.zeros((1, 1)), 1, 1, new_fleet(_ALONE, 1, 0), some
-    return machine_code(_simulate, calls, arguments, "the simulation of GPUs")
+    some = np.zeros(1)
+    arguments = some, some, np.zeros((1, 1)), 1, 1, new_fleet(None, 1, 0), some
+    return machine_code(_simulate, (*STEPS, lowest), arguments, "the simulation of GPUs")
 
 
 def _simulate(due: Any, work: Any, speeds: Any, contexts: int, most: int, fleet: Fleet, done: Any) -> None:
     """Fill in `done`. numba compiles this, too.
 
     Of each lane, those of a GPU in a row: ends, the value of `worked` at which its request completes; serving, that
-    request; newest, its last one; depths, its requests × _DEPTH + a number that orders lanes of one depth by how long
+    request; newest, its last one; depths, its requests × DEPTH + a number that orders lanes of one depth by how long
     they have had it. Of each GPU: first, last and queued of the requests that wait for a lane; busy lanes; worked, the
     work that a lane has done if it was always busy, up to `since`, so that a request of W units that begins at worked =
     v completes at v + W; soonest, the lane that completes next, and turn, the number of that event. following: of each
@@ -222,8 +225,8 @@ def _simulate(due: Any, work: Any, speeds: Any, contexts: int, most: int, fleet:
             worked[gpu] = ends[lane]
             request = serving[lane]
             done[request] = now
-            depth = depths[lane] // _DEPTH - 1
-            depths[lane] = depth * _DEPTH + number
+            depth = depths[lane] // DEPTH - 1
+            depths[lane] = depth * DEPTH + number
             if gpus > 1:
                 complete(fleet, gpu)
             if depth:
@@ -242,7 +245,7 @@ def _simulate(due: Any, work: Any, speeds: Any, contexts: int, most: int, fleet:
         else:
             return
         if placed >= 0:
-            depth = depths[lane] // _DEPTH
+            depth = depths[lane] // DEPTH
             if depth:
                 following[newest[lane]] = placed
             else:
@@ -250,7 +253,7 @@ def _simulate(due: Any, work: Any, speeds: Any, contexts: int, most: int, fleet:
                 ends[lane] = worked[gpu] + work[placed]
                 busy[gpu] += 1
             newest[lane] = placed
-            depths[lane] = (depth + 1) * _DEPTH + number
+            depths[lane] = (depth + 1) * DEPTH + number
         since[gpu] = now
         if busy[gpu]:
             number += 1

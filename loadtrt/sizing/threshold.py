@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -39,10 +40,10 @@ if TYPE_CHECKING:
 
     Grid = npt.NDArray[np.float64]
 
-_RATES, _SLOPES = 400, 25
+_RATES = 400
 _FLOORS = np.array([0.0, 0.15, 0.3, 0.45, 0.6, 0.7, 0.8, 0.88, 0.94, 0.98])  # f/p₀
 _NO_FLOOR = 0.5  # prior probability of f = 0
-_SLOPE_RANGE = 2.4  # range of ln c: ±
+_BENDS = np.linspace(-2.4, 2.4, 25)  # ln c
 _SLOPE_SCALE = 0.5
 _UNIFORM = 0.2  # share of the uniform prior
 _BEND, _MOST_BEND = 2.0, 0.5
@@ -109,14 +110,11 @@ def estimate(
     least, most: range of rates.
     throughput: highest measured throughput (X).
     """
-    rates = np.geomspace(least, most, _RATES)
-    bends = np.linspace(-_SLOPE_RANGE, _SLOPE_RANGE, _SLOPES)
-    load = np.minimum(rates / throughput, _MOST_LOAD)
-    slopes = (-math.log(allowed) * load / (1 - load))[:, None] * np.exp(bends)[None, :]
-    floors = _FLOORS * allowed
+    around = allowed, least, most, throughput
+    rates, slopes, floors = _grid(*around)
     of_floors = np.log(np.where(_FLOORS == 0, _NO_FLOOR, (1 - _NO_FLOOR) / (len(_FLOORS) - 1)))
-    of_shapes = -np.abs(bends)[None, :, None] / _SLOPE_SCALE + of_floors[None, None, :]
-    of_runs = [_likelihood(run, allowed, rates, slopes, floors) for run in seen]
+    of_shapes = -np.abs(_BENDS)[None, :, None] / _SLOPE_SCALE + of_floors[None, None, :]
+    of_runs = [_likelihood(run.rate, run.bad, *around) for run in seen]
     weights = [_TRUST * run.size for run in seen]
     for _ in range(3):  # the weight of a run depends on its distance from the threshold
         likelihood = of_shapes + sum(weight * of_run for weight, of_run in zip(weights, of_runs, strict=True))
@@ -154,14 +152,26 @@ def _prior(rates: Grid, expected: float, spread: float) -> Grid:
     return prior
 
 
-def _likelihood(run: Seen, allowed: float, rates: Grid, slopes: Grid, floors: Grid) -> Grid:
-    """The log-likelihood of each (rate, slope, floor) of the grid, by a request of a run."""
+def _grid(allowed: float, least: float, most: float, throughput: float) -> tuple[Grid, Grid, Grid]:
+    """(rates [rate], slopes [rate, slope], floors [floor]); the arguments are as in `estimate`."""
+    rates = np.geomspace(least, most, _RATES)
+    load = np.minimum(rates / throughput, _MOST_LOAD)
+    return rates, (-math.log(allowed) * load / (1 - load))[:, None] * np.exp(_BENDS)[None, :], _FLOORS * allowed
+
+
+@lru_cache(maxsize=32)  # 0.8 MB each: a search estimates again after each run, by all runs
+def _likelihood(rate: float, bad: float, allowed: float, least: float, most: float, throughput: float) -> Grid:
+    """The log-likelihood of each (rate, slope, floor) of the grid, by a request of a run at `rate`, of whose requests
+    the share `bad` was."""
+    rates, slopes, floors = _grid(allowed, least, most, throughput)
     at_threshold = (allowed - floors) / (1 - floors)
     odds = np.log(at_threshold / (1 - at_threshold))
-    line = odds[None, None, :] + (slopes * (run.rate / rates - 1)[:, None])[:, :, None]
-    # p = f + (1 − f)e and 1 − p = (1 − f)(1 − e), with ln e = −ln(1 + e^−line), ln(1 − e) = −ln(1 + e^line)
-    bad = np.log(floors + (1 - floors) * np.exp(-np.logaddexp(0, -np.maximum(line, -500))))
-    likelihood: Grid = run.bad * bad + (1 - run.bad) * (np.log(1 - floors) - np.logaddexp(0, line))
+    line = odds[None, None, :] + (slopes * (rate / rates - 1)[:, None])[:, :, None]
+    np.maximum(line, -500.0, out=line)
+    # p = f + (1 − f)e and 1 − p = (1 − f)(1 − e), with 1/e = 1 + e^−line, ln(1 − e) = −line − ln(1 + e^−line)
+    whole = 1 + np.exp(-line)
+    of_bad = np.log(floors + (1 - floors) / whole)
+    likelihood: Grid = bad * of_bad + (1 - bad) * (np.log(1 - floors) - line - np.log(whole))
     return likelihood
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from statistics import NormalDist, fmean
 from typing import TYPE_CHECKING
 
-from loadtrt.stats.verdict import LEAST_MET, discounted, share_interval
+from loadtrt.stats.binomial import surely_above
+from loadtrt.stats.verdict import LEAST_MET, discounted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -88,7 +89,7 @@ class Worth:
             rate = self.threshold.rate * (1 + part / _FARTHEST)
             share, size = self.threshold.share_at(rate), discounted(self.single(rate, seconds))
             lucky = max(share - _LUCK * math.sqrt(share * (1 - share) / max(size, 1.0)), 0.0)
-            if rate >= ceiling or share_interval(lucky, size)[0] > self.threshold.allowed:
+            if rate >= ceiling or surely_above(lucky, size, self.threshold.allowed):
                 return min(rate, ceiling)
         return ceiling
 

@@ -1,12 +1,16 @@
-"""The binomial law and Student's, for any real number of requests: by the regularized incomplete beta function."""
+"""The binomial law, intervals by it, and Student's law, for any real number of requests: by the regularized incomplete
+beta function."""
 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+TAIL = 0.025  # probability beyond each end of an interval
 
 
 def at_least(share: float, size: float, p: float) -> float:
@@ -28,6 +32,32 @@ def root(rising: Callable[[float], float]) -> float:
     return (low + high) / 2
 
 
+def share_interval(share: float, size: float) -> tuple[float, float]:
+    """95 % confidence interval (low, high) of the true share, from the share among `size` independent requests."""
+    if not size:
+        return 0.0, 1.0
+    low = root(lambda p: at_least(share, size, p) - TAIL) if share > 0 else 0.0
+    high = root(lambda p: TAIL - at_most(share, size, p)) if share < 1 else 1.0
+    return low, high
+
+
+def surely_above(share: float, size: float, allowed: float) -> bool:
+    """Whether the lower end of `share_interval` is above the allowed share."""
+    return bool(size) and at_least(share, size, allowed) < TAIL
+
+
+@lru_cache(maxsize=256)  # looks at a run that goes on, and its result, ask for the same
+def quantile_ranks(rank: float, size: float) -> tuple[float | None, float | None]:
+    """Ranks of the sample between which the true quantile lies, 95 %; None on a side that `size` does not bound."""
+    allowed = 1 - rank
+    low = high = None
+    if size and at_least(1.0, size, allowed) <= TAIL:
+        low = 1 - root(lambda f: TAIL - at_least(f, size, allowed))
+    if size and at_most(0.0, size, allowed) <= TAIL:
+        high = 1 - root(lambda f: at_most(f, size, allowed) - TAIL)
+    return low, high
+
+
 def beta(a: float, b: float, x: float) -> float:
     """The regularized incomplete beta function I_x(a, b), a and b > 0, by its continued fraction (Lentz's method).
 
@@ -43,14 +73,16 @@ def beta(a: float, b: float, x: float) -> float:
     value, m, change = d, 0, 0.0
     while abs(change - 1) > 1e-10:
         m += 1
-        for term in (
-            m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
-            -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)),
-        ):
-            d = 1 / (1 + term * d)
-            c = 1 + term / c
-            change = c * d
-            value *= change
+        place = a + 2 * m
+        term = m * (b - m) * x / ((place - 1) * place)
+        d = 1 / (1 + term * d)
+        c = 1 + term / c
+        value *= c * d
+        term = -(a + m) * (a + b + m) * x / (place * (place + 1))
+        d = 1 / (1 + term * d)
+        c = 1 + term / c
+        change = c * d
+        value *= change
     return math.exp(scale) * value / a
 
 

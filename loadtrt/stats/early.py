@@ -23,9 +23,9 @@ import numpy as np
 from loadtrt.records.histogram import CELL, bucket_of
 from loadtrt.records.records import METRICS, Records
 from loadtrt.records.spans import MOST_SPANS
-from loadtrt.stats.binomial import at_least
+from loadtrt.stats.binomial import TAIL, at_least
 from loadtrt.stats.intervals import quantile_interval
-from loadtrt.stats.verdict import TAIL, discounted, interval_ranks, judge
+from loadtrt.stats.verdict import discounted, interval_ranks, judge
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:

@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,9 +32,10 @@ from loadtrt.records.records import METRICS
 from loadtrt.results.breakdown import PERCENTILES, Batches, ConfidenceInterval, MetricSummary, RoutingCost
 from loadtrt.results.run_result import ModelResult, ObjectiveShare, Throughput
 from loadtrt.results.steadiness import Interval
+from loadtrt.stats.binomial import share_interval
 from loadtrt.stats.sample_size import least_samples
 from loadtrt.stats.summary import fairness
-from loadtrt.stats.verdict import interval_ranks, reason_of, share_interval, share_of, size_trusted_as, trusted
+from loadtrt.stats.verdict import interval_ranks, reason_of, share_of, size_trusted_as, trusted
 from loadtrt.stats.whole_run import more_needed, verdict_on_number
 
 if TYPE_CHECKING:
@@ -298,15 +300,8 @@ def _of_requests(
         value = _quantile(histogram, objective.rank, requests)
         if value is not None and objective.rank < 1:
             ends = _quantile_ends(histogram, objective.rank, size, requests)
-    return share_of(
-        objective,
-        good,
-        requests,
-        size,
-        share_interval(bad, size),
-        (value, *ends),
-        lambda: reason_of(objective, bad, size, requests, len(shares) * KEEP),
-    )
+    reason = partial(reason_of, objective, bad, size, requests, len(shares) * KEEP)
+    return share_of(objective, good, requests, size, share_interval(bad, size), (value, *ends), reason)
 
 
 def _of_number(

@@ -48,7 +48,7 @@ import numpy as np
 from loadtrt.records.histogram import QUANTILE_ERROR
 from loadtrt.records.records import METRICS, OK
 from loadtrt.results.run_result import ObjectiveShare
-from loadtrt.stats.binomial import at_least, at_most, root
+from loadtrt.stats.binomial import TAIL, at_least, at_most, quantile_ranks, share_interval, surely_above
 from loadtrt.stats.sample_size import least_samples
 from loadtrt.units import format_count, format_duration, plural, rounded_up
 
@@ -64,9 +64,8 @@ if TYPE_CHECKING:
     Series = npt.NDArray[np.float64]
 
 LEAST_MET = 150  # effective requests without which nothing is certified
-TAIL = 0.025  # probability beyond each end of the interval
 _SURELY = 1e-4
-NORMAL = 1.96  # the normal quantile there
+NORMAL = 1.96  # the normal quantile at 1 − TAIL
 BLOCKS = 16  # the fewest blocks that a variance of block means is taken from
 _RESOLVED = 100  # independent requests: below it, blocks are too few and too short
 _JITTER = 0.05  # of the bound
@@ -205,29 +204,9 @@ def least_bounded(rank: float) -> float:
     return size_trusted_as(math.log(TAIL) / math.log(rank))
 
 
-def share_interval(share: float, size: float) -> tuple[float, float]:
-    """95 % confidence interval (low, high) of the true share, from the share among `size` independent requests."""
-    if not size:
-        return 0.0, 1.0
-    low = root(lambda p: at_least(share, size, p) - TAIL) if share > 0 else 0.0
-    high = root(lambda p: TAIL - at_most(share, size, p)) if share < 1 else 1.0
-    return low, high
-
-
 def surely_missed(share: float, size: float, allowed: float) -> bool:
     """Whether the true share is above the allowed one at a confidence of 99.99 %, for conclusions that are final."""
     return bool(size) and share > allowed and at_least(share, size, allowed) <= _SURELY
-
-
-def quantile_ranks(rank: float, size: float) -> tuple[float | None, float | None]:
-    """Ranks of the sample between which the true quantile lies, 95 %; None on a side that `size` does not bound."""
-    allowed = 1 - rank
-    low = high = None
-    if size and at_least(1.0, size, allowed) <= TAIL:
-        low = 1 - root(lambda f: TAIL - at_least(f, size, allowed))
-    if size and at_most(0.0, size, allowed) <= TAIL:
-        high = 1 - root(lambda f: at_most(f, size, allowed) - TAIL)
-    return low, high
 
 
 def _quantile(
@@ -278,6 +257,16 @@ def verdict_on(objective: Objective, bad: float, size: float, low: float, high: 
     if high <= 1 - objective.rank and size >= LEAST_MET:
         return "met"
     return "missed" if low > 1 - objective.rank else "undecided"
+
+
+def verdict_by_size(objective: Objective, bad: float, size: float) -> Verdict:
+    """The verdict by `share_interval`, without its ends: those are the shares at which one of these chances is TAIL."""
+    allowed = 1 - objective.rank
+    if objective.rank == 1 or not size:
+        return verdict_on(objective, bad, size, 0.0, 1.0)
+    if size >= LEAST_MET and at_most(bad, size, allowed) <= TAIL:
+        return "met"
+    return "missed" if surely_above(bad, size, allowed) else "undecided"
 
 
 def reason_of(

@@ -35,7 +35,8 @@ import numpy as np
 
 from loadtrt.records.records import OK
 from loadtrt.results.run_result import ObjectiveShare
-from loadtrt.stats.verdict import effective_size, share_interval
+from loadtrt.stats.binomial import share_interval
+from loadtrt.stats.verdict import effective_size
 from loadtrt.units import plural, rounded_up
 
 if TYPE_CHECKING:

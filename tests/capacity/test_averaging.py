@@ -22,7 +22,7 @@ from loadtrt.load.arrivals import Poisson, due_instants
 from loadtrt.records.records import COLUMNS, FAILED, Records
 from loadtrt.sizing.averaging import averaged, works_of
 from loadtrt.sizing.station import latencies, station
-from loadtrt.stats.verdict import share_interval
+from loadtrt.stats.binomial import share_interval
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 
 if TYPE_CHECKING:

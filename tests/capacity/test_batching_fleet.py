@@ -91,9 +91,10 @@ def test_without_a_batcher_it_is_the_simulation_of_stations(
 @pytest.mark.parametrize("room", [None, 6])
 def test_a_fleet_of_batching_servers_routes_each_request(room: int | None) -> None:
     """The fewest outstanding, waiting ones and those in flight: against a simulation that looks at all instants. With
-    a bounded queue some are dropped, and the others complete as they do there."""
+    a bounded queue some are dropped, and the others complete as they do there. All instants are multiples of 0.1 ms,
+    so that several things happen at once."""
     server = server_with("max=4,delay=3ms", room, 1, 1)
-    due = due_instants(Poisson(), 6000.0, 0, 4000, 9)
+    due = due_instants(Poisson(), 6000.0, 0, 4000, 9) // 100_000 * 100_000
     found = serve(
         due, np.full(len(due), 0.5), server, 3, router_of("least-outstanding", "lowest-index", np.random.default_rng(4))
     )

@@ -31,7 +31,8 @@ from loadtrt.sizing.find import Finder
 from loadtrt.sizing.outcomes import host_bound
 from loadtrt.sizing.rig import Rig
 from loadtrt.sizing.wanted import QUICK_NS, TIME_NS, Wanted
-from loadtrt.stats.verdict import share_interval, verdict_on
+from loadtrt.stats.binomial import share_interval
+from loadtrt.stats.verdict import verdict_on
 from loadtrt.units import SECOND_NS, exact_duration, format_count
 from onnx_files import doubling
 from reported import markdown_text

@@ -18,6 +18,7 @@ from loadtrt.report.formatting import percent_text
 from loadtrt.report.plain import terminal_text
 from loadtrt.results.breakdown import PERCENTILES, ConfidenceInterval, MetricSummary
 from loadtrt.results.run_result import ObjectiveShare, Throughput
+from loadtrt.stats.binomial import quantile_ranks
 from loadtrt.stats.intervals import mean_interval, quantile_interval, rate_interval
 from loadtrt.stats.summary import summarize
 from loadtrt.stats.verdict import (
@@ -25,7 +26,6 @@ from loadtrt.stats.verdict import (
     effective_of,
     interval_ranks,
     least_bounded,
-    quantile_ranks,
 )
 from runs_by_hand import run_of
 

@@ -20,8 +20,9 @@ from loadtrt.records.histogram import Histogram
 from loadtrt.records.records import COLUMNS, FAILED, METRICS, UNSERVED, Records
 from loadtrt.records.tally import Tally
 from loadtrt.results.run_result import ObjectiveShare, RunResult
+from loadtrt.stats.binomial import quantile_ranks, share_interval
 from loadtrt.stats.summary import summarize
-from loadtrt.stats.verdict import effective_size, judge, quantile_ranks, share_interval
+from loadtrt.stats.verdict import effective_size, judge, verdict_by_size, verdict_on
 from loadtrt.units import rounded_up
 
 if TYPE_CHECKING:
@@ -114,6 +115,19 @@ def test_the_interval_is_clopper_and_pearsons() -> None:
     assert share_interval(0.0, 1000) == pytest.approx((0, 1 - 0.025 ** (1 / 1000)))
     assert share_interval(1.0, 1000) == pytest.approx((0.025 ** (1 / 1000), 1))
     assert share_interval(0.5, 0) == (0, 1)
+
+
+@given(
+    share=st.one_of(st.floats(0, 1), st.floats(0, 0.03), st.sampled_from((0.0, 1.0))),
+    size=st.one_of(st.floats(0, 1e6), st.floats(100, 2000), st.just(0.0)),
+    rank=st.sampled_from((0.5, 0.9, 0.99, 0.999, 1.0)),
+)
+def test_the_verdict_needs_no_interval(share: float, size: float, rank: float) -> None:
+    """It is that of the interval's ends, but where one of them is the allowed share within what bisection leaves."""
+    objective = parse_objective(f"latency.p{100 * rank:g} < 10ms" if rank < 1 else "latency.max < 10ms")
+    low, high = share_interval(share, size)
+    if all(end != pytest.approx(1 - rank, rel=1e-5, abs=1e-11) for end in (low, high)) or rank == 1:
+        assert verdict_by_size(objective, share, size) == verdict_on(objective, share, size, low, high)
 
 
 @given(share=st.floats(0, 1), size=st.floats(0.01, 1e6))

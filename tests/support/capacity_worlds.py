@@ -12,7 +12,7 @@ from loadtrt.asked.objective import parse_objective
 from loadtrt.sizing.outcomes import Outcome, Share, Step
 from loadtrt.sizing.search import Search
 from loadtrt.sizing.threshold import log_odds
-from loadtrt.stats.verdict import share_interval, verdict_on
+from loadtrt.stats.verdict import verdict_by_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,7 +43,7 @@ def of_a_queue(per_s: float) -> Callable[[float], float]:
 def judged(bad: float, size: float, allowed: float = ALLOWED) -> Share:
     """The result of a run of which the share `bad` of `size` independent requests was bad."""
     objective = parse_objective(f"latency.p{100 * (1 - allowed):g} < 10ms")
-    return Share(bad, size, verdict_on(objective, bad, size, *share_interval(bad, size)))
+    return Share(bad, size, verdict_by_size(objective, bad, size))
 
 
 @dataclass
