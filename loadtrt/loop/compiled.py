@@ -44,13 +44,13 @@ _ROUTING = (
 
 
 _counts: set[int] = set()  # numbers of models that this process has `spin_all` for
-_told: list[Say] = []  # who is told that something is compiled: the last one
+_told: list[Say] = []  # who is told that something is compiled: one at most
 _spent_ns = [0]
 
 
 def tell_of_compiling(say: Say) -> None:
     """From now on `say` is told what is compiled, in a sentence, as it begins."""
-    _told.append(say)
+    _told[:] = [say]
 
 
 def compiled_ns() -> int:
@@ -154,7 +154,7 @@ def _compiling() -> type:
                 self.began_ns = perf_counter_ns()
                 folder = event.data["dispatcher"].stats.cache_path
                 kept = f"once; it is kept in {folder}" if folder else "in each process, as it cannot be kept"
-                for say in _told[-1:]:
+                for say in _told:
                     say(f"compiling {self.what}, which takes seconds ({kept})")
 
         def on_end(self, _: Any) -> None: ...
