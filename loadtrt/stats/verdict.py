@@ -332,7 +332,9 @@ def correlation(series: Series, jitter: float) -> float:
     sums = np.concatenate(([0.0], np.cumsum(series)))
     longest, block = 1.0, 1
     while len(series) // block >= BLOCKS:
-        means = np.diff(sums[::block]) / block
-        longest = max(longest, block * float(means.var(ddof=1)) / variance)
+        ends = sums[::block]
+        means = (ends[1:] - ends[:-1]) / block
+        means -= means.mean()
+        longest = max(longest, block * float(means @ means) / (len(means) - 1) / variance)
         block *= 2
     return longest
