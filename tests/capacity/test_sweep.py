@@ -393,14 +393,15 @@ def test_runs_of_another_machine_or_engine_are_not_mixed_with_those_of_this(what
     else:
         run = found.points[0].run
         assert run is not None
-        changes, sentence = {
-            "the engine": ({"sha256": "ab12"}, "whose sha256 was ab12"),
+        mode = {**run.model.engine.mode, "hardware queues": "32"}  # without them it has CUDA's default
+        engine, sentence = {
+            "the engine": (replace(run.model.engine, sha256="ab12"), "whose sha256 was ab12"),
             "the queues": (
-                {"mode": {**run.model.engine.mode, "hardware queues": "32"}},  # without them it has CUDA's default
+                replace(run.model.engine, mode=mode),
                 "whose number of hardware queues (CUDA_DEVICE_MAX_CONNECTIONS) was 32, and is 8;",
             ),
         }[what]
-        run = changed(run, engine=replace(run.model.engine, **changes))
+        run = changed(run, engine=engine)
         other = found.model_copy(update={"points": (found.points[0].model_copy(update={"run": run}),)})
     file.write_text(other.model_dump_json())
     done = loadtrt("sweep", "--engine", VIRTUAL, "--warmup", "0", "--duration", "2s", "--json", file,

@@ -1,5 +1,6 @@
-"""Where several models, or workers that route, leave the loop: in a gap between the requests of all (that of one model is
-in test_spin.py)."""
+"""Where several models, or workers that route, leave the loop: in a gap between the requests of all.
+
+One model: test_spin.py."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from loadtrt.lanes.shared_router import RoutingMemory, SharedRouter
 from loadtrt.load.dealing import Deal
 from loadtrt.loop import device as loop
 from loadtrt.loop.device import GAP_NS, spin_all
-from loadtrt.loop.requests import COMING, LAST, NEXT_DUE, begin, lists_of, new_state, view_of
+from loadtrt.loop.requests import COMING, LAST, NEXT_DUE, State, begin, lists_of, new_state, view_of
 from loadtrt.loop.routing import NEXT, spin_routed
 from loadtrt.units import NEVER
 
@@ -44,7 +45,7 @@ def test_several_models_leave_in_a_gap_of_all(
     """Law: GAP_NS at least before the next request of any model; without such a gap at `until`."""
     now = 0
 
-    def serve(state: loop.State, due: list[int], _: int) -> int:
+    def serve(state: State, due: list[int], _: int) -> int:
         nonlocal now
         now += 10 * US
         state.n[NEXT_DUE] = next((at for at in due if at > now), NEVER)
