@@ -5,6 +5,7 @@ Times are ns (`_ns`), memory is bytes (`_bytes`). None means that a number is no
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
@@ -251,7 +252,7 @@ class RunResult(Result):
     run: str = ""
     loadtrt: str
     started: str
-    began: Annotated[str, Field(pattern=r"^(\S+\.\d{9}\+00:00)?$")] = ""
+    began: str = ""
     began_error_ns: Count = 0
     late_start_ns: Count | None = None
     command: tuple[str, ...]
@@ -325,7 +326,8 @@ class RunResult(Result):
     def began_ns(self) -> int:
         """When measuring began, Unix time in ns; where it never did, or an older result does not say, about when."""
         second = datetime.fromisoformat(self.began or self.started).replace(microsecond=0)
-        ns = int(self.began.partition(".")[2][:9]) if self.began else self.phases.before_ns
+        digits = re.sub(r"\D.*", "", self.began.partition(".")[2])
+        ns = int(f"{digits:0<9.9}") if self.began else self.phases.before_ns
         return round(second.timestamp()) * SECOND_NS + ns
 
     @field_validator("started", "began")
