@@ -190,7 +190,7 @@ class RunConfig(FleetOptions):
     @model_validator(mode="before")
     @classmethod
     def _options_are_for_of(cls, given: Any) -> Any:
-        if isinstance(given, dict) and "models" not in given and (not given or "engine" in given):
+        if isinstance(given, dict) and "models" not in given and "engine" in given:  # also in a damaged file
             raise UsageError("RunConfig takes models: write RunConfig.of(engine='g.plan', contexts=4) to name options")
         return given
 

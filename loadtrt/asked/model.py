@@ -193,7 +193,8 @@ class Model(Strict):
     )
     max_lateness: Duration | None = _objectives(
         None,
-        "p99 of the generator's own lateness above which a measurement is INVALID.",
+        "p99 of the generator's own lateness above which a measurement is INVALID (of few requests p95, p90 or the "
+        "maximum).",
         commands=SEARCHES,
         metavar="TIME",
         shown_default="by the latency and the objectives",

@@ -9,6 +9,7 @@ import os
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from loadtrt.errors import CudaError, EngineError, UsageError
@@ -33,14 +34,27 @@ class Closes(Protocol):
 
 # Streams share the GPU's hardware queues, 8 unless this variable says otherwise, and what shares one waits for all that
 # is before it there. On an H200 a small model on SMs of its own had a p99 of 88 ms with 8 queues, and of 80 µs with 32,
-# the most that CUDA allows (docs/sharing.md). CUDA reads the variable when a process first uses it.
+# the most that CUDA allows (docs/sharing.md). CUDA reads the variable when a process first uses CUDA.
 _QUEUES, _MOST_QUEUES, _DEFAULT_QUEUES = "CUDA_DEVICE_MAX_CONNECTIONS", 32, 8
 
 
 def hardware_queues() -> int:
-    """How many hardware queues the streams of this process share: what the environment says, or the most there are."""
+    """How many hardware queues the streams of this process share: what the environment says, or the most there are,
+    unless another library has used CUDA before, with its default."""
+    if _QUEUES not in os.environ and is_in_use():
+        return _DEFAULT_QUEUES
     told = os.environ.setdefault(_QUEUES, str(_MOST_QUEUES))
     return min(int(told), _MOST_QUEUES) if told.isdecimal() and int(told) else _DEFAULT_QUEUES
+
+
+def is_in_use(proc: Path = Path("/proc")) -> bool:
+    """Whether this process has opened a GPU for CUDA, as NVML alone does not."""
+    with suppress(OSError):
+        for file in os.listdir(proc / "self" / "fd"):
+            with suppress(OSError):  # it was closed since, as the one is that the list was read from
+                if "nvidia-uvm" in os.readlink(proc / "self" / "fd" / file):
+                    return True
+    return False
 
 
 @cache

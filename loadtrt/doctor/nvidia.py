@@ -45,7 +45,10 @@ _VARIABLES: dict[str, tuple[tuple[str, ...], str]] = {
     "CUDA_VISIBLE_DEVICES": ((), ""),
     "CUDA_MODULE_LOADING": (("EAGER",), "eager loading takes GPU memory and start-up time"),
     "CUDA_LAUNCH_BLOCKING": (("1",), "every launch waits for its kernel, so contexts do not overlap"),
-    "CUDA_DEVICE_MAX_CONNECTIONS": (tuple("1234567"), "with fewer queues than streams, streams wait for each other"),
+    "CUDA_DEVICE_MAX_CONNECTIONS": (
+        tuple(map(str, range(1, 32))),
+        "loadtrt takes 32 queues then, and streams that share one wait for each other",
+    ),
 }
 
 
@@ -63,6 +66,7 @@ def precisions(compute_capability: tuple[int, int]) -> tuple[str, ...]:
 
 def driver(root: Path) -> list[Check]:
     """The driver, the bindings and whether they fit, what CUDA sees, and the variables that change what it does."""
+    variables = _variables()  # before CUDA is used, for which loadtrt sets one itself
     nvml, why = find_driver()
     here = bool(nvml and nvml.gpus) or bool(device_files(root))
     checks = [_driver(root, here, nvml, why)]
@@ -74,7 +78,7 @@ def driver(root: Path) -> list[Check]:
     else:
         checks.append(_fit(bindings, nvml.version if nvml else None))
         checks.append(_visible(here, why))
-    return [*checks, _variables()]
+    return [*checks, variables]
 
 
 def gpus() -> list[Group]:

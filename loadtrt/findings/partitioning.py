@@ -35,10 +35,10 @@ def unpartitioned(result: RunResult) -> Finding | None:
     compute = typical_ns(result.model.metrics["compute"])
     if not (loaded and full and contexts >= LEAST_CONTEXTS and engine.batch >= LEAST_BATCH):
         return None
-    queue_each = _STREAMS * contexts <= int(engine.mode.get("hardware queues", "8"))
+    lanes, copies = max(contexts, _PARTITIONS), "" if model.copies else "--copies off "
+    queue_each = _STREAMS * lanes <= int(engine.settings["hardware queues"])
     if compute / contexts < LEAST_NS or (model.copies and not queue_each):
         return None
-    lanes, copies = max(contexts, _PARTITIONS), "" if model.copies else "--copies off "
     return Finding(
         kind="unpartitioned",
         evidence=f"{contexts} contexts compute at the same time, each request of batch {engine.batch} for "

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from loadtrt.results.gpu_telemetry import GpuSharing
     from loadtrt.results.run_result import RunResult
 
+LATENESS_RANKS = ("p99", "p95", "p90")  # a median would leave half of the requests to be late
 # Every kind of `problems_of`.
-LATENESS_RANKS = ("p99", "p95", "p90", "p50")
 PROBLEM_KINDS = ("late", "starved", "unserved", "failed", "no-requests", "overloaded", "gpu-shared")
 LATENESS_SHARE = 0.1  # of the median latency
 LATENESS_FLOOR_NS = MILLISECOND_NS // 4
@@ -62,7 +62,7 @@ class Counts:
     """What is known of a run so far, or at its end.
 
     lateness_ns: lateness at the highest of LATENESS_RANKS that the requests are enough for, or the maximum, ns.
-    lateness_rank: which it is: "p99", or a lower percentile, or "max".
+    lateness_rank: which it is: "p99", or a lower percentile, or "most".
     latency_ns: the median latency, or the mean where the requests are too few for a median, ns.
     starved_fraction: part of the lanes' time spent idle because the host was late, 0 for an engine that takes no time.
     ok, failed, unserved: requests by outcome.
@@ -90,8 +90,8 @@ class Counts:
 def lateness_limit_ns(
     latency_ns: float, closed: bool, wanted_ns: int | None, objectives: Sequence[Objective] = ()
 ) -> float:
-    """The p99 of lateness above which a run is INVALID: `--max-lateness`, or the greatest of a tenth of the median
-    latency, a twentieth of the tightest objective on latency, and 250 µs.
+    """The lateness (`lateness_of`) above which a run is INVALID: `--max-lateness`, or the greatest of a tenth of the
+    median latency, a twentieth of the tightest objective on latency, and 250 µs.
 
     A closed loop has no limit by default: there lateness hides behind a lane's other buffer sets, and where it does not
     hide, the lane is idle, which STARVED_LIMIT bounds.
@@ -129,7 +129,7 @@ def typical_ns(summary: MetricSummary) -> float:
 def lateness_of(summary: MetricSummary) -> tuple[float, str]:
     """`lateness_ns` and `lateness_rank` of Counts, from the summary of lateness."""
     known = ((summary.percentiles_ns[rank], rank) for rank in LATENESS_RANKS)
-    return next(((value, rank) for value, rank in known if value is not None), (summary.max_ns or 0, "max"))
+    return next(((value, rank) for value, rank in known if value is not None), (summary.max_ns or 0, "most"))
 
 
 def problems_of(counts: Counts, terms: Terms) -> list[Problem]:
@@ -179,11 +179,10 @@ def _of_the_host(counts: Counts, terms: Terms) -> Iterator[Problem]:
     limit_ns = limit_of(counts, terms)
     if counts.lateness_ns > limit_ns:
         late = format_duration(counts.lateness_ns)
-        rank = "most" if counts.lateness_rank == "max" else counts.lateness_rank
         blocks = terms.mode.get("wait") == "block"
         yield Problem(
             kind="late",
-            evidence=f"the generator was {late} late at {rank} (limit {format_duration(limit_ns)})",
+            evidence=f"the generator was {late} late at {counts.lateness_rank} (limit {format_duration(limit_ns)})",
             remedy=remedy_for(
                 terms.busy, "use --wait spin" if blocks else f"free a core for loadtrt, or {terms.less_load}"
             ),

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from loadtrt.records.board import Board
     from loadtrt.records.records import Records
 
-LOOK_NS = 100 * MILLISECOND_NS  # the longest time between two looks at the stop flag and deadlines
-PATIENCE_NS = 50 * MILLISECOND_NS  # how long a look may wait for a gap between requests
+LOOK_NS = 100 * MILLISECOND_NS  # after which to look at the stop flag again ...
+PATIENCE_NS = 50 * MILLISECOND_NS  # ... in a gap between requests, for which a look waits so long at most
 DRAIN_NS = 10 * SECOND_NS  # how long to wait for the last requests, by default
 FIRST_NS = 120 * SECOND_NS  # the longest time to the first completion: nothing is known of the engine's pace before
 _SILENCE_NS = 10 * SECOND_NS  # the longest time without a completion afterwards ...

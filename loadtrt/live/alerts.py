@@ -91,7 +91,7 @@ def counts_now(snapshot: Snapshot) -> Counts:
     """What the laws of validity need, from histograms: within 0.4 % of what the verdict takes from records."""
     lateness, latency = snapshot.counts[_PLACE["lateness"]], snapshot.counts[_PLACE["latency"]]
     late, count = int(lateness.sum()), int(latency.sum())
-    rank = next((name for name in LATENESS_RANKS if late >= least_samples(PERCENTILES[name])), "max")
+    rank = next((name for name in LATENESS_RANKS if late >= least_samples(PERCENTILES[name])), "most")
     if count >= least_samples(0.5):
         typical_ns = quantiles_of(latency, (0.5,))[0]
     else:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 import time
 from bisect import bisect_left, bisect_right
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from loadtrt.cuda.runtime import is_in_use
 from loadtrt.live.nvml import find_driver, open_gpu
 from loadtrt.results.gpu_telemetry import LOADTRT, GpuClient, GpuSharing
 from loadtrt.units import SECOND_NS
@@ -78,7 +78,7 @@ def own_process(proc: Path = _PROC) -> Own:
     """How to recognize this process. Call it before it opens a GPU: later nobody is known to have been there before but
     those that an earlier call saw."""
     pids = tuple(dict.fromkeys((*namespace_pids(proc), os.getpid())))
-    if not _has_cuda(proc):
+    if not is_in_use(proc):
         _there_before.clear()
         driver, _ = find_driver()
         now_us = time.time_ns() // _US
@@ -98,16 +98,6 @@ def namespace_pids(proc: Path) -> list[int]:
         return [int(pid) for line in lines if line.startswith("NSpid:") for pid in line.split()[1:]]
     except (OSError, ValueError):
         return []
-
-
-def _has_cuda(proc: Path) -> bool:
-    """Whether this process has opened a GPU for CUDA, as NVML alone does not."""
-    with suppress(OSError):
-        for file in os.listdir(proc / "self" / "fd"):
-            with suppress(OSError):  # it was closed since, as the one is that the list was read from
-                if "nvidia-uvm" in os.readlink(proc / "self" / "fd" / file):
-                    return True
-    return False
 
 
 class _Look(NamedTuple):

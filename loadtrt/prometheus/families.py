@@ -121,7 +121,8 @@ LOST = Family("loadtrt_workers_lost", "gauge", "workers of a fleet whose process
 LATENESS_LIMIT = Family(
     "loadtrt_lateness_limit_seconds",
     "gauge",
-    "p99 lateness above which the run is INVALID; none in a closed loop without --max-lateness",
+    "p99 lateness (of few requests p95, p90 or the maximum) above which the run is INVALID; none in a closed loop "
+    "without --max-lateness",
 )
 PROBLEM = Family("loadtrt_problem_active", "gauge", "1 if the run would have this problem if it ended now", ("kind",))
 GOOD = Family("loadtrt_objective_good_total", "counter", "requests that are good for the objective", ("objective",))

@@ -50,7 +50,7 @@ def hdr_log(run: RunResult) -> str:
         raise UsageError("the run served no request: there are no histograms to write")
     if not run.started:
         raise UsageError("the run has no start time, which such a log needs")
-    began = datetime.fromisoformat(run.started).timestamp() + run.phases.before_ns / SECOND_NS
+    began = run.began_ns / SECOND_NS
     date = f"{datetime.fromtimestamp(began, UTC):%a %b %d %H:%M:%S UTC %Y}"
     lines = [
         f"#[loadtrt {run.loadtrt}, {' '.join(run.model.engine.name.split())}; values in ns]",

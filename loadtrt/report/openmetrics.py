@@ -45,8 +45,7 @@ def openmetrics_text(result: RunResult, run: str = "") -> str:
 
 class _Export:
     """A collector of prometheus_client. Samples are at the instants for which a run has numbers: the start of measuring
-    and the end of each interval. They are right to the second: measuring began after the other phases, which began when
-    the run was `started`."""
+    and the end of each interval."""
 
     def __init__(self, result: RunResult, run: str) -> None:
         self._result = result
@@ -55,10 +54,9 @@ class _Export:
         gpu = result.environment.get("gpu")
         uuid = gpu.get("uuid") if isinstance(gpu, dict) else None
         self._of_gpu = table.gpu_labels(uuid and str(uuid), str(result.environment.get("host", "")))
-        start = round(datetime.fromisoformat(result.started).timestamp()) * SECOND_NS + result.phases.before_ns
         instants = range(max(len(result.model.intervals), 1) + 2)  # one more, at which gauges end
         interval_ns = result.model.interval_ns
-        *self._times, self._over = [_timestamp(start + number * interval_ns) for number in instants]
+        *self._times, self._over = [_timestamp(result.began_ns + number * interval_ns) for number in instants]
         if interval_ns == SECOND_NS:
             self._window = "last whole second"
         else:

@@ -145,11 +145,13 @@ def read_result(schema: type[_Schema], source: Path | ResultFile) -> _Schema:
     path, content = content_of(source, kind_of(schema))
     try:
         result = schema.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
+    except (ValidationError, UsageError) as error:
+        wrong = str(error)
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            wrong = f"{'.'.join(map(str, first['loc']))}: {fault_words(first)}"
         raise UsageError(
-            f"{path} does not fit its schema {content['schema_version']}: {where}: {fault_words(first)}; write it again"
+            f"{path} does not fit its schema {content['schema_version']}: {wrong}; write it again"
         ) from None
     found: _Schema = _of_model(result, path, source.model)
     return found

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from loadtrt.errors import UsageError
 from loadtrt.records.records import METRICS
 from loadtrt.report.comparison_sections import measured_of
+from loadtrt.report.interference_words import level_words
 from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.results.capacity_result import CapacityResult, SweepResult
 from loadtrt.results.fleet_result import FleetResult
@@ -36,7 +37,7 @@ class Tracked:
     """A number.
 
     name: "throughput", "inferences", METRIC.pNN, METRIC.mean, "capacity", "energy of an inference", "GPUs", "GPUs
-        apart"; of a cell of interference one of _KEPT.
+        apart" (both with the spares, but of a model among several); of a cell of interference one of _KEPT.
     unit: "ratio" is of a number beside a neighbour over the number alone.
     low, high: ends of its 95 % confidence interval, as far as they are known.
     """
@@ -95,8 +96,8 @@ def parts_of(item: Loaded) -> Iterator[Part]:
             for cell in interference.cells:
                 yield _of_cell(cell, interference)
         case PlacementResult() as plan:
-            numbers = Tracked("GPUs", "GPUs", plan.gpus, plan.gpus_least), Tracked("GPUs apart", "GPUs", plan.apart)
-            yield Part("", None, None, numbers)
+            together = Tracked("GPUs", "GPUs", plan.gpus + plan.spares, plan.gpus_least + plan.spares)
+            yield Part("", None, None, (together, Tracked("GPUs apart", "GPUs", plan.apart + plan.spares)))
             for name, model in plan.models.items():
                 yield _of_planned(name, model)
         case FleetResult(choices=choices) as fleet:
@@ -146,8 +147,7 @@ def _of_cell(cell: Cell, result: InterferenceResult) -> Part:
     known = [(name, one, one.ratio) for name, one in ratios.items() if one is not None]
     numbers = tuple(Tracked(name, "ratio", ratio, one.low, one.high) for name, one, ratio in known if ratio is not None)
     doubt = None if cell.valid else cell.failure or f"INVALID: {'; '.join(cell.problems)}"
-    level = "" if cell.level == result.load else f" at {cell.level}"
-    name = f"{cell.model}{level} beside {cell.neighbour} at {cell.neighbour_level}, {cell.share}"
+    name = f"{cell.model} beside {cell.neighbour} {level_words(cell.neighbour_level)}, {cell.share}"
     return Part(name, result.alone[cell.model].engine if cell.model in result.alone else None, doubt, numbers)
 
 

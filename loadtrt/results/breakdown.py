@@ -37,8 +37,8 @@ class Phases(Model):
 
     @property
     def before_ns(self) -> int:
-        """What came before measuring."""
-        return self.load_ns + self.allocate_ns + self.compile_ns + self.verify_ns + self.warmup_ns
+        """What came between loading and measuring."""
+        return self.allocate_ns + self.compile_ns + self.verify_ns + self.warmup_ns
 
 
 class ConfidenceInterval(Model):

@@ -144,6 +144,11 @@ class EngineInfo:
     larger_batch: bool = False
     log: tuple[LogMessage, ...] = ()
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """`mode`, with CUDA's default of hardware queues where an older result does not say how many there were."""
+        return {"hardware queues": "8", **self.mode}
+
 
 @dataclass(frozen=True, slots=True)
 class ClockMapping:

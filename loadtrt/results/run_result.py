@@ -5,6 +5,7 @@ Times are ns (`_ns`), memory is bytes (`_bytes`). None means that a number is no
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
@@ -227,7 +228,7 @@ class RunResult(Result):
     """All of one run: the schema of run.json.
 
     run: an id that no other run has, as its metrics bear it.
-    started: when the command began, ISO 8601, UTC.
+    started: when the run began, after its engines were opened, ISO 8601, UTC.
     began: when measuring began, ISO 8601 with ns, UTC; "" where it never did.
     began_error_ns: the greatest error of `began` as a reading of the host's clock, ns; how far that clock may be off is
         `clock_error_ns` of the environment.
@@ -321,7 +322,15 @@ class RunResult(Result):
             raise ValueError("its models are not those of its configuration")
         return self
 
-    @field_validator("started")
+    @property
+    def began_ns(self) -> int:
+        """When measuring began, Unix time in ns; where it never did, or an older result does not say, about when."""
+        second = datetime.fromisoformat(self.began or self.started).replace(microsecond=0)
+        digits = re.sub(r"\D.*", "", self.began.partition(".")[2])
+        ns = int(f"{digits:0<9.9}") if self.began else self.phases.before_ns
+        return round(second.timestamp()) * SECOND_NS + ns
+
+    @field_validator("started", "began")
     @classmethod
     def _an_instant(cls, given: str) -> str:
         if given and not 1970 <= datetime.fromisoformat(given).year < 3000:

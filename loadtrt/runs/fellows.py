@@ -33,7 +33,7 @@ def found_by_fellows(config: RunConfig, start_at: int | None) -> Iterator[Callab
     if config.worker is None or start_at is None:
         yield lambda result: result
         return
-    load = f"@loadtrt-worker/{start_at}/{parse_worker(config.worker)[1]}/{os.readlink(_PROC / 'self/ns/pid')}/"
+    load = f"@loadtrt-worker/{start_at}/{parse_worker(config.worker)[1]}/{_namespace()}/"
     own = tuple(namespace_pids(_PROC)) or (os.getpid(),)
     known = {own}  # ids of each in all namespaces that it can see, first the one in /proc
 
@@ -50,6 +50,13 @@ def found_by_fellows(config: RunConfig, start_at: int | None) -> Iterator[Callab
             yield lambda result: without_blame(result, {pid for ids in known for pid in ids})
         finally:
             count_only_this()
+
+
+def _namespace() -> str:
+    """Of the process ids here; "" where there is no /proc, which would list the names, too."""
+    with suppress(OSError):
+        return os.readlink(_PROC / "self/ns/pid")
+    return ""
 
 
 def _listed(load: str) -> Iterator[tuple[int, ...]]:

@@ -2,7 +2,7 @@
 
 The domain "loadtrt" has a range for each phase. Where Python submits, each request has one, "lane N", from submission
 until its completion is seen. Where `loop.device.spin` submits, it has one for each of its turns, "turn", of up to
-100 ms: the launches in there are those that the profiler sees by itself. Without --nvtx nothing of this is loaded.
+150 ms: the launches in there are those that the profiler sees by itself. Without --nvtx nothing of this is loaded.
 """
 
 from __future__ import annotations

@@ -299,7 +299,7 @@ def _setting(run: RunResult) -> tuple[object, ...]:
     """The setting that all runs of a plan share; contexts and the load may differ."""
     engine, model = run.model.engine, run.config.model
     # The way of submitting is chosen by what serves most: it may depend on the number of contexts.
-    mode = tuple(sorted((key, value) for key, value in engine.mode.items() if key != "submit"))
+    mode = tuple(sorted((key, value) for key, value in engine.settings.items() if key != "submit"))
     return engine.name, engine.sha256, engine.device, engine.batch, model.buffers, model.submit, model.mix, mode
 
 
@@ -316,7 +316,7 @@ def _not_alone(best: RunResult, runs: Sequence[RunResult]) -> str:
         if run.config.model.load.closed and run.config.model.contexts == 1:
             if _setting(run) == _setting(best):
                 return f"the closed loop of one context is INVALID: {needs}"
-            others, mode = best.model.engine.mode, run.model.engine.mode
+            others, mode = best.model.engine.settings, run.model.engine.settings
             unlike = [key for key in mode if mode[key] != others.get(key) and key != "submit"]  # which may differ
             differ = "; ".join(f"{key} {mode[key]}, not {others.get(key)}" for key in unlike)
             return f"the closed loop of one context has other settings ({differ or _words(run)}): {needs}"

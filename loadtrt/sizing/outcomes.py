@@ -148,8 +148,8 @@ def failure_of(run: RunResult) -> str | None:
 
 
 def host_bound(run: RunResult, max_lateness_ns: int | None) -> str | None:
-    """Why the load generator was the bottleneck, by the limits of VALID (findings/validity.py) on the highest
-    percentile of lateness up to p99 that the sample supports; None where it was not.
+    """Why the load generator was the bottleneck, by the limits of VALID (findings/validity.py); None where it
+    was not.
 
     Requests that were not served in time, or failed, count as bad and make no run host-bound. An open loop that met
     objectives on latency or queue met them: these count from the due instant, so that a late generator only adds to

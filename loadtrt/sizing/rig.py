@@ -70,7 +70,8 @@ def difference(then: EngineInfo, now: EngineInfo) -> str | None:
         was, is_ = getattr(then, what), getattr(now, what)
         if was != is_:
             return f"{what} was {was}, and is {is_}"
-    return None
+    was, is_ = then.settings["hardware queues"], now.settings["hardware queues"]
+    return None if was == is_ else f"number of hardware queues (CUDA_DEVICE_MAX_CONNECTIONS) was {was}, and is {is_}"
 
 
 class NoWorkersError(UsageError):

@@ -5,7 +5,6 @@ keeps them: whichever are merged first, the end is the same.
 from __future__ import annotations
 
 import hashlib
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from loadtrt.asked.reading import OUTPUT_KEYS
@@ -16,7 +15,7 @@ from loadtrt.results.one_model import one_of
 from loadtrt.results.run_result import Finding, LostWorker, Problem, RunResult
 from loadtrt.stats.run_length import few_samples
 from loadtrt.stats.union import union_of
-from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_duration, plural
+from loadtrt.units import MILLISECOND_NS, format_duration, plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -192,11 +191,7 @@ def _last_counts(lost: Sequence[LostWorker]) -> str:
 def began_ns(run: RunResult) -> int | None:
     """When measuring began, Unix time in ns, by the clock of the host that started the workers where that of a worker
     is known to be ahead of it; None where it never did."""
-    if not run.began:
-        return None
-    second, _, ns = run.began.removesuffix("+00:00").partition(".")
-    by_host_ns = int(datetime.fromisoformat(f"{second}+00:00").timestamp()) * SECOND_NS + int(ns)
-    return by_host_ns - int(run.environment.get("clock_ahead_ns", 0))
+    return run.began_ns - int(run.environment.get("clock_ahead_ns", 0)) if run.began else None
 
 
 def _gpu(run: RunResult) -> str:

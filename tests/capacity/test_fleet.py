@@ -808,6 +808,10 @@ def test_one_context_with_other_settings_is_no_measure(runs: dict[str, RunResult
     pair = (changed(runs["one"], engine=engine), changed(runs["two"], engine=two))
     with pytest.raises(UsageError, match=r"has other settings \(threads per context 2, not 1\)"):
         evidence_of(pair)
+    engine = dataclasses.replace(two, mode={**two.mode, "hardware queues": "32"})
+    pair = (changed(runs["one"], engine=two), changed(runs["two"], engine=engine))
+    with pytest.raises(UsageError, match=r"has other settings \(hardware queues 8, not 32\)"):  # CUDA's default
+        evidence_of(pair)
 
 
 def test_too_many_in_flight_is_noted(runs: dict[str, RunResult]) -> None:

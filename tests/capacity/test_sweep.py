@@ -383,7 +383,7 @@ def test_rates_may_come_in_another_order_and_be_more(tmp_path: Path) -> None:
     assert [after.points[2], after.points[1]] == list(before.points)
 
 
-@pytest.mark.parametrize("what", ["the machine", "the engine"])
+@pytest.mark.parametrize("what", ["the machine", "the engine", "the queues"])
 def test_runs_of_another_machine_or_engine_are_not_mixed_with_those_of_this(what: str, tmp_path: Path) -> None:
     """Neither is a plan that was built anew: told, and the file left alone."""
     file = tmp_path / "sweep.json"
@@ -393,9 +393,16 @@ def test_runs_of_another_machine_or_engine_are_not_mixed_with_those_of_this(what
     else:
         run = found.points[0].run
         assert run is not None
-        run = changed(run, engine=replace(run.model.engine, sha256="ab12"))
+        mode = {**run.model.engine.mode, "hardware queues": "32"}  # without them it has CUDA's default
+        engine, sentence = {
+            "the engine": (replace(run.model.engine, sha256="ab12"), "whose sha256 was ab12"),
+            "the queues": (
+                replace(run.model.engine, mode=mode),
+                "whose number of hardware queues (CUDA_DEVICE_MAX_CONNECTIONS) was 32, and is 8;",
+            ),
+        }[what]
+        run = changed(run, engine=engine)
         other = found.model_copy(update={"points": (found.points[0].model_copy(update={"run": run}),)})
-        sentence = "whose sha256 was ab12"
     file.write_text(other.model_dump_json())
     done = loadtrt("sweep", "--engine", VIRTUAL, "--warmup", "0", "--duration", "2s", "--json", file,
                     "--contexts", "1,2", "--resume")  # fmt: skip

@@ -115,6 +115,12 @@ def test_settings_that_differ_are_named(measured: dict[str, dict[str, Any]], sav
     text = _compare(save("a.json", measured["fast"]), save("b.json", other))
     assert "different: batch 1 / 16 · contexts 1 / 4 · graph – / yes\n" in text
     assert _rows(text)["inferences/s"] == ["1 000", "16 000", "16.000"]
+    older, newer = (json.loads(json.dumps(measured["fast"])) for _ in range(2))
+    for of_gpu in (older, newer):
+        model_in(of_gpu)["engine"]["kind"] = "tensorrt"
+    model_in(newer)["engine"]["mode"]["hardware queues"] = "32"
+    text = _compare(save("old.json", older), save("new.json", newer))
+    assert "different: hardware queues 8 / 32\n" in text  # an older run has CUDA's default
 
 
 @pytest.mark.parametrize(

@@ -82,11 +82,12 @@ def test_an_overloaded_open_loop_is_a_full_gpu_too() -> None:
         _full(engine=engine("onnxruntime")),
         _full({"copies": True}),  # measured: partitions lose where streams share a queue
         _full({"copies": True}, contexts=16, engine=engine(mode={"hardware queues": "32"})),
+        _full({"copies": True}, contexts=4, times={"compute": 2_740.0}, engine=engine(mode={"hardware queues": "16"})),
         _full({"mix": "16:0.5, 32:0.5", "copies": True}),
     ],
     ids=[
         *("partitions in use", "few contexts", "small batch", "short compute", "not busy", "unknown", "in turn"),
-        *("CPU", "copies", "more streams than queues", "mix"),
+        *("CPU", "copies", "more streams than queues", "more after the remedy", "mix"),
     ],
 )
 def test_nothing_is_said_where_facts_do_not_speak_for_it(result: RunResult) -> None:

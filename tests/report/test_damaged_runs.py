@@ -62,6 +62,9 @@ LATENCY = ("histograms", "latency")
         (("dropped",), -1, "dropped: -1 is below 0, the least"),
         (("sample", "columns", "due"), [1], "sample.columns: its columns are of different lengths"),
         (("started",), "x", "started: Invalid isoformat string: 'x'"),
+        (("config",), {}, "config.models: it is missing"),
+        (("config",), {"engine": "x"}, "loadtrt.run/1: RunConfig takes models"),
+        (("began",), "x", "began: Invalid isoformat string: 'x'"),
         (("started",), "9999-12-31T23:59:59+00:00", "started: it is not an instant of a run"),
     ],
 )

@@ -145,7 +145,11 @@ def test_seconds_are_the_intervals(result: RunResult) -> None:
     assert [value for _, value in p99[:-1]] == [(it.latency_p99_ns or 0) / SECOND_NS for it in result.model.intervals]
     assert p99[-1][1] != p99[-1][1]
     start = find("^loadtrt_start_time_seconds")[0][0]
-    assert start == pytest.approx(datetime.fromisoformat(result.started).timestamp(), abs=5)
+    assert start == pytest.approx(datetime.fromisoformat(result.began).timestamp(), abs=0.0015)
+    slow = result.model_copy(update={"phases": result.phases.model_copy(update={"load_ns": 90 * SECOND_NS})})
+    assert openmetrics_text(slow) == openmetrics_text(result)  # `started` is after loading
+    older = slow.model_copy(update={"began": ""})
+    assert _finder(openmetrics_text(older))("^loadtrt_start_time_seconds")[0][0] == pytest.approx(start, abs=1.1)
     assert [round(instant - start, 3) for instant, _ in p99] == [*range(1, len(p99) + 1)]
     count, total = find("^loadtrt_queue_seconds_count"), find("^loadtrt_queue_seconds_sum")
     for number, interval in enumerate(result.model.intervals[:-1]):

@@ -164,7 +164,7 @@ def _spoilt(result: Result) -> Result:
                 return {key: spoil(item, str(key)) for key, item in value.items()}
             case list() | tuple():
                 return [spoil(item, name) for item in value]
-            case str() if name not in (*fixed, "arrivals", "started"):
+            case str() if name not in (*fixed, "arrivals", "started", "began"):
                 return f"{value}{HOSTILE}"
             case _:
                 return value

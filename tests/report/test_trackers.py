@@ -113,7 +113,12 @@ def test_interference() -> None:
     ratios = {entry["name"]: entry["value"] for entry in smaller}
     known = [cell for cell in others if cell.ratio() is not None]
     assert len(ratios) == len(smaller) == len(known)
-    assert all(name.endswith("latency p99") for name in ratios)
+    words = {"0": "idle", "closed": "in a closed loop"}
+    assert set(ratios) == {
+        f"{cell.model} beside {cell.neighbour} "
+        f"{words.get(cell.neighbour_level, f'at {cell.neighbour_level[:-1]} %')}, {cell.share}: latency p99"
+        for cell in known
+    }
     kept = [entry["name"] for entry in bigger if "kept" in entry["name"]]
     wanted = [one for cell in sound.cells for one in (cell.kept, cell.neighbour_kept) if one is not None and one.ratio]
     assert len(set(kept)) == len(kept) == len(wanted)
@@ -138,13 +143,14 @@ def test_plans() -> None:
     """GPUs, which are better when they are fewer: together, apart and of each model; of one model by routing."""
     plan = every_kind()["placement"]
     assert isinstance(plan, PlacementResult)
+    plan = plan.model_copy(update={"spares": 2})
     entries = {entry["name"]: entry["value"] for entry in _json(smaller_json([loaded(plan)]))}
     apart = {f"{name}: GPUs": model.gpus for name, model in plan.models.items()}
-    assert entries == {"GPUs": plan.gpus, "GPUs apart": plan.apart, **apart}
+    assert entries == {"GPUs": plan.gpus + 2, "GPUs apart": plan.apart + 2, **apart}
     assert {entry["name"] for entry in _json(bigger_json([loaded(plan)]))} == {
         f"{name}: capacity" for name in plan.models
     }
-    assert _json(metrics_json([loaded(plan)]))["gpus"] == plan.gpus
+    assert _json(metrics_json([loaded(plan)]))["gpus"] == plan.gpus + 2
     fleet = every_kind()["fleet"]
     assert isinstance(fleet, FleetResult)
     flat = _json(metrics_json([loaded(fleet)]))

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -16,6 +16,9 @@ from loadtrt.environment import core_times
 from loadtrt.results.gpu_telemetry import GpuClient, GpuSharing
 from loadtrt.results.run_result import Problem, RunResult
 from loadtrt.runs.fellows import found_by_fellows
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 VIRTUAL: dict[str, Any] = {"engine": "simulated:service=1ms,clock=virtual", "warmup": "0s", "requests": 10}
 START = time.time_ns()
@@ -76,6 +79,13 @@ def test_without_an_instant_or_a_worker_nobody_is_a_fellow(config: RunConfig, st
     with found_by_fellows(config, START if starts else None):
         process, _ = _fellow("1/2", START)
         process.communicate("end\n")
+        assert math.isfinite(_own_s())
+
+
+def test_a_worker_runs_where_there_is_no_proc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As in some sandboxes: nobody is found."""
+    monkeypatch.setattr("loadtrt.runs.fellows._PROC", tmp_path)
+    with found_by_fellows(_worker("0/2"), START):
         assert math.isfinite(_own_s())
 
 
