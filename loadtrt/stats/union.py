@@ -112,6 +112,7 @@ def union_of(
             "batches": _batches([part.batches for part in parts if part.batches is not None]),
             "ended_early": next((part.ended_early for part in parts if part.ended_early), None),
             "flow": None,
+            "window": None,
             "routing": _routing([part.routing for part in parts if part.routing is not None]),
             "together_ns": min((part.together_ns for part in parts if part.together_ns is not None), default=None),
             "measure_ns": max((part.measure_ns for part in parts if part.measure_ns is not None), default=None),
