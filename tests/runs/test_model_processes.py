@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from exported import page, values
 from loadtrt.asked.config import RunConfig
 from loadtrt.cli.running import exit_code
 from loadtrt.errors import EngineError, UsageError
-from loadtrt.results.gpu_telemetry import GpuClient, GpuSharing
+from loadtrt.results.gpu_telemetry import GpuClient, GpuReading, GpuSharing
 from loadtrt.results.one_model import one_of
 from loadtrt.results.run_result import RunResult
 from loadtrt.runs import fleet
@@ -48,6 +48,8 @@ REAL: dict[str, Any] = {
     "warmup": "0s",
     "duration": "3s",
 }
+READING = asdict(GpuReading(at_ns=0, sm_clock_hertz=1_980_000_000))
+GPU = {"gpu": {"name": "H200", "uuid": "GPU-1", "driver": "580", "before": READING, "after": READING}}
 
 
 class Listens(Silence):
@@ -223,7 +225,7 @@ def test_a_process_that_is_killed_while_it_loads_ends_the_run(
         started(this, start_at)
 
     monkeypatch.setattr(fleet._Fleet, "wait", wait)
-    with pytest.raises(EngineError, match="^a: it was ended by SIGKILL before it measured"):
+    with pytest.raises(EngineError, match=r"^a: it was ended by SIGKILL before it measured"):
         measured(REAL, duration="600s")
     assert all_ended(workers)
 
@@ -327,7 +329,7 @@ def test_how_processes_share_a_gpu_is_told(mps: bool, mode: str, text: str) -> N
     for worker in both:
         assert worker.result is not None
         engine = replace(worker.result.model.engine, kind="tensorrt")
-        changes = {"sharing": GpuSharing(clients, mps=mps), "environment": {"gpu": {"uuid": "GPU-1"}}}
+        changes = {"sharing": GpuSharing(clients, mps=mps), "environment": GPU}
         worker.result = worker.result.with_model(engine=engine).model_copy(update=changes)
     result = result_apart(config, both, {10, 11})
     assert {model.engine.mode["processes"] for model in result.models.values()} == {f"1 of 2, {mode}"}
