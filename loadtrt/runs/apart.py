@@ -50,7 +50,7 @@ def result_apart(config: RunConfig, workers: Sequence[StartedWorker], own: Colle
         joules = telemetry.energy_joules / inferences if inferences else None
         telemetry = telemetry.model_copy(update={"joules_per_inference": joules})
     begun = [began for run in measured if (began := began_ns(run)) is not None]
-    spread = max(begun) - min(begun) if begun else None
+    spread = max(begun) - min(begun) if len(begun) > 1 else None
     late = list(_late(measured, spread))
     of_all = {"telemetry": telemetry, "sharing": sharing, "start_spread_ns": spread}
     singles: dict[str, RunResult] = {}

@@ -67,7 +67,7 @@ class FleetWatch:
         worker, where = ("", "") if self._alone else (str(number), "" if device is None else str(device))
         for place, text in enumerate(told["facts"]):
             facts = replace(RunFacts.from_json(text), run=self.run, worker=worker, device=where, point=self._point)
-            if len(self._named) > 1:
+            if self._named:
                 facts = replace(facts, model=self._named[number])
             if facts.bus and not self._here:  # the GPU at that place is another one here
                 facts = replace(facts, bus=f"{facts.host} {facts.bus}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -132,7 +133,7 @@ def test_one_result_as_of_one_process() -> None:
     """But for what differs between processes; it is read back whole, and says how it was made."""
     result, together = measured(VIRTUAL), loadtrt.run(**VIRTUAL)
     assert (result.workers, result.lost, result.fleet) == ((), (), "")
-    assert (result.outcome, result.failure, result.valid) == ("completed", None, True)
+    assert (result.outcome, result.failure) == ("completed", None)
     assert result.run
     assert list(result.models) == ["a", "b"]
     for name, model in together.models.items():
@@ -176,18 +177,16 @@ def test_a_process_that_is_killed_leaves_the_other_whole(workers: list[StartedWo
             workers[1].link.kill()
 
     talks = Listens()
-    result = measured(REAL, kill, talks)
+    result = measured(REAL, kill, talks, duration="8s")
     a, b = result.models["a"], result.models["b"]
     assert (a.ok, a.submitted, a.failure) == (due(result, "a"), due(result, "a"), None)
-    assert a.valid
     assert b.failure is not None
     assert b.failure.startswith("its process is lost: it was ended by SIGKILL while it measured, after ")
     assert (b.ok, b.valid, b.engine.name) == (0, False, "simulated:service=5ms")
     assert (result.outcome, result.valid, exit_code(result)) == ("failed", False, 3)
     assert any("b is lost: it was ended by SIGKILL while it measured" in sentence for sentence in talks.said)
-    assert a.together_ns is not None
-    assert a.together_ns < 2.9e9
-    assert [found.kind for found in a.findings if found.kind == "neighbour-ended"]
+    assert a.together_ns == workers[1].elapsed_ns > 0
+    assert "b ended first" in " ".join(found.evidence for found in a.findings if found.kind == "neighbour-ended")
     file = tmp_path / "run.json"
     file.write_text(result.to_json())
     assert loadtrt.read(file) == result
@@ -244,10 +243,9 @@ def test_ctrl_c_writes_both(tmp_path: Path, engine: str, signals: int) -> None:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
     try:
-        while "measure " not in errors.read_text():
+        while not re.search(r"measure .* [1-9]\d* requests", errors.read_text()):  # so both have begun
             assert process.poll() is None, errors.read_text()
             time.sleep(0.1)
-        time.sleep(0.5)
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         process.send_signal(signal.SIGINT)
         if signals > 1:
