@@ -138,6 +138,8 @@ def test_one_result_as_of_one_process() -> None:
     assert list(result.models) == ["a", "b"]
     for name, model in together.models.items():
         assert result.models[name].metrics == model.metrics
+        assert result.models[name].together_ns == model.together_ns
+        assert result.models[name].measure_ns == model.measure_ns
         assert [found.kind for found in result.models[name].findings] == [found.kind for found in model.findings]
     assert RunResult.model_validate_json(result.to_json()) == result
     text = " ".join(str(result).split())
