@@ -204,6 +204,8 @@ class RunConfig(FleetOptions):
         shares = self.worker is not None or self.several_processes
         if shares and any(model.scenario is not None for model in self.models.values()):
             raise ValueError("MLPerf's scenarios are for one process: leave --scenario out")
+        if self.model_processes:
+            self._require_apart()
         if self.places_workers and any(model.device for model in self.models.values()):
             raise ValueError("--devices and --ray give each worker a GPU of its own: leave --device out")
         for model in self.models.values():
@@ -239,6 +241,17 @@ class RunConfig(FleetOptions):
         for name, model in self.models.items():
             if model.scenario is not None:
                 raise ValueError(f"MLPerf's scenarios take one model: leave --scenario of {name} out")
+
+    def _require_apart(self) -> None:
+        """Refuse what models in processes of their own cannot have."""
+        if len({model.device for model in self.models.values()}) > 1:
+            raise ValueError("the models of a run use one GPU: give all the same --device, or make a run on each")
+        for name, model in self.models.items():
+            if model.priority is not None:
+                raise ValueError(
+                    f"--priority orders the streams of one process, and --model-processes gives {name} one of its own: "
+                    "leave one of them out"
+                )
 
     def least_ns(self, model: Model) -> int:
         """How long to measure this model at least, in ns; with `requests` too, measuring ends when both are met."""

@@ -45,6 +45,9 @@ class FleetOptions(Strict):
         metavar="0-3|all",
     )
     processes: int = _fleet(1, "Number of workers on each device, which share the load.", commands=FLEETS, ge=1, le=256)
+    model_processes: bool = _fleet(
+        False, "Measure each of several models in a process of its own: they take turns on the GPU, or use MPS."
+    )
     ray: Annotated[str, kept(parse_ray)] | None = _fleet(
         None,
         "Start --workers on the nodes of a Ray cluster, which share the load; auto is that of this host.",
@@ -71,6 +74,11 @@ class FleetOptions(Strict):
     @property
     def several_processes(self) -> bool:
         """Whether the run is made by processes that this one starts."""
+        return self.shares_load or self.model_processes
+
+    @property
+    def shares_load(self) -> bool:
+        """Whether processes that this one starts share the load of each model."""
         return self.devices is not None or self.processes > 1 or self.ray is not None
 
     @property
@@ -96,6 +104,11 @@ class FleetOptions(Strict):
                 "one process"
             )
         if self.several_processes:
+            for name in self.given("devices", "processes", "ray", "worker") if self.model_processes else ():
+                raise ValueError(
+                    f"--model-processes gives each model a process, which takes all of its load: leave it or "
+                    f"{option_name(name)} out"
+                )
             if self.worker is not None:
                 raise ValueError("--devices, --processes and --ray start workers of their own: leave --worker out")
             for name in self.given("devices", "processes") if self.ray is not None else ():
@@ -103,6 +116,5 @@ class FleetOptions(Strict):
             if self.ray is not None and self.workers is None:
                 raise ValueError("--ray starts workers on a cluster: say how many, such as --workers 4")
             for name in self.given(*_OF_ONE_WORKER):
-                raise ValueError(
-                    f"{option_name(name)} is for one process: leave it out, or start each worker yourself with --worker"
-                )
+                otherwise = "--model-processes" if self.model_processes else "start each worker yourself with --worker"
+                raise ValueError(f"{option_name(name)} is for one process: leave it out, or {otherwise}")

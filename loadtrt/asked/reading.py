@@ -56,7 +56,9 @@ def keys_for(command: str) -> frozenset[str]:
 def ending_otherwise(command: str) -> frozenset[str]:
     """The keys that end a run early, or make it a part of one, and that a command which makes many runs does not take:
     it leaves those of a file out."""
-    return (keys_of("Ending") | {"abort_on_fail", "abort_delay", "profile", "worker"}) - keys_for(command)
+    return (keys_of("Ending") | {"abort_on_fail", "abort_delay", "profile", "worker", "model_processes"}) - keys_for(
+        command
+    )
 
 
 def config_schema() -> dict[str, Any]:

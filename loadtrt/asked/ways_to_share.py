@@ -1,4 +1,5 @@
-"""Ways in which a model and its neighbour share a device: plain streams, stream priority, a split of the SMs, or both.
+"""Ways in which a model and its neighbour share a device: plain streams, stream priority, a split of the SMs, both of
+these, or a process for each.
 
 The model that is judged is the one that is protected: it has the higher priority, and the first part of the SMs.
 """
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
     from loadtrt.asked.model import Model
 
 PLAIN = "streams"  # the way that needs nothing
+PROCESSES = "processes"
 _SPLIT = re.compile(r"(sms|both)=(\d{1,4})(%?)\+(\d{1,4})\3")
-_EXAMPLE = "such as streams,priority,sms=32+100,both"
+_EXAMPLE = "such as streams,priority,sms=32+100,both,processes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,11 @@ class Way:
     priority: bool = False
     split: tuple[int, int] | None = None
     percent: bool = False
+
+    @property
+    def processes(self) -> bool:
+        """Whether each has a process of its own."""
+        return self.text == PROCESSES
 
     def models(self, model: Model, neighbour: Model) -> tuple[Model, Model]:
         """Both with their shares, which engines may refuse."""
@@ -59,8 +66,8 @@ def parse_shares(text: str) -> tuple[Way, ...]:
         split = _split(word)
         if split is not None:
             named = [split]
-        elif word == PLAIN:
-            named = [Way(PLAIN)]
+        elif word in (PLAIN, PROCESSES):
+            named = [Way(word)]
         elif word == "priority":
             named = [Way(word, priority=True)]
         elif word == "both" and splits:
@@ -91,6 +98,7 @@ def words_of(share: str) -> str:
     """A way, as part of a sentence: "on 32 SMs"."""
     way = _split(share)
     if way is None or way.split is None:
-        return {PLAIN: "on plain streams", "priority": "with priority"}.get(share, f"with {share}")
+        named = {PLAIN: "on plain streams", "priority": "with priority", PROCESSES: "in processes of their own"}
+        return named.get(share, f"with {share}")
     sms = f"{way.split[0]} % of the SMs" if way.percent else f"{way.split[0]} SMs"  # a split may leave some to nobody
     return f"on {sms}{' with priority' if way.priority else ''}"

@@ -57,8 +57,8 @@ _ARRIVALS = ("poisson", "constant")  # as sizing/interference_options.py has the
     "--share",
     "Engine",
     "Ways to share the device: plain streams; priority for the model that is judged; SMs of that model + those of "
-    "its neighbour; both of these.",
-    metavar="streams,priority,sms=32+100,both",
+    "its neighbour; both of these; a process for each.",
+    metavar="streams,priority,sms=32+100,both,processes",
     default="streams",
 )
 @extra(

@@ -45,6 +45,7 @@ _SINGLE = (
     "worker",
     "devices",
     "processes",
+    "model_processes",
 )
 
 

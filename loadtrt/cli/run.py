@@ -79,7 +79,7 @@ def command(
     if latency or repeat is not None:
         require_one_model(checked, "--latency" if latency else "--repeat")
     closed = all(model.load.closed for model in checked.models.values())
-    require_workers(given["routing"], several=checked.worker is not None or checked.several_processes, closed=closed)
+    require_workers(given["routing"], several=checked.worker is not None or checked.shares_load, closed=closed)
     if start_at is not None and repeat is not None:
         raise UsageError("--start-at is for a single start: leave it or --repeat out")
     start_ns = None if start_at is None else read_option("--start-at", start_at, parse_start)

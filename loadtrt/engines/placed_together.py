@@ -1,10 +1,11 @@
-"""Which engines may serve the models of one run: those that one process has room for, beside each other."""
+"""Which engines may serve the models of one run: beside each other in one process, or each in a process of its own."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from loadtrt.engines.simulation import parse_simulation
 from loadtrt.errors import LoadtrtError, UsageError
 from loadtrt.results.engine_info import GPU_KINDS
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
     from loadtrt.asked.model import Model
     from loadtrt.engines.engine import Engine
+
+_SIMULATED = "simulated:"
 
 
 def require_together(name: str, model: Model, others: Mapping[str, tuple[Model, Engine]]) -> None:
@@ -28,6 +31,29 @@ def require_together(name: str, model: Model, others: Mapping[str, tuple[Model, 
             )
         if engine.info.kind == "tensorrt" and not model.engine.startswith("stressor:"):
             _require_one_tensorrt(name, model, other, engine)
+
+
+def require_apart(models: Mapping[str, Model]) -> None:
+    """Raise UsageError where models cannot each be in a process of its own: simulated ones that share a device, or of
+    which only some are in virtual time."""
+    simulations = {
+        name: parse_simulation(model.engine.removeprefix(_SIMULATED), 0)
+        for name, model in models.items()
+        if model.engine.startswith(_SIMULATED) and model.engine != f"{_SIMULATED}null"
+    }
+    for name, simulation in simulations.items():
+        if simulation.device:
+            raise UsageError(
+                f"{name} is on the simulated device {simulation.device}, which one process has: leave device= out, or "
+                "measure in one process"
+            )
+    virtual = [name for name, simulation in simulations.items() if simulation.clock == "virtual"]
+    real = [name for name in models if name not in virtual]
+    if virtual and real:
+        raise UsageError(
+            f"{virtual[0]} is simulated in virtual time and {real[0]} is not: give all models of a run clock=virtual, "
+            "or none"
+        )
 
 
 def _require_one_tensorrt(name: str, model: Model, other: str, engine: Engine) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import loadtrt
 from loadtrt.findings.findings import findings_of
@@ -16,37 +16,55 @@ from loadtrt.records.histogram import Histogram
 from loadtrt.records.records import DROPPED, FAILED, METRICS, OK, UNSERVED
 from loadtrt.results.breakdown import Phases, RoutingCost
 from loadtrt.results.gpu_telemetry import mark_throttled
-from loadtrt.results.run_result import Finding, ModelResult, ObjectiveShare, Problem, RunResult, Throughput
+from loadtrt.results.run_result import ModelResult, ObjectiveShare, Problem, RunResult, Throughput
 from loadtrt.stats.early import Widths, ranks_of
 from loadtrt.stats.flow_law import flow_of
 from loadtrt.stats.intervals import rate_interval
 from loadtrt.stats.scenario import Sending, lasted_of, scenario_of
 from loadtrt.stats.steady import steadiness_of
-from loadtrt.stats.summary import batches_of, cohorts_of, fairness, lanes_of, mix_of, overlap_of, sample_of, summarize
+from loadtrt.stats.summary import (
+    batches_of,
+    cohorts_of,
+    fairness,
+    lanes_of,
+    mix_of,
+    overlap_of,
+    sample_of,
+    summarize,
+    window_of,
+)
 from loadtrt.stats.verdict import judge
 from loadtrt.stats.whole_run import judge_number
 from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_duration
 
 LATE_START_NS = 10 * MILLISECOND_NS  # after the instant that was asked for: less is the host's noise
-LEAST_ALONE = 0.1  # of the measured time, in which a model of several was without one of the others
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Sequence
 
     from loadtrt.asked.config import RunConfig
     from loadtrt.asked.model import Model
     from loadtrt.asked.objective import Objective
-    from loadtrt.engines.engine import Engine
-    from loadtrt.lanes.model_run import ModelRun, Session
+    from loadtrt.lanes.model_run import Session
     from loadtrt.lanes.shared_router import SharedRouter
-    from loadtrt.results.engine_info import MemoryBill
+    from loadtrt.results.engine_info import ClockMapping, EngineInfo, MemoryBill
     from loadtrt.results.gpu_telemetry import GpuSharing, GpuTelemetry
     from loadtrt.results.steadiness import Interval, Steadiness
 
 
+class Served(Protocol):
+    """What is asked of an engine once a run is over."""
+
+    @property
+    def info(self) -> EngineInfo: ...
+    @property
+    def contexts(self) -> int: ...
+    def clock_mapping(self) -> ClockMapping | None: ...
+
+
 def result_of(
     session: Session,
-    engine: Engine,
+    engine: Served,
     config: RunConfig,
     bill: MemoryBill,
     *,
@@ -57,12 +75,10 @@ def result_of(
     environment: dict[str, Any],
     telemetry: GpuTelemetry | None = None,
     sharing: GpuSharing | None = None,
-    together_ns: int | None = None,
 ) -> RunResult:
     """Everything that is known of a run of one model, however it ended.
 
     started: ISO 8601, UTC.
-    together_ns: of a model of several, as ModelResult has it.
     """
     recorder = session.recorder or Recorder(engine.contexts, 0, keep=0)
     driven, info, model = session.driven, engine.info, config.model
@@ -114,6 +130,8 @@ def result_of(
     parts = [(part.name, part.weight) for part in model.mix_parts]
     sizes = [size for size in (model.batching.sizes if model.batching else ()) for _ in range(session.input_sets)]
     widths = Widths(ranks_of(model.objectives), config.precision) if config.precision is not None else None
+    length_ns = config.least_ns(model)
+    whole = driven is not None and length_ns and not (session.interrupted or session.failure or session.ended_early)
     several = model.batching is not None or model.requests_per_launch > 1  # at a time
     measured = ModelResult(
         engine=replace(info, notes=(*info.notes, *session.notes)),
@@ -153,8 +171,7 @@ def result_of(
         cohorts=cohorts_of(recorder.records),
         sample=sample_of(recorder.records, recorder.start_ns),
         flow=None if several else flow_of(recorder.records, engine.contexts),
-        failure=None if together_ns is None else session.failure,
-        together_ns=together_ns,
+        window=window_of(recorder.records, recorder.start_ns, length_ns) if whole and recorder.complete else None,
         routing=None if session.router is None else _routing(session.router),
     )
     (name,) = config.models
@@ -203,79 +220,6 @@ def result_of(
     )
     scenario = scenario_of(model.scenario, sending, recorder.records, recorder.histograms, measured.objectives)
     return result.with_model(findings=findings_of(result), scenario=scenario)
-
-
-def result_of_models(
-    runs: Sequence[ModelRun], config: RunConfig, bills: Mapping[str, MemoryBill], **facts: Any
-) -> RunResult:
-    """Everything that is known of a run of one model or of several, however it ended. facts: as for `result_of`."""
-    together_ns, first_over = _together(runs, config) if len(runs) > 1 else (None, runs[0])
-    singles = {
-        run.name: result_of(
-            run.session, run.engine, config.alone(run.name), bills[run.name], together_ns=together_ns, **facts
-        )
-        for run in runs
-    }
-    first = singles[runs[0].name]
-    if together_ns is None:
-        return first
-    shown: set[Finding] = set()  # what is of the whole GPU is said once
-    models = {}
-    for name, single in singles.items():
-        model, own = single.model, [finding for finding in single.model.findings if finding not in shown]
-        shown.update(own)
-        found = (*_neighbour_ended(single, together_ns, first_over), *own)
-        models[name] = model.model_copy(update={"findings": found, "measure_ns": single.phases.measure_ns})
-    failures = [f"{name}: {single.failure}" for name, single in singles.items() if single.failure is not None]
-    interrupted = any(run.session.interrupted for run in runs)
-    phases = [single.phases for single in singles.values()]
-    longest = ("compile_ns", "verify_ns", "warmup_ns", "measure_ns", "drain_ns")
-    sums = ("allocate_ns", "warmup_requests")
-    return first.model_copy(
-        update={
-            "config": config,
-            "outcome": "failed" if failures else "interrupted" if interrupted else "completed",
-            "failure": "; ".join(failures) or None,
-            "valid": all(single.valid for single in singles.values()),
-            "phases": first.phases.model_copy(
-                update={name: max(getattr(phase, name) for phase in phases) for name in longest}
-                | {name: sum(getattr(phase, name) for phase in phases) for name in sums}
-            ),
-            "host_cores": max(single.host_cores for single in singles.values()),
-            "clock": next((single.clock for single in singles.values() if single.clock is not None), None),
-            "models": models,
-        }
-    )
-
-
-def _together(runs: Sequence[ModelRun], config: RunConfig) -> tuple[int, ModelRun]:
-    """How long all models sent requests, and had answers, from the start, ns, and which of them ended first.
-
-    A schedule lasts as long as it was to last, though its last request may come well before.
-    """
-    longest, lasted = 0, []
-    for run in runs:
-        recorder, driven = run.session.recorder, run.session.driven
-        if recorder is None:
-            return 0, run
-        end_ns = int(recorder.last_completed_ns.max()) if run.failed or driven is None else driven.sent_ns
-        longest = max(longest, end_ns - recorder.start_ns)
-        lasted.append(max(end_ns - recorder.start_ns, 0 if run.failed else config.least_ns(run.model)))
-    return min(*lasted, longest), runs[lasted.index(min(lasted))]
-
-
-def _neighbour_ended(single: RunResult, together_ns: int, first: ModelRun) -> Iterator[Finding]:
-    """A model that was measured without one of the others for a tenth of its time or more."""
-    alone_ns = single.phases.measure_ns - single.phases.drain_ns - together_ns
-    if single.model.ok and alone_ns >= LEAST_ALONE * single.phases.measure_ns:
-        together, measured = format_duration(together_ns), format_duration(single.phases.measure_ns)
-        longer = "give all models the same length: --duration, and --stages-loop or --trace-loop"
-        yield Finding(
-            kind="neighbour-ended",
-            evidence=f"all models sent requests for {together} of {measured}: {first.name} ended first",
-            cause="it failed" if first.failed else "its own schedule ends then",
-            remedy=f"see why {first.name} failed" if first.failed else longer,
-        )
 
 
 def _routing(router: SharedRouter) -> RoutingCost:

@@ -106,13 +106,8 @@ class Watch:
             self._clients.look()
             unix_ns = time.time_ns() - time.perf_counter_ns()
             self.sharing = self._clients.between(start_ns + unix_ns, end_ns + unix_ns)
-        if self.observer is None:
-            return None
-        if not self.observer.alive:
-            telemetry = " and no GPU telemetry" if self._samples else ""
-            self._drop(f"the observer process has died: there are no metrics{telemetry} from then on")
-            return None
-        if not self._samples:
+        self.require_alive()
+        if self.observer is None or not self._samples:
             return None
         from pydantic import TypeAdapter, ValidationError
 
@@ -128,6 +123,12 @@ class Watch:
             return None if answer["telemetry"] is None else GpuTelemetry.model_validate(answer["telemetry"])
         except ValidationError:  # half a message, of a process that died
             return None
+
+    def require_alive(self) -> None:
+        """Do without the observer, and say so, where its process has died."""
+        if self.observer is not None and not self.observer.alive:
+            telemetry = " and no GPU telemetry" if self._samples else ""
+            self._drop(f"the observer process has died: there are no metrics{telemetry} from then on")
 
     def close(self) -> None:
         """End the observer and give NVML back. Safe to call twice."""

@@ -9,6 +9,8 @@ from loadtrt.report.document import Badge, Name, Notice, Section, Table, Tile, T
 from loadtrt.report.formatting import UNKNOWN, between, count_or, percent_text, share_or, time_or
 from loadtrt.report.settings import about, batch_text, load_text, precision_text, title
 from loadtrt.results.breakdown import PERCENTILES
+from loadtrt.results.engine_info import GPU_KINDS
+from loadtrt.stats.merging import SPREAD_NS
 from loadtrt.stats.sample_size import least_samples
 from loadtrt.units import format_count, format_duration, plural
 
@@ -56,7 +58,24 @@ def side_by_side(result: RunResult, models: Mapping[str, RunResult], file: str) 
         (Name(name), state_badge(single), load_text(single), *numbers(single)) for name, single in models.items()
     ]
     table = Table(("model", "", "load", *NUMBERS), tuple(rows), words=3, detail=(2,))
-    return Section((f"Run of {len(models)} models",), (about(result, file), table), level=1, badges=badges(result))
+    apart = [words(" · ".join(_apart(result)))] if result.config.model_processes else []
+    heading = f"Run of {len(models)} models"
+    return Section((heading,), (about(result, file), *apart, table), level=1, badges=badges(result))
+
+
+def _apart(result: RunResult) -> Iterator[str]:
+    """How models in processes of their own were measured beside each other."""
+    yield "each model in a process of its own"
+    on_gpu = sum(model.engine.kind in GPU_KINDS for model in result.models.values())
+    if on_gpu > 1 and result.sharing is not None:
+        yield turns_text("processes", mps=result.sharing.mps)
+    if result.start_spread_ns is not None:
+        yield f"began within {format_duration(result.start_spread_ns)} (limit {format_duration(SPREAD_NS)})"
+
+
+def turns_text(who: str, *, mps: bool) -> str:
+    """How processes share a GPU."""
+    return f"{who} on one GPU compute through MPS" if mps else f"{who} on one GPU take turns on it: no MPS"
 
 
 def numbers(result: RunResult) -> Iterator[Cell]:

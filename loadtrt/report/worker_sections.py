@@ -11,7 +11,7 @@ from loadtrt.report.charts.shares import spectrum
 from loadtrt.report.charts.timeline import side_by_side
 from loadtrt.report.document import Figure, Name, Section, Table, section, words
 from loadtrt.report.formatting import UNKNOWN, count_or, percent_text, time_or
-from loadtrt.report.run_verdict import outcome_badge, state_badge, time_of
+from loadtrt.report.run_verdict import outcome_badge, state_badge, time_of, turns_text
 from loadtrt.report.settings import latency_bounds
 from loadtrt.results.one_model import models_of
 from loadtrt.stats.merging import SPREAD_NS, began_ns, versions_of
@@ -59,7 +59,7 @@ def on_one_gpu(runs: Sequence[RunResult]) -> str:
         sharing |= {one.mps for one in together if one is not None}
     if len(sharing) != 1:
         return ""
-    return "workers on one GPU compute through MPS" if sharing.pop() else "workers on one GPU take turns on it: no MPS"
+    return turns_text("workers", mps=sharing.pop())
 
 
 def _blocks(result: RunResult) -> Iterator[Block]:

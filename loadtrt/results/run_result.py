@@ -100,6 +100,20 @@ class Throughput(Model):
         return {key: value for key, value in given.items() if key != "margin"} if isinstance(given, dict) else given
 
 
+class Window(Model):
+    """The time in which requests were sent, without its first tenth, in which queues fill: what is served later, others
+    may have left.
+
+    due: requests that came due in that time.
+    served: requests that were served in it. Where queues do not grow that is `due`, but for chance.
+    span_ns: how long it is.
+    """
+
+    due: Count
+    served: Count
+    span_ns: Count
+
+
 class ObjectiveShare(Model):
     """How well a run meets an objective (SLO). Intervals are 95 % confidence intervals (stats/verdict.py).
 
@@ -168,6 +182,8 @@ class ModelResult(Model):
     together_ns, measure_ns: how long all models of the run sent requests, from the start, and from there to the last
         completion of this one; None with one model.
     routing: what it took to route requests to workers as they came due; None where none were.
+    window: what came due and was served as long as requests were sent; None where not all records are kept, where the
+        number of requests decided how long that was, and of a fleet.
     """
 
     engine: EngineInfo
@@ -210,6 +226,7 @@ class ModelResult(Model):
     together_ns: int | None = None
     measure_ns: int | None = None
     routing: RoutingCost | None = None
+    window: Window | None = None
 
     @property
     def verdict(self) -> Verdict | None:

@@ -1,4 +1,5 @@
-"""A run of several workers: each takes its part of one load, all begin at one instant, and their results make one.
+"""A run of several workers: each takes its part of one load, or one of the models; all begin at one instant, and their
+results make one.
 
 What starts workers, and where, is of no matter here: see `links.Places`.
 """
@@ -6,18 +7,21 @@ What starts workers, and where, is of no matter here: see `links.Places`.
 from __future__ import annotations
 
 import json
+import os
 import time
 from contextlib import ExitStack, suppress
 from functools import partial
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.lanes.model_run import tickers
+from loadtrt.live.clients import namespace_pids
 from loadtrt.results.run_result import LostWorker, RunResult
 from loadtrt.runs.fellows import without_blame
 from loadtrt.runs.fleet_watch import FleetWatch, fleets_shown
-from loadtrt.runs.started_worker import StartedWorker
+from loadtrt.runs.started_worker import LOADED, StartedWorker
 from loadtrt.signals import STOPPING
 from loadtrt.units import plural
 
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
     from loadtrt.signals import Signals
 
 _FILES = ("engine", "plugins", "lean_library", "verify_against", "inputs", "load")  # of a model, load for its trace
+_PROC = Path("/proc")
 _LOOK_S = 0.05
 _PATIENCE_S = 10.0  # of a worker, to end after the second signal; and then, once it is killed
 
@@ -109,15 +114,18 @@ class _Fleet:
     ) -> None:
         self._watch = watch
         self._config, self._talks, self._signals, self._lead_ns = config, talks, signals, places.lead_ns
+        self._models = tuple(config.models) if config.model_processes else ()  # of a worker each
         self._lines: SimpleQueue[tuple[int, str | None]] = SimpleQueue()
         self._workers: list[StartedWorker] = []
         self._said: set[str] = set()
+        self._failed: StartedWorker | None = None  # without whose model there is no run
         signals.last_acts.append(self.kill)
         try:
             for number, ticker in enumerate(tickers(on_tick, places.count)):
                 self._workers.append(self._start(places, number, ticker))
             engines = ", ".join(dict.fromkeys(model.engine for model in config.models.values()))
-            talks.status(f"loading {engines} on {plural(places.count, 'worker')}", slow=True)
+            where = plural(places.count, "process" if self._models else "worker")
+            talks.status(f"loading {engines} {'in' if self._models else 'on'} {where}", slow=True)
         except BaseException:
             self.close()
             raise
@@ -125,7 +133,7 @@ class _Fleet:
     def _start(self, places: Places, number: int, on_tick: OnTick | None) -> StartedWorker:
         part = _part_of(self._config, number, places.count)
         link = places.start(number, part, partial(self._put, number), self._watch.boards_for(number))
-        return StartedWorker(number, link, on_tick)
+        return StartedWorker(number, link, on_tick, self._models[number] if self._models else "")
 
     def _put(self, number: int, line: str | None) -> None:
         self._lines.put((number, line))
@@ -180,7 +188,7 @@ class _Fleet:
             case "ask":
                 worker.link.send(json.dumps({"ask": True}))
             case "name":
-                self._say(f"worker {worker.number} {worker.hearing.silence(ready=worker.ready)}")
+                self._say(f"{worker.name} {worker.hearing.silence(ready=worker.ready)}")
             case "lost":
                 self._lose(worker, worker.hearing.loss)
 
@@ -199,6 +207,9 @@ class _Fleet:
             self._watch.over(worker.number, worker.link.where.get("device"), why)
             if worker.phase == "measure" and why is not None:  # a run of hours may be given up now
                 self._say_lost(worker.lost)
+            if worker.model and not worker.ready and (worker.error or worker.loaded is None) and self._failed is None:
+                self._failed = worker
+                self.kill()  # the others would be measured without it
             return
         content: Any
         try:
@@ -209,15 +220,17 @@ class _Fleet:
             self._watch.read(worker.number, content)
             return
         if again := worker.hearing.heard():
-            self._say(f"worker {worker.number} {again}")
+            self._say(f"{worker.name} {again}")
         match name:
             case "say":
                 if content not in self._said:  # each says the same
-                    self._say(content, f"worker {worker.number}: ")
+                    self._say(content, f"{worker.name}: ")
+            case "loaded":
+                worker.loaded = LOADED.validate_python(content)
             case "tick":
-                worker.phase, elapsed_ns, submitted, worker.completed = content
+                worker.phase, worker.elapsed_ns, submitted, worker.completed = content
                 if worker.on_tick is not None and worker.phase is not None:
-                    worker.on_tick(worker.phase, elapsed_ns, submitted, worker.completed)
+                    worker.on_tick(worker.phase, worker.elapsed_ns, submitted, worker.completed)
             case "ready":
                 worker.pids = tuple(content)
             case "facts":
@@ -233,7 +246,7 @@ class _Fleet:
         self._talks.say(whose + sentence)
 
     def _say_lost(self, lost: LostWorker) -> None:
-        sentence = f"worker {lost.worker} is lost: {lost.why}"
+        sentence = f"{self._workers[lost.worker].name} is lost: {lost.why}"
         if sentence not in self._said:
             self._say(sentence)
 
@@ -260,16 +273,31 @@ class _Fleet:
         served = any(model.ok for result in results.values() for model in result.models.values())
         if interrupted and lost and not served:
             raise KeyboardInterrupt
-        if not results:
-            first = self._workers[0]
+        if not results or self._failed is not None:
+            first = self._failed or self._workers[0]
             error = UsageError if first.link.code == UsageError.exit_code else EngineError
             more = f" (and so did {plural(len(lost) - 1, 'other worker')})" if len(lost) > 1 else ""
-            raise error(first.error or f"no worker measured anything: worker {first.number}: {first.lost.why}{more}")
+            if first.model:
+                raise error(f"{first.model}: {first.error or first.lost.why}")
+            raise error(first.error or f"no worker measured anything: {first.name}: {first.lost.why}{more}")
         for item in lost:
             self._say_lost(item)
+        if self._models:
+            return self._apart(interrupted)
         merged = merge({f"worker {number}": self._placed(result) for number, result in results.items()}, lost)
         outcome = "interrupted" if interrupted else merged.outcome  # which may have ended workers that had not begun
         return merged.model_copy(update={"run": self._watch.run, "config": self._config, "outcome": outcome})
+
+    def _apart(self, interrupted: bool) -> RunResult:
+        """The result of models that have a worker each."""
+        from loadtrt.runs.apart import result_apart
+
+        own = {pid for worker in self._workers for pid in worker.pids or ()} | {os.getpid(), *namespace_pids(_PROC)}
+        for worker in self._workers:
+            worker.result = worker.result and without_blame(worker.result, own)
+        result = result_apart(self._config, self._workers, own)
+        outcome = "interrupted" if interrupted else result.outcome
+        return result.model_copy(update={"run": self._watch.run, "outcome": outcome})
 
     def _placed(self, result: RunResult) -> RunResult:
         """A worker's result with where it ran, and without blame for the workers beside it. Files have their names of
@@ -289,10 +317,13 @@ class _Fleet:
 
 def _part_of(config: RunConfig, number: int, workers: int) -> RunConfig:
     """The configuration of a worker, which writes and shows nothing."""
+    worker: str | None = f"{number}/{workers}"
+    if config.model_processes:
+        config, worker = config.alone(list(config.models)[number]), None
     left_out = (
-        *("devices", "processes", "ray", "workers", "gpus_per_worker", "cpus_per_worker"),
+        *("devices", "processes", "model_processes", "ray", "workers", "gpus_per_worker", "cpus_per_worker"),
         *("json_file", "junit", "github", "live"),
         *("metrics", "metrics_linger", "metrics_native", "push"),
     )
     changes: dict[str, Any] = {name: type(config).model_fields[name].default for name in left_out}
-    return config.model_copy(update={**changes, "live": False, "quiet": True, "worker": f"{number}/{workers}"})
+    return config.model_copy(update={**changes, "live": False, "quiet": True, "worker": worker})

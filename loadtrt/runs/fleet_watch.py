@@ -30,7 +30,7 @@ def fleets_shown(config: RunConfig, workers: int, talks: Talks, *, draws: bool =
     draws: whether a live view is drawn, as `config` says.
     """
     wishes = wishes_of(config, talks, draws=draws)
-    boards = workers * len(config.models)
+    boards = len(config.models) if config.model_processes else workers * len(config.models)
     return Shown(Watch(wishes if wishes.follows else None, talks.say, None, boards), talks, wishes)
 
 
@@ -45,19 +45,20 @@ class FleetWatch:
         shown.empty()
         self.run = run_name(datetime.now(UTC))
         self._shown, self._point = shown, point
-        self._models, self._telemetry = len(config.models), config.telemetry
+        self._named = tuple(config.models) if config.model_processes else ()  # of a worker each
+        self._models, self._telemetry = 1 if self._named else len(config.models), config.telemetry
         self._facts: list[RunFacts | None] = [None] * (workers * self._models)
         self._pids: set[int] = set()
         self._awaited = set(range(workers)) if shown.boards else set()
         self._told = False
         self._lost: dict[int, str] = {}
         self._unheard: dict[int, str] = {}  # devices of workers that were lost before they told anything
-        self._alone, self._here = workers == 1, config.ray is None
+        self._alone, self._here = workers == 1 or bool(self._named), config.ray is None
 
     def boards_for(self, number: int) -> str:
         """What the process of a worker finds its boards by: the descriptor that it inherits, and the place of the first
         one. "" where nobody reads them."""
-        observer = self._shown.watch.observer
+        observer = self._shown.watch.observer if self._shown.boards else None
         return f"{observer.descriptor}:{number * self._models}" if observer is not None else ""
 
     def hear(self, number: int, device: int | None, told: dict[str, Any]) -> None:
@@ -66,6 +67,8 @@ class FleetWatch:
         worker, where = ("", "") if self._alone else (str(number), "" if device is None else str(device))
         for place, text in enumerate(told["facts"]):
             facts = replace(RunFacts.from_json(text), run=self.run, worker=worker, device=where, point=self._point)
+            if self._named:
+                facts = replace(facts, model=self._named[number])
             if facts.bus and not self._here:  # the GPU at that place is another one here
                 facts = replace(facts, bus=f"{facts.host} {facts.bus}")
             self._facts[number * self._models + place] = facts
@@ -81,7 +84,7 @@ class FleetWatch:
         """The process of a worker has ended. why: None where it left a result."""
         if not self._shown.boards:
             return
-        if number in self._awaited:  # before it had its engines
+        if number in self._awaited and not self._named:  # before it had its engines, which others have, too
             self._unheard[number] = "" if device is None else str(device)
         for place in range(number * self._models, (number + 1) * self._models):
             if why is None:
@@ -120,7 +123,7 @@ class FleetWatch:
 
     def end(self) -> None:
         """All workers have ended."""
-        self._shown.watch.end(0, 0, 0)
+        self._shown.watch.require_alive()
         self._shown.end_drawing()
 
 

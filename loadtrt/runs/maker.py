@@ -77,6 +77,7 @@ class Maker:
     models: the engines that are open, by the names of their models.
     sessions: what the last run measured of each model, row by row.
     stop: ends the run that goes on.
+    watched: who watches its runs; None before engines were opened.
     routing: descriptors of the memory by which workers route requests, of each model.
     """
 
@@ -106,7 +107,7 @@ class Maker:
         self.stop = Stop()
         self.routing: dict[str, int] = {}
         self._many, self._leave, self._followers, self._beside = many, leave, followers, beside
-        self._watched: Watched | None = None
+        self.watched: Watched | None = None
 
     def __enter__(self) -> Self:
         self.signals.__enter__()
@@ -156,11 +157,11 @@ class Maker:
         require_files()
         try:
             with self.signals.interruptible():
-                if self._watched is None and self._beside is not None:
-                    self._watched = self._beside._watched  # of its own class
-                if self._watched is None:
-                    self._watched = Watched(config, self.talks, draws=not self._many, followers=self._followers)
-                self._watched.loading()
+                if self.watched is None and self._beside is not None:
+                    self.watched = self._beside.watched
+                if self.watched is None:
+                    self.watched = Watched(config, self.talks, draws=not self._many, followers=self._followers)
+                self.watched.loading()
                 also = config.given("profile", "export_layer_info", "trt_log")
                 for name, model in config.models.items():
                     self.talks.status(f"loading {model.engine}", slow=True)
@@ -214,7 +215,7 @@ class Maker:
         start_at: as for `run_models`.
         point: the run's place among those of a sweep or a search.
         """
-        watched, part = self._watched, part and Part(*part)
+        watched, part = self.watched, part and Part(*part)
         assert watched is not None  # noqa: S101  # open() was called
         used = {name: self.models[name] for name in config.models}
         if all(opened.runs for opened in used.values()):
@@ -241,7 +242,7 @@ class Maker:
         if self._many:
             watched.finish(push=not self.signals.hurried())
         with self.signals.computing():
-            from loadtrt.lanes.outcome import result_of_models  # what it needs is not loaded before measuring
+            from loadtrt.lanes.joined import result_of_models  # what it needs is not loaded before measuring
 
             return result_of_models(
                 list(runs.values()),
@@ -285,8 +286,8 @@ class Maker:
         used = [(run, self.models[name]) for name, run in runs.items()]
         for _, opened in used:
             opened.hangs = True  # until it is known that it does not
-        assert self._watched is not None  # noqa: S101  # open() was called
-        settled = self._watched.watch.clocks.settled
+        assert self.watched is not None  # noqa: S101  # open() was called
+        settled = self.watched.watch.clocks.settled
         try:
             await run_models(list(runs.values()), config, self.stop, settled, start_at=start_at)
             for run, opened in used:
@@ -315,10 +316,10 @@ class Maker:
 
     def linger(self, config: RunConfig, result: RunResult | SweepResult | CapacityResult) -> None:
         """Push metrics, and serve them after the last run, so that its last numbers are scraped; a signal ends it."""
-        if self._watched is not None:
+        if self.watched is not None:
             if not self._many:
-                self._watched.finish(push=not self.signals.hurried())
-            self._watched.linger(config, result.outcome, self.signals.sleep)
+                self.watched.finish(push=not self.signals.hurried())
+            self.watched.linger(config, result.outcome, self.signals.sleep)
 
     def close(self) -> None:
         """Close the engines and end the observer. Safe to call twice."""
@@ -326,9 +327,9 @@ class Maker:
             self._close_engines()
         finally:
             self.talks.end_line()
-            if self._watched is not None and self._beside is None:
-                self._watched.close()
-            self._watched = None
+            if self.watched is not None and self._beside is None:
+                self.watched.close()
+            self.watched = None
 
     def _close_engines(self) -> None:
         """Close the engines: one that may wait for its requests for ever in a thread that ends with the process."""

@@ -1,4 +1,4 @@
-"""Workers as processes of this host: one for each device and process that is asked for."""
+"""Workers as processes of this host: one for each device and process that is asked for, or one for each model."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from loadtrt.asked.launched import parse_devices
 from loadtrt.engines.open import in_virtual_time
+from loadtrt.engines.placed_together import require_apart
 from loadtrt.errors import UsageError
 from loadtrt.lanes.shared_router import RoutingMemory
 from loadtrt.load.dealing import POOLED, parse_routing
@@ -120,7 +121,7 @@ class WorkerProcess:
 
 
 class Processes:
-    """The workers of --devices and --processes.
+    """The workers of --devices and --processes, or of --model-processes.
 
     lead_ns: from the instant that is told to all workers until it comes.
     """
@@ -129,13 +130,16 @@ class Processes:
 
     def __init__(self, config: RunConfig) -> None:
         """Raises UsageError where there is no such device, for too many workers, and where they cannot route so."""
-        self._devices = [device for device in _devices_of(config) for _ in range(config.processes)]
+        each = len(config.models) if config.model_processes else config.processes
+        self._devices = [device for device in _devices_of(config) for _ in range(each)]
         self.count = len(self._devices)
         if self.count > MOST_HERE:
             raise UsageError(
                 f"--devices and --processes ask for {self.count} workers, and one host starts {MOST_HERE} at most: ask "
                 "for fewer"
             )
+        if config.model_processes:
+            require_apart(config.models)
         require_one_clock(config)
         self._routed = len(config.models) if parse_routing(config.routing)[0] in POOLED else 0
 
@@ -183,7 +187,10 @@ def require_one_clock(config: RunConfig) -> None:
 
 
 def workers_of(config: RunConfig) -> int:
-    """How many workers this configuration asks for: none for a run of this process. Raises UsageError."""
+    """How many workers this configuration asks for: none for a run of this process. Raises UsageError, also where each
+    is to measure a model of its own."""
+    if config.model_processes:
+        raise UsageError("--model-processes is an option of 'loadtrt run': leave it out")
     if config.ray is not None:
         return config.workers or 0
     return Processes(config).count if config.several_processes else 0

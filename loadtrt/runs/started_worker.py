@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import TypeAdapter
+
+from loadtrt.results.engine_info import EngineInfo, MemoryBill
 from loadtrt.results.run_result import LostWorker
 
 if TYPE_CHECKING:
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from loadtrt.results.run_result import RunResult
     from loadtrt.runs.links import Clock, Link
 
+LOADED = TypeAdapter(dict[str, tuple[EngineInfo, MemoryBill]])  # what a worker tells of what it has loaded, as JSON
 ASK_S = 2.0
 STEP_S = 1.0  # this process did not run for the rest of a longer time, and heard nobody
 # (named, lost): once it is ready; and before, as files travel, and libraries hold Python up while they load a plan.
@@ -81,9 +85,11 @@ class StartedWorker:
     """A worker, and what it has said.
 
     number: of the worker.
+    model: the one that it measures; "" where workers share the load of all.
     on_tick: as for `Maker.run`.
     pids: its ids in all namespaces, once it is ready.
-    phase, completed: where it is, and requests completed in that phase.
+    loaded: engines and their memory of the models that it has loaded, by name; None before.
+    phase, elapsed_ns, completed: where it is, for how long, and requests completed in that phase.
     error: what ended it, in a sentence; None for nothing, or for a signal.
     clock, clock_after: of its host, before it was given the instant to begin and after the run.
     hearing: when it was last heard.
@@ -92,8 +98,11 @@ class StartedWorker:
     number: int
     link: Link
     on_tick: OnTick | None
+    model: str = ""
+    loaded: dict[str, tuple[EngineInfo, MemoryBill]] | None = None
     pids: tuple[int, ...] | None = None
     phase: Phase | None = None
+    elapsed_ns: int = 0
     completed: int = 0
     result: RunResult | None = None
     error: str | None = None
@@ -101,6 +110,11 @@ class StartedWorker:
     clock: Clock | None = None
     clock_after: Clock | None = None
     hearing: Hearing = field(default_factory=Hearing)
+
+    @property
+    def name(self) -> str:
+        """What to call it."""
+        return self.model or f"worker {self.number}"
 
     @property
     def ready(self) -> bool:

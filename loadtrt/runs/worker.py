@@ -3,8 +3,9 @@ module is also the process that `runs/fleet.py` starts: `python -m loadtrt.runs.
 for none; the descriptors are of the memory by which workers route the requests of each model.
 
 Messages are lines of JSON. On stdin: the configuration, {"start": Unix time in ns}, {"ask": true}, which is answered by
-{"here"}, and {"hurry": true}, which ends the run at once; the end of stdin does so, too. On stdout: {"say"}, {"tick"},
-{"ready"}, {"facts"} for who observes it, then {"result"} or {"error"}. SIGTERM ends the run as in the command.
+{"here"}, and {"hurry": true}, which ends the run at once; the end of stdin does so, too. On stdout: {"say"},
+{"loaded"} with its engines, {"tick"}, {"ready"}, {"facts"} for who observes it, then {"result"} or {"error"}. SIGTERM
+ends the run as in the command.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from loadtrt.loop.compiled import tell_of_compiling
 from loadtrt.printing import printable_json
 from loadtrt.runs.fleet_watch import Boards
 from loadtrt.runs.maker import Maker
+from loadtrt.runs.started_worker import LOADED
 from loadtrt.runs.watched import Silence, bus_id_of
 from loadtrt.signals import SIGNALS
 
@@ -57,6 +59,8 @@ class Worker:
         self._maker.open(config)
         self._maker.require_room()
         self._config = config
+        loaded = {name: (opened.engine.info, opened.bill) for name, opened in self._maker.models.items()}
+        self._tell("loaded", LOADED.dump_python(loaded, mode="json"))
         for name, opened in self._maker.models.items():
             bus_id = bus_id_of(opened.engine.info.kind, config.models[name].device)
             self._numa = self._numa if bus_id is None else pin(bus_id)

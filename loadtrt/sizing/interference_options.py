@@ -9,6 +9,7 @@ from loadtrt.asked.fields import read_option
 from loadtrt.asked.model_option import parse_models
 from loadtrt.asked.reading import ending_otherwise, load_config
 from loadtrt.asked.ways_to_share import parse_shares
+from loadtrt.engines.placed_together import require_apart
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.results.interference_result import CLOSED, IDLE
 from loadtrt.sizing.cells import Wanted
@@ -66,6 +67,9 @@ def wanted_interference(
             why = "--stressors load a GPU, and it has none: give stressors of its device, by --stressor NAME=ENGINE"
         if why is not None:
             raise UsageError(f"{name}: {why}")
+    ways = read_option("--share", own["share"], parse_shares)
+    if any(way.processes for way in ways):
+        read_option("--share processes", config.models, require_apart)
     texts: dict[str, Mapping[str, Any]] = {
         resource: {"engine": f"stressor:{resource}"} for resource in _RESOURCES if stressors
     }
@@ -83,7 +87,7 @@ def wanted_interference(
         )
     return Wanted(
         config=config,
-        ways=read_option("--share", own["share"], parse_shares),
+        ways=ways,
         levels=read_option("--neighbour", own["neighbour"], _levels),
         load=read_option("--load", own["load"], _load),
         arrivals=arrivals,

@@ -43,14 +43,11 @@ if TYPE_CHECKING:
 
     from loadtrt.asked.load import Load
     from loadtrt.asked.model import Model
-    from loadtrt.lanes.recorder import Recorder
     from loadtrt.results.breakdown import MetricSummary
     from loadtrt.results.engine_info import Verification
     from loadtrt.results.run_result import RunResult
     from loadtrt.runs.watched import Talks
     from loadtrt.sizing.cells import Wanted
-
-_FILLS = 10  # one of so many parts of a run, in which its queues fill
 
 
 class Neighbours:
@@ -67,6 +64,7 @@ class Neighbours:
         self._verified: dict[tuple[str, frozenset[str]], dict[str, Verification]] = {}
         self._own_rigs = ExitStack()
         self._shared: Rig | None = None  # for engines that are placed otherwise than alone
+        self._apart: Rig | None = None  # for processes of their own
         self.result = InterferenceResult(
             loadtrt=loadtrt.__version__,
             started=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -132,7 +130,7 @@ class Neighbours:
         run = self._run(self._rig, {name: CLOSED}, 0, f"{name} alone, closed loop")
         if run is None:
             return
-        closed, single, model = self._measured(self._rig, run, name), run.models[name], self._config.models[name]
+        closed, single, model = self._measured(run, name), run.models[name], self._config.models[name]
         if run.failure is not None or not closed.per_s:
             raise EngineError(f"{name} alone: {run.failure or 'no request was served'}")
         known = single.throughput.confidence
@@ -195,6 +193,11 @@ class Neighbours:
         self._rig.open(self._config)
         if cell is None or cell.share == PLAIN:
             return self._rig
+        if self._ways[cell.share].processes:
+            if self._apart is None:
+                self._own_rigs.close()  # whose engines take memory
+                self._shared, self._apart = None, self._own_rigs.enter_context(self._rig.apart())
+            return self._apart
         if self._shared is None:
             self._shared = self._own_rigs.enter_context(self._rig.another())
         names = (cell.model, cell.neighbour)
@@ -221,9 +224,9 @@ class Neighbours:
             if run.failure is not None or not any(model.ok for model in run.models.values()):
                 raise EngineError(f"{words}: {run.failure or 'no request was served'}")
             runs[kind] = run
-            measured[kind] = self._measured(on, run, cell.neighbour if kind == "neighbour_alone" else cell.model)
+            measured[kind] = self._measured(run, cell.neighbour if kind == "neighbour_alone" else cell.model)
             if kind == "beside" and cell.neighbour in levels:
-                measured["neighbour"] = self._measured(on, run, cell.neighbour)
+                measured["neighbour"] = self._measured(run, cell.neighbour)
         return Round(**measured), runs
 
     def _run(
@@ -232,12 +235,17 @@ class Neighbours:
         """A run of these models at these levels; None where a signal has ended it before its time. cell: None for the
         models alone."""
         models = {name: self._loaded(name, level, number) for name, level in levels.items()}
+        compared = self._verified.setdefault((self._placed(cell), frozenset(levels)), {})
+        if cell is not None and self._ways[cell.share].processes:  # which start anew, and would compare again
+            models = {
+                name: model.model_copy(update={"verify": model.verify and name not in compared})
+                for name, model in models.items()
+            }
         cells = [one for group in self._groups for one in group]
         done = sum(finished(one, self._wanted.rounds - 1, self._wanted.precision) for one in cells)
         rig.progress = done, len(cells) - done - (cell is not None)
         run = rig.run(self._config.model_copy(update={"models": models}), what, number=number)
-        checked = {one: found for one, model in run.models.items() if (found := model.verification) is not None}
-        self._verified.setdefault((self._placed(cell), frozenset(levels)), {}).update(checked)
+        compared |= {one: found for one, model in run.models.items() if (found := model.verification) is not None}
         return None if run.outcome == "interrupted" else run
 
     def _loaded(self, name: str, level: str, number: int) -> Model:
@@ -261,14 +269,13 @@ class Neighbours:
             return self.result.alone[name].rate_per_s
         return None if level in (CLOSED, IDLE) else _rate(self.result.alone[name].closed.per_s, level)
 
-    def _measured(self, rig: Rig, run: RunResult, name: str) -> Measured:
+    def _measured(self, run: RunResult, name: str) -> Measured:
         """What a run shows of a model as long as requests were sent: later, its neighbours may have ended."""
-        model, recorder = run.models[name], rig.recorder(name)
+        model, window = run.models[name], run.models[name].window
         times = {which: time_of(model.metrics, which) for which in LATENCIES}
         due, served, span_ns = model.submitted + model.dropped, model.ok, self._length_ns
-        if recorder is not None and recorder.complete:
-            span_ns -= self._length_ns // _FILLS
-            due, served = _within(recorder, self._length_ns - span_ns, self._length_ns)
+        if window is not None:
+            due, served, span_ns = window.due, window.served, window.span_ns
         due = served if run.config.models[name].load.closed else due
         per_s = served * SECOND_NS / span_ns
         sizes = _sizes(model.metrics.get("latency"))
@@ -299,13 +306,6 @@ def _rate(closed_per_s: float, level: str) -> float:
 def _sizes(summary: MetricSummary | None) -> dict[str, float]:
     intervals = {} if summary is None else summary.confidence
     return {which: intervals[which].effective for which in LATENCIES if which in intervals}
-
-
-def _within(recorder: Recorder, first_ns: int, last_ns: int) -> tuple[int, int]:
-    """How many requests came due between these instants from the start, and how many were served."""
-    records, first, last = recorder.records, recorder.start_ns + first_ns, recorder.start_ns + last_ns
-    due, served = records.due, records.ok.completed
-    return int(((due >= first) & (due < last)).sum()), int(((served > first) & (served <= last)).sum())
 
 
 def _place(cell: Cell) -> tuple[str, ...]:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from loadtrt.asked.model import Model
     from loadtrt.environment import CoreTimes
     from loadtrt.lanes.model_run import OnTick, Phase
-    from loadtrt.lanes.recorder import Recorder
     from loadtrt.records.records import Records
     from loadtrt.results.engine_info import EngineInfo
     from loadtrt.results.run_result import RunResult
@@ -112,6 +111,7 @@ class Rig:
         self._wrong: LoadtrtError | None = None  # of workers, the first
         self._of_workers: dict[str, EngineInfo] = {}
         self.workers = 0
+        self._apart = False
         self._shown: Shown | None = None
         self.before: list[EngineInfo] = []
         self.beside: Mapping[str, Model] = {}
@@ -126,7 +126,7 @@ class Rig:
 
     def __exit__(self, *_: object) -> None:
         try:
-            if self._shown is not None:
+            if self._shown is not None and not self._apart:
                 self._shown.close()
         finally:
             self._maker.__exit__()
@@ -134,6 +134,17 @@ class Rig:
     def another(self) -> Rig:
         """A rig for other engines beside those of this one."""
         return Rig(self._talks, self._leave, self._maker.signals, self._maker)
+
+    def apart(self) -> Rig:
+        """A rig whose runs have each model in a process of its own, beside the engines of this one, which are open."""
+        rig = self.another()
+        rig._apart, rig._shown = True, self._maker.watched
+        return rig
+
+    @property
+    def _by_workers(self) -> bool:
+        """Whether processes make the runs, and this one does not."""
+        return self._apart or self.workers > 0
 
     @property
     def stopped(self) -> bool:
@@ -147,13 +158,9 @@ class Rig:
     @property
     def engines(self) -> dict[str, EngineInfo]:
         """Those that are open, or were of the last workers, by the names of their models."""
-        if self.workers:
+        if self._by_workers:
             return self._of_workers
         return {name: opened.engine.info for name, opened in self._maker.models.items()}
-
-    def recorder(self, model: str) -> Recorder | None:
-        """What the last run recorded of a model; None where it never measured."""
-        return self._maker.sessions[model].recorder
 
     @property
     def records(self) -> Records | None:
@@ -227,13 +234,13 @@ class Rig:
         """
         self.others, self._since = None, self._since or core_times()
         whole = self._with_beside(config, number)
-        if self.workers:
+        if self._by_workers:
             simulated = all(model.engine.startswith("simulated:") for model in whole.models.values())
         else:
             simulated = all(engine.kind == "simulated" for engine in self.engines.values())
         looks = looks and not simulated
         tick, place = self._ticking(what, whole, number, looks=looks), Point(point or what, *self.progress)
-        if self.workers:
+        if self._by_workers:
             result = self._run_workers(whole, tick, part, place)
         else:
             result = self._maker.run(whole, tick, part, point=place)
@@ -251,7 +258,9 @@ class Rig:
     def _run_workers(
         self, config: RunConfig, tick: OnTick, part: tuple[int, int] | Part | None, point: Point
     ) -> RunResult:
-        """A run of workers, each on the part of its engine."""
+        """A run of workers, each on the part of its engine, or of a model each."""
+        if self._apart:
+            config = config.model_copy(update={"model_processes": True})
         if part is not None:
             (name, model), *others = config.models.items()
             first = model.model_copy(update={"contexts": part[0], "buffers": part[1]})
@@ -286,7 +295,7 @@ class Rig:
         return False
 
     def _ticking(self, what: str, config: RunConfig, number: int, *, looks: bool) -> OnTick:
-        engines, looked = [self._maker.models[name].engine for name in config.models if not self.workers], 0
+        engines, looked = [self._maker.models[name].engine for name in config.models if not self._by_workers], 0
         least_ns = max(map(config.least_ns, config.models.values()))
         closed = next(iter(config.models.values())).load.closed
 
@@ -295,7 +304,7 @@ class Rig:
             for engine in engines if phase == "measure" and not elapsed_ns else ():
                 if isinstance(engine, SimulatedEngine):
                     engine.restart(number)
-            if looks and not self.workers and phase == "measure" and closed and elapsed_ns // _LOOK_NS > looked:
+            if looks and not self._by_workers and phase == "measure" and closed and elapsed_ns // _LOOK_NS > looked:
                 looked = elapsed_ns // _LOOK_NS
                 self._look()
                 if self.others is not None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from loadtrt.asked.load import Rate
 from loadtrt.asked.reading import keys_of
-from loadtrt.asked.ways_to_share import parse_shares
+from loadtrt.asked.ways_to_share import PROCESSES, parse_shares
 from loadtrt.errors import UsageError
 from loadtrt.results.capacity_result import CapacityResult
 from loadtrt.results.interference_result import CLOSED, IDLE, InterferenceResult
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from loadtrt.sizing.evidence import Evidence
 
 _PERCENTILES = ("p50", "p99")  # that a measurement of interference keeps
+_APART = (("", PROCESSES),)
 _LANES = sorted(keys_of("Engine", "Lanes") | {"mix", "batcher", "max_queue"})
 
 # Lanes and shares of each model on one GPU, by its name.
@@ -190,7 +191,7 @@ class SideBySide:
         for one in pair:
             if not models[one].load.closed:
                 self._require_poisson(source, one, models[one].load)
-        setup = self._setup(models)
+        setup = self._setup(models, apart=way.processes)
         self._judged.add((setup, name))
         if cell.overloaded if judged else cell.neighbour_overloaded:
             return
@@ -238,9 +239,11 @@ class SideBySide:
         self._require_poisson(source, name, load)
         return load.mean_rate(SECOND_NS) or 0.0
 
-    def _setup(self, models: Mapping[str, Model]) -> Setup:
-        setup = frozenset((name, _lanes(model)) for name, model in models.items())
-        self._words.setdefault(setup, _shared_words({name: models[name] for name in self.alone if name in models}))
+    def _setup(self, models: Mapping[str, Model], *, apart: bool = False) -> Setup:
+        """apart: whether each has a process of its own, which is kept beside the models, under no name."""
+        setup = frozenset([*((name, _lanes(model)) for name, model in models.items()), *_APART[:apart]])
+        known = {name: models[name] for name in self.alone if name in models}
+        self._words.setdefault(setup, _shared_words(known, "processes of their own: " if apart else "plain streams: "))
         return setup
 
     def placements(self, max_utilisation: float, *, possible: bool = False) -> list[Placement]:
@@ -329,7 +332,7 @@ def _lanes(model: Model) -> str:
     return repr(values)
 
 
-def _shared_words(models: Mapping[str, Model]) -> str:
+def _shared_words(models: Mapping[str, Model], plainly: str) -> str:
     texts, plain = [], True
     for name, model in models.items():
         parts = [plural(model.contexts, "context")]
@@ -338,7 +341,7 @@ def _shared_words(models: Mapping[str, Model]) -> str:
         parts += [f"{sms.removesuffix('%')} % of the SMs" if sms.endswith("%") else f"{sms} SMs"] if sms else []
         plain = plain and len(parts) == 1
         texts.append(f"{name} {', '.join(parts)}")
-    return f"{'plain streams: ' if plain else ''}{'; '.join(texts)}"
+    return f"{plainly if plain else ''}{'; '.join(texts)}"
 
 
 def rates_text(rates: Mapping[str, float]) -> str:

@@ -24,6 +24,7 @@ from loadtrt.results.breakdown import (
     Overlap,
     Sample,
 )
+from loadtrt.results.run_result import Window
 from loadtrt.stats.intervals import mean_interval, quantile_interval
 from loadtrt.stats.sample_size import least_samples
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 
 SAMPLED = 1000
+_FILLS = 10  # one of so many parts of a run, in which its queues fill
 _RANKS = {"p50": (0.45, 0.55), "p99": (0.99, 1.0)}
 _INSTANTS = ("due", "submitted", "enqueued", "completed")
 
@@ -215,4 +217,15 @@ def batches_of(records: Records, sizes: Sequence[int]) -> Batches | None:
         counts=dict(zip(formed.tolist(), times.tolist(), strict=True)),
         mean=float(counts.mean()),
         padded=1 - float(counts.sum() / np.asarray(sizes)[inputs[first]].sum()),
+    )
+
+
+def window_of(records: Records, start_ns: int, length_ns: int) -> Window:
+    """What came due and was served while requests were sent. records: all of them. length_ns: how long that was."""
+    first, last = start_ns + length_ns // _FILLS, start_ns + length_ns
+    due, served = records.due, records.ok.completed
+    return Window(
+        due=int(((due >= first) & (due < last)).sum()),
+        served=int(((served > first) & (served <= last)).sum()),
+        span_ns=last - first,
     )

@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -26,6 +26,7 @@ from loadtrt.results.interference_result import (
     PairedRatio,
     Predicted,
 )
+from loadtrt.runs import fleet
 from loadtrt.signals import SIGNALS
 from loadtrt.sizing.fingerprints import predicted
 from loadtrt.sizing.rig import Rig
@@ -187,6 +188,67 @@ def test_the_load_is_equal_in_every_cell_and_way(tmp_path: Path) -> None:
         assert len({one.alone.due for one in cell.rounds}) == 2  # each round has a seed of its own
     rounds = {(cell.model, str([one.alone for one in cell.rounds])) for cell in result.cells}
     assert len(rounds) == 2  # alone, the same requests take the same time whatever was measured in between
+
+
+def test_processes_of_their_own_have_the_load_of_other_ways(tmp_path: Path) -> None:
+    """And the same requests at the same instants: engines that share nothing are as fast as alone, request for request,
+    in one process as in two. Outputs are compared once in each; how each is placed is kept."""
+    engines = ("simulated:service=2ms,clock=virtual", "simulated:service=3ms,clock=virtual")
+    result = measured(
+        tmp_path / "i.json",
+        *pair(",contexts=2", ",contexts=2", *engines),
+        *("--share", "streams,processes", "--rounds", "1", "--duration", "500ms", "--neighbour", "0,50%,closed"),
+        verify=True,
+    )
+    assert len(result.cells) == 2 * 2 * 3
+    for model in ("a", "b"):
+        for level in (IDLE, "50%", CLOSED):
+            plain, apart = of(result, model, level), of(result, model, level, "processes")
+            assert (apart.rate_per_s, apart.neighbour_rate_per_s) == (plain.rate_per_s, plain.neighbour_rate_per_s)
+            assert apart.rounds == plain.rounds
+            assert apart.failure is None
+            assert apart.ratio("mean") == plain.ratio("mean")
+            names = {model} if level == IDLE else {"a", "b"}
+            assert {name: mode["processes"] for name, mode in apart.modes.items()} == dict.fromkeys(
+                names, f"1 of {len(names)}"
+            )
+            assert not any("processes" in mode for mode in plain.modes.values())
+            assert {name: one.different for name, one in apart.verified.items()} == dict.fromkeys(names, 0)
+    assert "in processes of their own" in " ".join(terminal_text(result).split())
+
+
+def test_processes_are_watched_by_the_observer_of_other_ways(tmp_path: Path) -> None:
+    """All runs are pushed, by the names of their models and of no worker."""
+    engines = ("simulated:service=2ms,clock=virtual", "simulated:service=3ms,clock=virtual")
+    with listening() as (url, got):
+        ways = ("--share", "processes", "--neighbour", "0,50%", "--rounds", "1", "--duration", "1s", "--push", url)
+        result = measured(tmp_path / "i.json", *pair("", "", *engines), *ways)
+    runs: dict[bytes, set[bytes]] = {}
+    for _, _, body in got:
+        assert b"worker=" not in body
+        for model, run_ in re.findall(rb'loadtrt_latency_seconds_count{.*?model="(.*?)",run="(.*?)"', body):
+            runs.setdefault(run_, set()).add(model)
+    assert len(result.cells) == 4
+    told = sorted(b"".join(sorted(names)) for names in runs.values())
+    assert told == [*[b"a"] * 4, *[b"ab"] * 2, *[b"b"] * 4]  # its closed loop, twice alone, and beside one that is idle
+
+
+def test_a_process_that_is_killed_fails_its_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no other one."""
+    start_one, started = fleet._Fleet._start, list[Any]()
+
+    def start(this: Any, *arguments: Any) -> Any:
+        started.append(start_one(this, *arguments))
+        if len(started) == 2:
+            started[-1].link.kill()
+        return started[-1]
+
+    monkeypatch.setattr(fleet._Fleet, "_start", start)
+    engines = ("simulated:service=2ms,clock=virtual", "simulated:service=3ms,clock=virtual")
+    ways = ("--share", "processes", "--neighbour", "50%", "--rounds", "1", "--duration", "500ms")
+    result = measured(tmp_path / "i.json", *pair("", "", *engines), *ways)
+    assert ["b: it was ended by SIGKILL" in (cell.failure or "") for cell in result.cells] == [True, False]
+    assert result.cells[1].rounds
 
 
 def test_a_neighbour_in_a_closed_loop_is_compared_with_itself_alone(tmp_path: Path) -> None:
@@ -606,6 +668,7 @@ def test_closed_loops_that_are_invalid_are_measured_again(tmp_path: Path, whole:
         (pair("", ",priority=high"), "b: --share gives the models their shares of the device: leave priority out"),
         ([A, B, "--share", "both"], "--share: 'both' needs a split of the SMs: write both=32+100"),
         ([A, B, "--share", "mps"], "--share: 'mps' is not a way to share: write such as streams,priority"),
+        ([A, B, "--share", "processes"], "is on the simulated device g, which one process has"),
         ([A, B, "--share", "sms=0+8"], "leaves nothing for one of both"),
         ([A, B, "--share", "sms=60%+50%"], "is more than there is"),
         ([A, B, "--neighbour", "fast"], "write one such as 3% or 0.03, or several, such as 0,50%,90%,closed"),

@@ -89,6 +89,17 @@ def test_a_placement_meets_its_objectives_when_it_is_run(folder: Path, sources: 
         assert (share.bad or 0.0) < 0.01
 
 
+def test_processes_are_a_way_of_their_own(folder: Path) -> None:
+    """What was measured in processes allows nothing in one process; the plan says which of both it is for."""
+    content = json.loads((folder / "i.json").read_text())
+    for cell, way in zip(content["cells"], ("processes", "streams"), strict=True):
+        cell["share"] = way
+    (folder / "apart.json").write_text(json.dumps(content))
+    plain, apart = (plan(folder, *demands(180, 150), *beside(folder, name)) for name in ("i", "apart"))
+    words = [{way.shared.partition(":")[0] for way in result.measured} for result in (plain, apart)]
+    assert words == [{"plain streams"}, {"processes of their own"}]
+
+
 def test_what_is_placed_covers_the_demands_within_what_was_measured(folder: Path) -> None:
     result = plan(folder, *demands(3000, 900), *beside(folder), "--growth", "10%", "--headroom", "20%")
     for name, model in result.models.items():

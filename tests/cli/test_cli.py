@@ -245,14 +245,14 @@ def test_an_impatient_interrupt_waits_for_the_result(monkeypatch: pytest.MonkeyP
     """SIGINT while the result is summed up and written changes nothing; afterwards it works again."""
     from loadtrt.asked.reading import load_config
     from loadtrt.cli import running
-    from loadtrt.lanes import outcome
+    from loadtrt.lanes import joined
     from loadtrt.lanes.outcome import result_of
 
     def slow(*arguments: Any, **named: Any) -> RunResult:
         signal.raise_signal(signal.SIGINT)
         return result_of(*arguments, **named)
 
-    monkeypatch.setattr(outcome, "result_of", slow)
+    monkeypatch.setattr(joined, "result_of", slow)
     file = tmp_path / "run.json"
     engine = "simulated:service=1ms,clock=virtual"
     options = {"engine": engine, "warmup": 0, "requests": 50, "quiet": True, "json": str(file)}

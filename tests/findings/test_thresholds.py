@@ -10,7 +10,7 @@ import pytest
 
 from loadtrt.findings import bottlenecks, device_scaling, findings, lane_findings, partitioning, utilization
 from loadtrt.findings.validity import LEAST_SERVED, STARVED_LIMIT
-from loadtrt.lanes import outcome
+from loadtrt.lanes import joined
 from loadtrt.records.histogram import QUANTILE_ERROR
 from loadtrt.stats import merging, slow_parts, stalls, steady
 
@@ -32,7 +32,7 @@ def numbers(text: str) -> list[str]:
 
 IN_ROWS = {
     "clocks-apart": [str(merging.SPREAD_NS // 1_000_000)],
-    "neighbour-ended": [percent(outcome.LEAST_ALONE)],
+    "neighbour-ended": [percent(joined.LEAST_ALONE)],
     "overloaded": [percent(LEAST_SERVED)],
     "scaling": [
         percent(device_scaling.LEAST),

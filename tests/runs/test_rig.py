@@ -193,7 +193,7 @@ def test_a_signal_while_a_run_is_summed_up_stops_after_it(
         signal.raise_signal(number)
         return result_of(*arguments, **keywords)
 
-    monkeypatch.setattr("loadtrt.lanes.outcome.result_of", summed_up)
+    monkeypatch.setattr("loadtrt.lanes.joined.result_of", summed_up)
     with Rig(Heard()) as one:
         one.open(config)
         run = one.run(config, "")

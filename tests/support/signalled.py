@@ -33,7 +33,7 @@ PATIENCE_S = 300  # so long that only a fault is longer
 # point: (module, name of a function in it) that sends the signals when it is called first, and then does its work.
 CALLS = {
     "opening": ("loadtrt.engines.open", "open_engine"),
-    "summing up": ("loadtrt.lanes.outcome", "result_of"),
+    "summing up": ("loadtrt.lanes.joined", "result_of"),
     "writing": ("loadtrt.files", "write_file"),
     "showing": ("loadtrt.cli.delivery", "show"),
     "reading": ("loadtrt.report.result_files", "read_file"),
