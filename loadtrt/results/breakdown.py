@@ -212,3 +212,17 @@ class ScenarioResult(Model):
     requests: int
     by_rules: bool
     reasons: tuple[str, ...]
+
+
+class Window(Model):
+    """The time in which requests were sent, without its first tenth, in which queues fill: what is served later, others
+    may have left.
+
+    due: requests that came due in that time.
+    served: requests that were served in it. Where queues do not grow that is `due`, but for chance.
+    span_ns: how long it is.
+    """
+
+    due: Count
+    served: Count
+    span_ns: Count

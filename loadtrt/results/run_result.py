@@ -31,6 +31,7 @@ from loadtrt.results.breakdown import (  # noqa: TC001
     RoutingCost,
     Sample,
     ScenarioResult,
+    Window,
 )
 from loadtrt.results.engine_info import ClockMapping, EngineInfo, MemoryBill, Verification  # noqa: TC001  # pydantic reads them
 from loadtrt.results.flow import Flow  # noqa: TC001
@@ -98,20 +99,6 @@ class Throughput(Model):
     def _without_margin(cls, given: Any) -> Any:
         """As in MetricSummary."""
         return {key: value for key, value in given.items() if key != "margin"} if isinstance(given, dict) else given
-
-
-class Window(Model):
-    """The time in which requests were sent, without its first tenth, in which queues fill: what is served later, others
-    may have left.
-
-    due: requests that came due in that time.
-    served: requests that were served in it. Where queues do not grow that is `due`, but for chance.
-    span_ns: how long it is.
-    """
-
-    due: Count
-    served: Count
-    span_ns: Count
 
 
 class ObjectiveShare(Model):

@@ -23,8 +23,8 @@ from loadtrt.results.breakdown import (
     MixPart,
     Overlap,
     Sample,
+    Window,
 )
-from loadtrt.results.run_result import Window
 from loadtrt.stats.intervals import mean_interval, quantile_interval
 from loadtrt.stats.sample_size import least_samples
 
