@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.asked.fields import option_name
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MOST_FAULTS = 8  # in one sentence
+_BEFORE_HOST = re.compile(r"(?<=//)[^\s'\"]*@")
 # By the beginning of pydantic's type of error.
 _KINDS = {
     "int": "is not a whole number",
@@ -38,7 +40,7 @@ def joined(faults: Sequence[str], count: int) -> str:
 def fault_words(item: Any) -> str:
     """What is wrong with a value, of the errors of a ValidationError, without its place: "2000 is above 1024, the
     most"."""
-    kind, limits, value = item["type"], item.get("ctx", {}), bounded_repr(item["input"])
+    kind, limits, value = item["type"], item.get("ctx", {}), _shown(item["input"])
     # A text, where the command line has it; a float that is whole is written as most people write it.
     number = value.strip("'").removesuffix(".0")
     match kind:
@@ -89,8 +91,13 @@ def fault_of(item: Any, given: dict[str, Any], source: str, several: bool) -> st
     pieces = [piece.partition("…")[0] for piece in message.split("'")[1::2]]
     texts = [value if isinstance(value, str) else bounded_repr(value) for value in values]
     quoted = any(shortened(text) in message or any(piece in text for piece in pieces) for text in texts)
-    wrong = "" if quoted else f" (it is {bounded_repr(item['input'])})"
+    wrong = "" if quoted else f" (it is {_shown(item['input'])})"
     return f"{where}{inside}: {message[0].lower()}{message[1:]}{wrong}"
+
+
+def _shown(value: Any) -> str:
+    """A value in a sentence, which may end in a log: without names and passwords in URLs."""
+    return _BEFORE_HOST.sub("…@", bounded_repr(value))
 
 
 def _number(limit: float) -> str:

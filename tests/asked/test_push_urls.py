@@ -105,6 +105,15 @@ def test_a_password_is_not_repeated(text: str, tmp_path: Path) -> None:
     assert (done.returncode, "secr" in done.stdout + done.stderr) == (2, False)
 
 
+@pytest.mark.parametrize("wrong", [{"a": "http://u:secr/et@h"}, [["http://u:secret@h"], 3], [{"url": "//secret@h"}]])
+def test_nor_where_it_is_of_another_kind(wrong: Any, tmp_path: Path) -> None:
+    """A mapping, or a list in a list: the sentence quotes what it was."""
+    (tmp_path / "c.yaml").write_text(json.dumps({"engine": "simulated:null", "push": wrong}))
+    with pytest.raises(UsageError, match="push: .*…@h") as told:
+        load_config(tmp_path / "c.yaml", {})
+    assert "secr" not in str(told.value)
+
+
 def test_a_place_is_given_once() -> None:
     with pytest.raises(UsageError, match="'http://h/' is given twice"):
         RunConfig.of(engine="simulated:null", push=["http://h/", "pushgateway+http://h"])
