@@ -109,7 +109,7 @@ def test_a_password_is_not_repeated(text: str, tmp_path: Path) -> None:
 def test_nor_where_it_is_of_another_kind(wrong: Any, tmp_path: Path) -> None:
     """A mapping, or a list in a list: the sentence quotes what it was."""
     (tmp_path / "c.yaml").write_text(json.dumps({"engine": "simulated:null", "push": wrong}))
-    with pytest.raises(UsageError, match="push: .*…@h") as told:
+    with pytest.raises(UsageError, match=r"push: .*…@h") as told:
         load_config(tmp_path / "c.yaml", {})
     assert "secr" not in str(told.value)
 

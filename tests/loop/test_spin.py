@@ -243,10 +243,10 @@ def test_a_fault_is_told_after_the_rows_of_what_was_found_before_it() -> None:
 def test_it_ends_where_no_request_is_due_for_long(compiled: bool, gap: int | None) -> None:
     """Law: at the first gap of GAP_NS from `soon` on, before the next request is due; without one at `until`."""
     due = [100_000 * number + (2 * GAP_NS if gap is not None and number > gap else 0) for number in range(60)]
-    simulated = CallbackDevice()
+    simulated = CallbackDevice(slots=2, due_ns=[START + instant for instant in due])
     simulated.now = START
     device = simulated.device(compiled=compiled)
-    rows, cursor = np.zeros((BOARD, COLUMNS), np.int64), np.array((0, BOARD), np.int64)
+    rows, cursor = np.zeros((100, COLUMNS), np.int64), np.array((0, 100), np.int64)
     state = new_state(1, 2, 1, np.array(due, np.int64), (0,), rows, cursor)
     state.n[LAST] = len(due)
     used = state if compiled else lists_of(state)
