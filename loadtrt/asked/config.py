@@ -249,7 +249,7 @@ class RunConfig(FleetOptions):
         for name, model in self.models.items():
             if model.priority is not None:
                 raise ValueError(
-                    f"--priority orders the streams of one process, and --model-processes gives {name} one of its own: "
+                    f"--priority orders the streams of one process, and --model-processes gives '{name}' its own: "
                     "leave one of them out"
                 )
 
