@@ -43,7 +43,7 @@ def bottlenecks(result: RunResult) -> list[Finding]:
     use = utilization_of(result)
     found = [_copies(result, use) or _host(result, use)]
     rest = None if any(found) else _busy(result, use) or _exposed(result, use) or _gaps(result, use)
-    found += [_no_graph(result, found[0]), *lane_findings(result), rest]
+    found += [_no_graph(result, found[0]), *lane_findings(result, use), rest]
     if not any(found[:1]):
         found.append(unpartitioned(result))
     return [finding for finding in found if finding is not None]
@@ -57,7 +57,7 @@ def _copies(result: RunResult, use: Utilization) -> Finding | None:
     remedies = []
     if sets == 1:
         remedies.append("--buffers 2 lets copies overlap compute")
-    elif sets == 2 and "buffers" not in engine.mode:
+    elif sets == 2 and result.config.model.contexts == 1:  # of several lanes, one always has its next copy ready
         remedies.append("--buffers 3 keeps the link busy from one request to the next")
     if engine.mode.get("submit") != "apart" and (submit := measured_submit(result.config.model)):
         remedies.append(f"{submit} tries copies on streams of their own")
@@ -199,7 +199,7 @@ def _gaps(result: RunResult, use: Utilization) -> Finding | None:
     else:
         cause = "launching and copying leave gaps between the requests' computations"
     sets, useful = buffer_sets(result), 3 if engine.kind == "tensorrt" else 2
-    buffers = f"--buffers {sets + 1}" if sets < useful and "buffers" not in engine.mode else ""
+    buffers = f"--buffers {sets + 1}" if sets < useful else ""
     more = either(buffers, one_more_context(model), measured_submit(model), more_per_launch(model, engine))
     remedy = f"{more} may fill the gaps" if more else larger_batch(model, engine)
     return Finding(

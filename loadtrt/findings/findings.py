@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from loadtrt.findings.bottlenecks import bottlenecks
 from loadtrt.findings.gpu_findings import gpu_findings
-from loadtrt.findings.lane_findings import closed_loop, mostly_waits
+from loadtrt.findings.lane_findings import closed_loop, mostly_waits, slow_lane
 from loadtrt.findings.log_findings import log_findings
 from loadtrt.findings.partitioning import outside_share
 from loadtrt.findings.remedies import either, lower_load, more_contexts
@@ -106,6 +106,8 @@ def _dropped(result: RunResult) -> Finding | None:
 def _stall(result: RunResult) -> Finding | None:
     stall = result.model.steadiness.stall if result.model.steadiness else None
     if stall is None or not result.model.metrics["compute"].max_ns:
+        return None
+    if stall.lane is not None and slow_lane(result):  # one that is always slow has not stalled
         return None
     when = f"for {format_duration(stall.longest_ns)} from {format_duration(stall.start_ns)} on"
     if stall.times > 1:

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 from loadtrt.asked.load import Offline
 from loadtrt.findings.remedies import either, lower_load, more_contexts
-from loadtrt.findings.utilization import BUSY, mean_ns
+from loadtrt.findings.utilization import BUSY, FULL, buffer_sets, mean_ns
 from loadtrt.results.run_result import Finding
 from loadtrt.units import format_count, format_duration, plural
 
 if TYPE_CHECKING:
+    from loadtrt.findings.utilization import Utilization
+    from loadtrt.results.breakdown import Lane
     from loadtrt.results.run_result import RunResult
 
 WAITING = 0.6  # of the latency: a single lane at 75 % load with constant service times, at 60 % with exponential ones
@@ -23,9 +25,9 @@ UNFAIR = 0.95  # Jain's index: one of two lanes serves 1.6 times as much as the 
 SLOWER = 1.2  # ratio of median service times: lanes whose shares differ by chance are equally fast
 
 
-def lane_findings(result: RunResult) -> list[Finding]:
+def lane_findings(result: RunResult, use: Utilization) -> list[Finding]:
     """Findings, the most important first."""
-    found = (_queue(result), _in_turn(result), _interference(result), _unfair(result))
+    found = (_queue(result), _in_turn(result), _interference(result), _unfair(result, use))
     return [finding for finding in found if finding is not None]
 
 
@@ -111,21 +113,33 @@ def _interference(result: RunResult) -> Finding | None:
     )
 
 
-def _unfair(result: RunResult) -> Finding | None:
+def slow_lane(result: RunResult) -> tuple[Lane, Lane] | None:
+    """The slowest lane of an unfair engine, and the fastest; None where all are served alike."""
     lanes = [lane for lane in result.model.lanes if lane.service_p50_ns]
     if len(lanes) < 2 or result.model.fairness is None or result.model.fairness >= UNFAIR:
         return None
     slow = max(lanes, key=lambda lane: lane.service_p50_ns or 0)
     fast = min(lanes, key=lambda lane: lane.service_p50_ns or 0)
-    fast_ns, slow_ns = fast.service_p50_ns or 0, slow.service_p50_ns or 0
-    if slow_ns < SLOWER * fast_ns:
+    return (slow, fast) if (slow.service_p50_ns or 0) >= SLOWER * (fast.service_p50_ns or 0) else None
+
+
+def _unfair(result: RunResult, use: Utilization) -> Finding | None:
+    pair = slow_lane(result)
+    if pair is None:
         return None
+    slow, fast = pair
+    cause = "lanes of one engine do the same work: something slows this one down, or the device prefers another"
+    remedy = "--contexts 1 shows how fast a lane is alone; look for other work on the device"
+    if use.link >= FULL and (sets := buffer_sets(result)) > 1:
+        cause = "the device goes on with the copies of one lane while that lane has more of them waiting"
+        remedy = f"--buffers {sets - 1}: fewer copies of a lane wait, so that lanes take turns"
     return Finding(
         kind="unfair",
         evidence=f"lane {slow.lane} served {plural(slow.requests, 'request')} at a median of "
-        f"{format_duration(slow_ns)}, lane {fast.lane} {format_count(fast.requests)} at {format_duration(fast_ns)}",
-        cause="lanes of one engine do the same work: something slows this one down, or the device prefers another",
-        remedy="--contexts 1 shows how fast a lane is alone; look for other work on the device",
+        f"{format_duration(slow.service_p50_ns or 0)}, lane {fast.lane} {format_count(fast.requests)} at "
+        f"{format_duration(fast.service_p50_ns or 0)}",
+        cause=cause,
+        remedy=remedy,
     )
 
 

@@ -15,6 +15,8 @@ from loadtrt.results.breakdown import Batches, Cohort, Lane
 from loadtrt.results.engine_info import Layer
 from loadtrt.results.profile_result import LayerTimes, ProfilePass, ProfileResult
 from loadtrt.results.run_result import Problem
+from loadtrt.results.steadiness import Stall, Steadiness
+from loadtrt.units import SECOND_NS
 from runs_by_hand import US, engine, run_of, summary
 
 if TYPE_CHECKING:
@@ -236,7 +238,8 @@ def test_copy_bound(phase: str, what: str) -> None:
     )
     assert f"{what} in a type smaller than FP32" in found.remedy
     assert "--no-copies" in found.remedy
-    assert found.remedy.startswith("--buffers 3")
+    assert "--buffers" not in found.remedy  # two lanes: one of them has a copy waiting
+    assert only(run_of({phase: 800.0}, {"contexts": 1}, busy=0.7)).remedy.startswith("--buffers 3")
     halves = tuple(spec.__class__(spec.name, spec.is_input, "fp16", spec.shape, 2) for spec in engine().tensors)
     found = only(run_of({phase: 800.0}, {"buffers": 1}, busy=0.7, engine=engine(tensors=halves)))
     assert "FP" not in found.remedy
@@ -413,6 +416,24 @@ def test_unfair_lanes() -> None:
     assert found.evidence == "lane 1 served 2 500 requests at a median of 12.0 ms, lane 0 7 500 at 4.00 ms"
     assert kinds(run_of(lanes=lanes(4_500), fairness=0.8)) == ["compute-bound"]
     assert kinds(run_of(lanes=lanes(12_000), fairness=0.96)) == ["compute-bound"]
+
+
+def test_lanes_whose_copies_wait_for_those_of_another() -> None:
+    """Measured: a lane with three buffer sets always has a copy waiting, and another completed 3 requests in a second.
+    What is so all the time is no stall."""
+    options: dict[str, Any] = {"contexts": 2, "buffers": 3}
+    lanes = tuple(
+        Lane(lane=lane, requests=requests, service_p50_ns=time * US, compute_p50_ns=None)
+        for lane, requests, time in ((0, 3_900, 750), (1, 3, 1_000_000))
+    )
+    stall = Stall(start_ns=0, longest_ns=SECOND_NS, total_ns=SECOND_NS, times=1, late=1, host=False, lane=1)
+    stalled = Steadiness(transient_ns=0, overloaded=False, stall=stall)
+    run = run_of({"h2d": 245.0}, options, busy=0.22, throughput=rates(3_960), lanes=lanes, fairness=0.5)
+    copies, unfair = findings_of(run.with_model(steadiness=stalled))
+    assert (copies.kind, unfair.kind) == ("copy-bound", "unfair")
+    assert "--buffers" not in copies.remedy
+    assert unfair.remedy.startswith("--buffers 2: ")
+    assert kinds(run.with_model(steadiness=stalled, fairness=1.0))[0] == "stall"
 
 
 @pytest.mark.parametrize(
