@@ -11,7 +11,7 @@
 #              stressors      30, 120
 #              curve          65, 180
 #              fingerprints  240, 400    goes on where it ended
-#              matrix        500, 560    goes on where it ended
+#              matrix        660, 720    goes on where it ended
 set -u
 plans=$1 out=$2
 shift 2
@@ -114,7 +114,7 @@ fingerprints() {
 }
 
 matrix() {
-    of_all 560 matrix --share streams,priority,sms=32+100,both --neighbour 90%,closed --rounds 3
+    of_all 720 matrix --share streams,priority,sms=32+100,both --neighbour 90% --rounds 3
 }
 
 for step in "$@"; do
