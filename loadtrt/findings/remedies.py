@@ -91,9 +91,10 @@ def faster_host(model: Model, engine: EngineInfo, command: Sequence[str], metric
 def fewer_events(model: Model, engine: EngineInfo, metrics: Mapping[str, MetricSummary]) -> str:
     """Requests that are not timed on the device, where a net is so small that their events are a large part of the
     host's work, and no objective is on these times."""
-    if engine.kind != "tensorrt" or not engine.device_times or model.requests_per_launch > 1:
+    if engine.kind != "tensorrt" or not engine.device_times:
         return ""
-    small = typical_ns(metrics["compute"]) <= _SMALL * model.contexts * typical_ns(metrics["enqueue"])
+    compute_ns = model.requests_per_launch * typical_ns(metrics["compute"])
+    small = 0 < compute_ns <= _SMALL * model.contexts * typical_ns(metrics["enqueue"])
     wanted = any(objective.metric_name in DEVICE_TIMES for objective in model.objectives)
     return "--device-times off" if small and not wanted else ""
 
