@@ -143,7 +143,7 @@ def test_a_plan_takes_the_latency_of_one_request_for_its_time() -> None:
         for buffers in (1, 2)
         for contexts in (1, 2)
     ]
-    evidence = evidence_of(runs[:2])
+    evidence = evidence_of(tuple(runs[:2]))
     assert evidence.gpu.alone_mean_ns == pytest.approx(runs[0].model.metrics["latency"].mean_ns)
     with pytest.raises(UsageError, match="has no histogram of its device: measure it with --buffers 1, or without"):
-        evidence_of(runs[2:])
+        evidence_of(tuple(runs[2:]))
