@@ -211,6 +211,8 @@ class RunConfig(FleetOptions):
         for model in self.models.values():
             if self.profile and (several := "mix" if model.mix else "batcher" if model.batcher else None):
                 raise ValueError(f"a profile has requests of one size: leave --{several} out")
+            if self.export_times is not None and model.device_times == "off":
+                raise ValueError("--export-times writes times on the device: leave --device-times off out")
             if self.duration == 0 and model.requests is None:
                 raise ValueError("a run of 0s measures nothing: give --duration a time above 0")
         if self.max_duration == 0:

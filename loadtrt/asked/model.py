@@ -44,6 +44,7 @@ from loadtrt.asked.objective import MOST_OBJECTIVES, Objective
 from loadtrt.errors import UsageError
 from loadtrt.load.arrivals import MOST_REQUESTS
 from loadtrt.load.request_sizes import Batching, Part, parse_batching, parse_mix
+from loadtrt.records.records import DEVICE_TIMES
 
 MOST_CONTEXTS = 32_767  # rows are sorted by a lane's number in 16 bits (records/tally.py); memory ends sooner
 # How an option under each heading of --help is declared, with the commands that most of them go with.
@@ -126,6 +127,11 @@ class Model(Strict):
     graph: bool = _lanes(True, "Launch CUDA graphs instead of single calls.", commands=ENGINES)
     submit: Literal["auto", "graph", "apart"] = _lanes("auto", "Copy within the CUDA graph or apart; auto tries both.")
     copies: bool = _lanes(True, "Copy inputs and outputs with every request.")
+    device_times: Literal["on", "off"] = _lanes(
+        "on",
+        "Measure when each request is copied and computed. off saves the host most CUDA events: throughput and latency "
+        "stay exact, and h2d, compute, d2h and device are not measured.",
+    )
     wait: Literal["spin", "block"] = _lanes("spin", "Poll for completions, or sleep until they come.")
 
     scenario: ScenarioName | None = load_option(
@@ -265,6 +271,9 @@ class Model(Strict):
                 "--requests-per-launch is for closed loops of one size, where the next requests always wait: leave it "
                 f"out, or {f'--{several}' if several else 'the options of an open loop'}"
             )
+        timed = next((item for item in self.objectives if item.metric_name in DEVICE_TIMES), None)
+        if timed is not None and self.device_times == "off":
+            raise ValueError(f"an objective on {timed.metric_name} needs device times: leave --device-times off out")
         if batching and self.max_queue is not None and self.max_queue < batching.sizes[-1]:
             full = f"a batch of {batching.sizes[-1]}"
             raise ValueError(f"--max-queue {self.max_queue} leaves no room for {full}: raise it")

@@ -46,7 +46,7 @@ class CompletionQueue:
         functions = driver.functions()
         n = np.zeros(loop.DEVICE_CELLS, np.int64)
         n[: loop.WAY] = len(lanes), shape.buffers, len(sets), input_sets
-        n[loop.COPIES], n[loop.MONOTONIC] = shape.copies, time.CLOCK_MONOTONIC
+        n[loop.TIMES], n[loop.MONOTONIC] = shape.times * (1 + shape.copies), time.CLOCK_MONOTONIC
         instant, spans = np.zeros(2, np.int64), np.zeros(4, np.float32)
         n[loop.TIME_AT] = instant.ctypes.data
         n[loop.SINCE_AT : loop.SINCE_AT + 4] = spans.ctypes.data + spans.itemsize * np.arange(4)

@@ -73,6 +73,7 @@ class Lane:
         per_launch: int = 1,
         lanes: int = 1,
         submit: str = "auto",
+        times: bool = True,
         make_stream: Callable[[], Stream] = Stream,
         look: Callable[[Any], None] = lambda _: None,
     ) -> None:
@@ -86,6 +87,7 @@ class Lane:
         per_launch: requests of one submit.
         lanes: number of lanes of this kind on the device.
         submit: the way in which its work is to be spread, as far as possible.
+        times: whether requests record when they are copied and computed.
         make_stream: makes the streams of compute beside `stream`.
         look: is shown each graph, as `Graph.capture` does.
         """
@@ -104,6 +106,7 @@ class Lane:
             input_sets=len(self._addresses),
             queues=hardware_queues(),
             submit=submit,
+            times=times,
         )
         self.graph_refusal = "" if graph else "not asked for"
         self._copies, self._look = copies, look

@@ -4,6 +4,9 @@ A request is copy in, compute and copy out, with events around each. The request
 then computed, then copied out together: one request after the other served 37 % less with one context, and as much
 with four (the tiny plan, four requests a launch; docs/performance.md).
 
+Events cost the host more than the work (docs/performance.md), so that without device times only those are recorded that
+something waits for: a stream, or whoever asks whether the request has completed.
+
 A lane has `buffers` slots, which launches take in turn, and `per_launch` buffer sets in each. A slot is free once its
 launch has completed, so that two requests in flight never share a buffer set.
 """
@@ -12,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, IntEnum
+from functools import cache
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
@@ -32,7 +36,7 @@ class Streams(Enum):
 
 
 class Mark(IntEnum):
-    """The events of a buffer set, in the order in which a request records them."""
+    """The events of a buffer set, in the order in which a request that is timed records them."""
 
     H2D_START = 0
     H2D_END = 1
@@ -105,12 +109,14 @@ class LaneShape:
     per_launch: requests of a launch.
     copies: whether each request copies its inputs and outputs.
     streams: how the work is spread.
+    times: whether requests record when they are copied and computed.
     """
 
     buffers: int
     per_launch: int
     copies: bool
     streams: Streams
+    times: bool = True
 
     @property
     def way(self) -> str:
@@ -148,6 +154,7 @@ def lane_shapes(
     input_sets: int,
     queues: int,
     submit: str = "auto",
+    times: bool = True,
 ) -> list[LaneShape]:
     """The shapes that may serve best, the one that usually does first; as far as possible those of the way `submit`.
 
@@ -159,8 +166,8 @@ def lane_shapes(
         sixteen streams on 8 queues, where trtexec's eight contexts served 8 880/s.
     """
     slots = copies and buffers > 1 and lanes * buffers <= queues
-    whole = LaneShape(buffers, per_launch, copies, Streams.SLOTS if slots else Streams.ONE)
-    apart = LaneShape(buffers, per_launch, copies, Streams.PHASES)
+    whole = LaneShape(buffers, per_launch, copies, Streams.SLOTS if slots else Streams.ONE, times)
+    apart = LaneShape(buffers, per_launch, copies, Streams.PHASES, times)
     if not copies:
         return [whole]
     if not graph or buffers * input_sets > MOST_GRAPHS:
@@ -172,6 +179,39 @@ def lane_shapes(
 def program(shape: LaneShape, slot: int, part: int, sources: Sequence[int], *, graph: bool) -> tuple[Step, ...]:
     """The steps of a launch in `slot` of requests of `part` with these input sets, as one graph, as a graph between
     copies, or without any."""
+    into, computes, out = _phases(shape, slot, part, sources)
+    if not shape.times:
+        into, computes, out = (_needed(steps, shape) for steps in (into, computes, out))
+    if not graph:
+        return (*into, *computes, *out)
+    compute = shape.streams_of(slot)[1]
+    if shape.streams is Streams.PHASES:
+        return (*into, Launch(tuple(computes), compute), *out)
+    return (Launch((*into, *computes, *out), compute),)
+
+
+def _needed(steps: Sequence[Step], shape: LaneShape) -> list[Step]:
+    """The steps without events that nothing waits for."""
+    completes, awaited = Mark.D2H_END if shape.copies else Mark.END, _awaited(shape)
+    return [
+        step
+        for step in steps
+        if not isinstance(step, Record) or step.mark is completes or (step.buffer, step.mark) in awaited
+    ]
+
+
+@cache
+def _awaited(shape: LaneShape) -> frozenset[tuple[int, Mark]]:
+    """The events of buffer sets that streams of the lane wait for."""
+    slots = (_phases(shape, slot, 0, [0] * shape.per_launch) for slot in range(shape.buffers))
+    steps = (step for phases in slots for phase in phases for step in phase)
+    return frozenset((step.buffer, step.mark) for step in steps if isinstance(step, Wait))
+
+
+def _phases(
+    shape: LaneShape, slot: int, part: int, sources: Sequence[int]
+) -> tuple[list[Step], list[Step], list[Step]]:
+    """The steps that copy in, compute and copy out, with all events."""
     copy_in, compute, copy_out = shape.streams_of(slot)
     sets = shape.sets_of(slot)
     into: list[Step] = []
@@ -197,8 +237,4 @@ def program(shape: LaneShape, slot: int, part: int, sources: Sequence[int], *, g
             out.append(Wait(buffer, Mark.END, copy_out))
         if shape.copies:
             out += CopyOut(buffer, part, copy_out), Record(buffer, Mark.D2H_END, copy_out)
-    if not graph:
-        return (*into, *computes, *out)
-    if shape.streams is Streams.PHASES:
-        return (*into, Launch(tuple(computes), compute), *out)
-    return (Launch((*into, *computes, *out), compute),)
+    return into, computes, out

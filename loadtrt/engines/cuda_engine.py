@@ -124,6 +124,7 @@ class CudaEngine:
             compiled = self.spins() is not None and self.asked.batcher is None and is_compiled()
             mode["loop"] = "compiled" if compiled else "python"
         mode |= {"hardware queues": str(hardware_queues())}
+        mode |= {"device times": "off"} if self.asked.device_times == "off" else {}
         mode |= self._placement.mode if self._placement is not None else {}
         return mode if self.per_launch == 1 else mode | {"requests per launch": str(self.per_launch)}
 
@@ -170,6 +171,7 @@ class CudaEngine:
                     per_launch=self.per_launch,
                     lanes=self.contexts,
                     submit=self.asked.submit,
+                    times=self.asked.device_times == "on",
                     make_stream=make_stream,
                     look=placement.look,
                 )

@@ -34,6 +34,7 @@ OPTIONS = {
     "graph": {_PLAN, _BUILT, _STRESSOR},
     "submit": {_PLAN, _BUILT},
     "copies": {_PLAN, _BUILT, _SIMULATED},
+    "device_times": {_PLAN, _BUILT, _SIMULATED},
     "wait": {_PLAN, _BUILT, _STRESSOR},
     "shape_values": {_PLAN},
     "shapes": {_PLAN, _BUILT, _ONNXRUNTIME},

@@ -53,6 +53,8 @@ def load_simulated(config: Model) -> SimulatedEngine | NullEngine:
     shares = [option for option in ("sms", "priority") if getattr(config, option) is not None]
     if text == "null" and shares:
         raise UsageError(f"simulated:null has no device to share: leave --{shares[0]} out")
+    if text == "null" and config.device_times == "off":
+        raise UsageError("simulated:null has no device whose times are measured: leave --device-times off out")
     if text == "null":
         engine = NullEngine(contexts=config.contexts, buffers=config.buffers, batches=batches, name=config.engine)
     else:
@@ -63,7 +65,12 @@ def load_simulated(config: Model) -> SimulatedEngine | NullEngine:
         if not config.copies:
             simulation = replace(simulation, h2d_ns=0, d2h_ns=0)
         engine = SimulatedEngine(
-            simulation, contexts=config.contexts, buffers=config.buffers, batches=batches, name=config.engine
+            simulation,
+            contexts=config.contexts,
+            buffers=config.buffers,
+            batches=batches,
+            name=config.engine,
+            times=config.device_times == "on",
         )
     if config.inferences_per_request is not None:
         batch, reason = config.inferences_per_request, "--inferences-per-request"
@@ -187,10 +194,12 @@ class SimulatedEngine(_Doubler):
         buffers: int = 2,
         batches: Sequence[int] = (1,),
         name: str = "simulated",
+        times: bool = True,
     ) -> None:
         """Raises UsageError where slow_lane is not a lane.
 
         buffers: requests in flight on each lane at most.
+        times: whether completions say what took how long.
         batches: items of a request of each part. Service times of all are one sequence of draws, scaled by their means.
         """
         self.simulation = simulation = simulation or Simulation()
@@ -206,7 +215,9 @@ class SimulatedEngine(_Doubler):
                 "s: lower item, the batch or the factor of slow_lane, as 24 hours are the most"
             )
         note = "simulated device: these numbers say nothing about a GPU"
-        super().__init__(contexts, buffers, batches, name, simulation.words(max(batches)), note)
+        mode = simulation.words(max(batches)) | ({} if times else {"device times": "off"})
+        super().__init__(contexts, buffers, batches, name, mode, note)
+        self._times = times
         self.clock: Clock = VirtualClock() if simulation.clock == "virtual" else LoopClock()
         self._slowness = [slowness if lane == slow_lane else 1 for lane in range(contexts)]
         self._hang_at = NEVER if simulation.hang is None else simulation.hang
@@ -296,7 +307,8 @@ class SimulatedEngine(_Doubler):
                 ready, buffer, error = self._in_flight[lane].popleft()
                 h2d, compute = time_.lasted(ready - self._h2d_ns, ready), time_.lasted(start, end)
                 d2h_took = time_.lasted(end, end + d2h)
-                finished.append(Completion(lane, buffer, completed, h2d, compute, d2h_took, error))
+                done = Completion(lane, buffer, completed, h2d, compute, d2h_took, error)
+                finished.append(done if self._times else done._replace(h2d_ns=0, compute_ns=0, d2h_ns=0))
             if not finished:
                 self._require_device("wait")
             if finished or now >= until_ns:

@@ -13,6 +13,7 @@ from loadtrt.findings.partitioning import unpartitioned
 from loadtrt.findings.remedies import (
     compiled_loop,
     either,
+    fewer_events,
     larger_batch,
     measured_submit,
     more_per_launch,
@@ -81,7 +82,7 @@ def _host(result: RunResult, use: Utilization) -> Finding | None:
     waited. In a closed loop lateness alone hides behind a lane's other buffer sets."""
     model, engine = result.config.model, result.model.engine
     latency, late = mean_ns(result, "latency"), mean_ns(result, "lateness")
-    full = use.thread >= FULL and use.thread > max(use.link, use.computing)
+    full = engine.device_times and use.thread >= FULL and use.thread > max(use.link, use.computing)
     idle = result.model.starved_fraction >= STARVED
     if use.enqueuing >= ENQUEUING and (full or idle):
         return _enqueue(result, use)
@@ -122,16 +123,17 @@ def _enqueue(result: RunResult, use: Utilization) -> Finding:
         remedy = "remove --no-graph: a CUDA graph is enqueued in one call"
     else:
         remedy = f"more work in each enqueue: {either(more_per_launch(model, engine), larger_batch(model, engine))}"
-        if compiled := compiled_loop(model, engine):
-            remedy = f"{compiled}, or {remedy}"
+        if cheaper := either(compiled_loop(model, engine), fewer_events(model, engine, result.model.metrics)):
+            remedy = f"{cheaper}, or {remedy}"
         if engine.mode.get("graph") == "no":
             remedy += "; the engine's note says why there is no CUDA graph"
+    compute = requests * _typical(result, "compute")
     return Finding(
         kind="enqueue-bound",
         evidence=f"{'one enqueue' if requests == 1 else f'an enqueue of {requests} requests'} takes "
-        f"{format_duration(_typical(result, 'enqueue'))} of host time and compute takes "
-        f"{format_duration(requests * _typical(result, 'compute'))}; enqueues use {format_percent(use.enqueuing)} of a "
-        "core",
+        f"{format_duration(_typical(result, 'enqueue'))} of host time"
+        f"{f' and compute takes {format_duration(compute)}' if compute else ''}; enqueues use "
+        f"{format_percent(use.enqueuing)} of a core",
         cause="one thread enqueues for all lanes, collects what they complete, and limits the throughput",
         remedy=remedy,
     )
@@ -139,7 +141,7 @@ def _enqueue(result: RunResult, use: Utilization) -> Finding:
 
 def _exposed(result: RunResult, use: Utilization) -> Finding | None:
     copies, compute = mean_ns(result, "h2d") + mean_ns(result, "d2h"), mean_ns(result, "compute")
-    share = copies / (copies + compute)
+    share = copies / (copies + compute) if compute else 0.0
     sets = buffer_sets(result) * result.config.model.requests_per_launch
     if sets > 1 or not closed_loop(result) or share < EXPOSED or use.computing >= BUSY:
         return None
@@ -216,12 +218,13 @@ def _no_graph(result: RunResult, limit: Finding | None) -> Finding | None:
     note = next((note for note in result.model.engine.notes if note.startswith("no CUDA graph")), None)
     if note is None or (limit is not None and limit.kind == "enqueue-bound"):
         return None
-    enqueue, compute = (format_duration(_typical(result, name)) for name in ("enqueue", "compute"))
+    enqueue, compute = format_duration(_typical(result, "enqueue")), _typical(result, "compute")
+    known = f" ({format_duration(compute)})" if compute else ""
     return Finding(
         kind="no-graph",
         evidence=f"no CUDA graph could be captured, and one enqueue takes {enqueue}",
         cause=note.partition(": ")[2] or note,
-        remedy=f"little is lost while compute ({compute}) takes much longer; --no-graph turns graphs off on purpose",
+        remedy=f"little is lost while compute{known} takes much longer; --no-graph turns graphs off on purpose",
     )
 
 
@@ -234,8 +237,9 @@ def _lower_precision(result: RunResult) -> str:
 
 
 def _typical(result: RunResult, metric: str) -> float:
-    """Median, or mean where the requests are too few for a median, ns."""
-    return typical_ns(result.model.metrics[metric])
+    """Median, or mean where the requests are too few for a median, ns; 0 where it was not measured."""
+    summary = result.model.metrics.get(metric)
+    return typical_ns(summary) if summary else 0.0
 
 
 def _has(result: RunResult, kind: str) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from loadtrt.findings.utilization import mean_ns
 from loadtrt.results.run_result import Finding
 from loadtrt.stats.measured import Number
 from loadtrt.stats.regression import within_runs
@@ -120,12 +121,13 @@ def _why(fewest: RunResult, run: RunResult, cores: int | None) -> tuple[str, str
         return used, "the host's cores are full", "more cores, fewer workers, or --wait block"
     grown = []
     for part in _PARTS:
-        before, after = (each.model.metrics[part].mean_ns for each in (fewest, run))
+        before, after = (mean_ns(each, part) for each in (fewest, run))
         if before and after and after >= GREW * before:
             grown.append((after - before, part, before, after))
     if not grown:
+        timed = fewest.model.engine.device_times and run.model.engine.device_times
         return (
-            "no part of a request took longer",
+            "no part of a request took longer" if timed else "device times were not measured",
             "the workers were late, or waited for each other" if run.model.starved_fraction else "it is not known",
             "look at the workers by themselves: 'loadtrt run' with the same devices has a row for each",
         )

@@ -44,7 +44,7 @@ def findings_of(result: RunResult) -> tuple[Finding, ...]:
         findings += _changes(result) or [_unsettled(result)]
     # Then the engine alone is not the limit.
     shared = beside or (result.sharing is not None and bool(result.sharing.computing))
-    if result.model.metrics["compute"].max_ns:  # else all time is the load generator's own
+    if result.model.takes_time:
         findings += [found for found in bottlenecks(result) if not (shared and found.kind in _OF_ALL)]
     findings.append(outside_share(result))
     findings += log_findings(result.model.engine, result.config.trt_log)
@@ -105,7 +105,7 @@ def _dropped(result: RunResult) -> Finding | None:
 
 def _stall(result: RunResult) -> Finding | None:
     stall = result.model.steadiness.stall if result.model.steadiness else None
-    if stall is None or not result.model.metrics["compute"].max_ns:
+    if stall is None or not result.model.takes_time:
         return None
     if stall.lane is not None and slow_lane(result):  # one that is always slow has not stalled
         return None

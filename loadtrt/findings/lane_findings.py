@@ -92,7 +92,8 @@ def _in_turn(result: RunResult) -> Finding | None:
 def _interference(result: RunResult) -> Finding | None:
     """Compared with the inference time of the run's own profile (--profile), where an inference has the device
     alone."""
-    contexts, compute = len(result.model.lanes), result.model.metrics["compute"].percentiles_ns["p50"]
+    contexts, known = len(result.model.lanes), result.model.metrics.get("compute")
+    compute = known and known.percentiles_ns["p50"]
     mode = {"yes": "graph", "no": "plain"}.get(result.model.engine.mode.get("graph", ""))
     passes = result.model.profile.passes if result.model.profile is not None else ()
     alone = next((one.inference_ns for one in passes if one.inference_ns and mode in (None, one.mode)), None)
@@ -145,9 +146,10 @@ def _unfair(result: RunResult, use: Utilization) -> Finding | None:
 
 def _waiting(result: RunResult) -> tuple[float, float]:
     """(latency, queueing delay in the queue and in the lane, without lateness), ns, of requests around the median, or
-    of all where the median's cohort is not known."""
+    of all where the median's cohort is not known. Without device times only the delay in the queue is known."""
     late, typical = mean_ns(result, "lateness"), result.model.cohorts.get("p50")
+    timed = result.model.engine.device_times
     if typical is not None:
-        return typical.latency_ns, typical.queue_ns + typical.other_ns - late
-    latency = mean_ns(result, "latency")
-    return latency, latency - late - sum(mean_ns(result, name) for name in ("h2d", "compute", "d2h"))
+        return typical.latency_ns, typical.queue_ns + (typical.other_ns if timed else 0.0) - late
+    latency, served = mean_ns(result, "latency"), ("h2d", "compute", "d2h") if timed else ("service",)
+    return latency, latency - late - sum(mean_ns(result, name) for name in served)

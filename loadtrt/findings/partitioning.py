@@ -32,7 +32,7 @@ def unpartitioned(result: RunResult) -> Finding | None:
     steadiness = result.model.steadiness
     loaded = model.load.closed or isinstance(model.load, Offline) or (steadiness is not None and steadiness.overloaded)
     full = overlap.busy_fraction >= FULL and overlap.lanes_computing >= FULL * contexts
-    compute = typical_ns(result.model.metrics["compute"])
+    compute = typical_ns(result.model.metrics["compute"])  # which is known where the overlap is
     if not (loaded and full and contexts >= LEAST_CONTEXTS and engine.batch >= LEAST_BATCH):
         return None
     lanes, copies = max(contexts, _PARTITIONS), "" if model.copies else "--copies off "

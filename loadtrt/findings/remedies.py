@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING
 from loadtrt.asked.load import Offline, Stages
 from loadtrt.asked.model import Model
 from loadtrt.asked.trace_load import Trace
+from loadtrt.findings.validity import typical_ns
+from loadtrt.records.records import DEVICE_TIMES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from loadtrt.results.breakdown import MetricSummary
     from loadtrt.results.engine_info import EngineInfo
 
 _SEVERAL = 4  # requests of a launch, where one has been in each
+_SMALL = 2.0  # times as long as one enqueue for each lane: a net that computes for longer leaves the host time
 
 
 def larger_batch(model: Model, engine: EngineInfo) -> str:
@@ -74,13 +78,25 @@ def less_load(model: Model) -> str:
     return f"take {lower_load(model)}"
 
 
-def faster_host(model: Model, engine: EngineInfo, command: Sequence[str]) -> str:
+def faster_host(model: Model, engine: EngineInfo, command: Sequence[str], metrics: Mapping[str, MetricSummary]) -> str:
     """What to do about lanes that stand idle as the host is late. command: that of the run, the program first."""
     if one_at_a_time(command):
         return f"use {larger_batch(model, engine)}, or leave --latency out, for more requests in flight"
     buffers = "more --buffers" if model.buffers < _most("buffers") else ""
     launch = "" if "sweep" in command[1:2] else more_per_launch(model, engine)  # which has no such option
-    return f"use {either(compiled_loop(model, engine), buffers, larger_batch(model, engine), launch)}"
+    cheaper = compiled_loop(model, engine), fewer_events(model, engine, metrics)
+    return f"use {either(*cheaper, buffers, larger_batch(model, engine), launch)}"
+
+
+def fewer_events(model: Model, engine: EngineInfo, metrics: Mapping[str, MetricSummary]) -> str:
+    """Requests that are not timed on the device, where a net is so small that their events are a large part of the
+    host's work, and no objective is on these times."""
+    if engine.kind != "tensorrt" or not engine.device_times:
+        return ""
+    compute_ns = model.requests_per_launch * typical_ns(metrics["compute"])
+    small = 0 < compute_ns <= _SMALL * model.contexts * typical_ns(metrics["enqueue"])
+    wanted = any(objective.metric_name in DEVICE_TIMES for objective in model.objectives)
+    return "--device-times off" if small and not wanted else ""
 
 
 def compiled_loop(model: Model, engine: EngineInfo) -> str:

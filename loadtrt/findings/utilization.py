@@ -26,6 +26,8 @@ class Utilization:
     computing: at least one lane was computing; 0 where that is not known: without CUDA graphs a lane's compute includes
         waiting for launches, so that a thread that always enqueues keeps it long.
     in_flight: a buffer set was in a copy or computing, on average over the sets.
+
+    Without device times (--device-times off) the last four are 0.
     """
 
     enqueuing: float
@@ -58,7 +60,7 @@ def utilization_of(result: RunResult) -> Utilization:
         copying_in=_share(batches_per_s, copy_ns(result, "h2d")),
         copying_out=_share(batches_per_s, copy_ns(result, "d2h")) if one_a_launch else 0.0,
         computing=model.overlap.busy_fraction if model.overlap and not (plain and enqueuing >= FULL) else 0.0,
-        in_flight=_share(batches_per_s / sets, model.metrics["device"].mean_ns),
+        in_flight=_share(batches_per_s / sets, mean_ns(result, "device")),
     )
 
 
@@ -66,9 +68,9 @@ def copy_ns(result: RunResult, phase: str) -> float:
     """How long a copy takes that has the link to itself, ns. Copies of several lanes wait for each other, so that of
     requests of one size the least counts. Of a launch of several requests a copy out includes waiting for the others'
     computes: that time is no copy's."""
-    copy, config = result.model.metrics[phase], result.config.model
+    copy, config = result.model.metrics.get(phase), result.config.model
     shared = config.contexts > 1 and not (config.mix or config.batcher)
-    return (copy.min_ns if shared else copy.mean_ns) or 0.0
+    return (copy and (copy.min_ns if shared else copy.mean_ns)) or 0.0
 
 
 def buffer_sets(result: RunResult) -> int:
@@ -78,8 +80,9 @@ def buffer_sets(result: RunResult) -> int:
 
 
 def mean_ns(result: RunResult, metric: str) -> float:
-    """Mean of a metric, ns; 0 without requests."""
-    return result.model.metrics[metric].mean_ns or 0.0
+    """Mean of a metric, ns; 0 without requests, and where it was not measured."""
+    summary = result.model.metrics.get(metric)
+    return (summary and summary.mean_ns) or 0.0
 
 
 def _share(per_s: float, time_ns: float | None) -> float:

@@ -33,6 +33,7 @@ from loadtrt.stats.summary import (
     summarize,
     window_of,
 )
+from loadtrt.stats.untimed import untimed
 from loadtrt.stats.verdict import judge
 from loadtrt.stats.whole_run import judge_number
 from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_duration
@@ -90,7 +91,7 @@ def result_of(
     counts = Counts(
         *lateness_of(metrics["lateness"]),
         typical_ns(metrics["latency"]),
-        starved_fraction=starved if metrics["compute"].max_ns else 0.0,
+        starved_fraction=starved if metrics["compute"].max_ns or not info.device_times else 0.0,
         ok=ok,
         failed=failed,
         unserved=unserved,
@@ -107,7 +108,7 @@ def result_of(
         info.mode,
         throughput.offered_per_s,
         environment.get("busy_host"),
-        faster_host=faster_host(model, info, command),
+        faster_host=faster_host(model, info, command, metrics),
         less_load=less_load(model),
         shared_gpu=config.shared_gpu,
     )
@@ -174,6 +175,8 @@ def result_of(
         window=window_of(recorder.records, recorder.start_ns, length_ns) if whole and recorder.complete else None,
         routing=None if session.router is None else _routing(session.router),
     )
+    if not info.device_times:
+        measured = untimed(measured)
     (name,) = config.models
     result = RunResult(
         run=run,

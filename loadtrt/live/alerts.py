@@ -57,7 +57,7 @@ def law_alerts(snapshot: Snapshot, facts: RunFacts, gpu: GpuReading | None = Non
     """
     if snapshot.phase not in _MEASURED:
         return ()
-    counts = replace(counts_now(snapshot), sharing=gpu.sharing if gpu else None)
+    counts = replace(counts_now(snapshot, facts), sharing=gpu.sharing if gpu else None)
     early = snapshot.phase == "measure" and counts.lateness_rank != "p99"
     alerts = [Alert(problem.kind, problem.evidence, problem.remedy) for problem in problems_of(counts, terms_of(facts))]
     told = counts.unserved or any(alert.kind == "overloaded" for alert in alerts)
@@ -87,7 +87,7 @@ def terms_of(facts: RunFacts) -> Terms:
     )
 
 
-def counts_now(snapshot: Snapshot) -> Counts:
+def counts_now(snapshot: Snapshot, facts: RunFacts) -> Counts:
     """What the laws of validity need, from histograms: within 0.4 % of what the verdict takes from records."""
     lateness, latency = snapshot.counts[_PLACE["lateness"]], snapshot.counts[_PLACE["latency"]]
     late, count = int(lateness.sum()), int(latency.sum())
@@ -96,7 +96,7 @@ def counts_now(snapshot: Snapshot) -> Counts:
         typical_ns = quantiles_of(latency, (0.5,))[0]
     else:
         typical_ns = int(snapshot.sums_ns[_PLACE["latency"]]) / max(count, 1)
-    computes = bool(snapshot.counts[_PLACE["compute"], 1:].any())
+    computes = not facts.device_times or bool(snapshot.counts[_PLACE["compute"], 1:].any())
     ok, failed, unserved, _ = snapshot.outcomes.sum(axis=0).tolist()
     return Counts(
         lateness_ns=quantiles_of(lateness, (PERCENTILES.get(rank, 1.0),))[0] if late else 0.0,

@@ -149,7 +149,8 @@ class Charts:
             for number in range(first, min(first + abreast, len(lanes))):
                 rate, share = lanes[number].requests_per_s, lanes[number].compute_share
                 words = " computing" if room >= 60 else ""
-                work = "–" if rate is None or share is None else f"{100 * share:.0f} %{words}{format_count(rate):>8}/s"
+                busy = "–" if share is None else f"{100 * share:.0f} %{words}"
+                work = "–" if rate is None else f"{busy}{format_count(rate):>8}/s"
                 line.append(f"lane {number:<{digits}} ", FAINT)
                 length = room - digits - 6 - len(work) - 4
                 done, rest = bar(share or 0.0, max(length, 0))

@@ -24,7 +24,7 @@ from loadtrt.live.view import number_now
 from loadtrt.prometheus import families as table
 from loadtrt.prometheus.families import middles_ns
 from loadtrt.records.board import OUTCOMES, PHASES, RATIOS, WINDOW_RANKS, Snapshot
-from loadtrt.records.records import DROPPED, FAILED, UNSERVED
+from loadtrt.records.records import DEVICE_TIMES, DROPPED, FAILED, METRICS, UNSERVED
 from loadtrt.units import SECOND_NS, exact_duration
 
 if TYPE_CHECKING:
@@ -125,8 +125,11 @@ def _parts(seen: Observation, native: bool) -> Iterator[Metric]:
 
 def _of_worker(seen: Observation, run: dict[str, str], native: bool) -> Iterator[Metric]:
     """What one process measures."""
-    snapshot = seen.snapshot
-    for family, counts, total_ns in zip(table.HISTOGRAMS, snapshot.counts, snapshot.sums_ns, strict=True):
+    snapshot, timed = seen.snapshot, seen.facts.device_times
+    of_metrics = zip(METRICS, table.HISTOGRAMS, snapshot.counts, snapshot.sums_ns, strict=True)
+    for measured, family, counts, total_ns in of_metrics:
+        if measured.name in DEVICE_TIMES and not timed:
+            continue
         metric = _histogram(family, run, _BOUNDS, table.cumulated(counts), int(total_ns) / SECOND_NS)
         if native:
             exact = native_histogram(counts, int(total_ns) / SECOND_NS)
@@ -134,8 +137,9 @@ def _of_worker(seen: Observation, run: dict[str, str], native: bool) -> Iterator
         yield metric
     if seen.facts.worker:
         yield from _window(table.WORKER_WINDOW, seen, run)
-    ratios = snapshot.ratios.cumsum().tolist()
-    yield _histogram(table.LOAD_RATIO, run, _RATIO_BOUNDS, ratios, snapshot.ratio_sum)
+    if timed:
+        ratios = snapshot.ratios.cumsum().tolist()
+        yield _histogram(table.LOAD_RATIO, run, _RATIO_BOUNDS, ratios, snapshot.ratio_sum)
     for family, points in (*_requests(seen), *_state(seen), *_laws(seen)):
         yield from _plain(family, run, points)
 
@@ -158,7 +162,8 @@ def _requests(seen: Observation) -> Iterator[tuple[Family, Points]]:
     )
     yield table.INFERENCES, [((), snapshot.inferences)]
     yield table.SUBMITTED, [((), snapshot.submitted)]
-    for family, spans_ns in ((table.COMPUTE, snapshot.lane_compute_ns), (table.SERVICE, snapshot.lane_service_ns)):
+    of_lanes = [(table.COMPUTE, snapshot.lane_compute_ns)] if seen.facts.device_times else []
+    for family, spans_ns in (*of_lanes, (table.SERVICE, snapshot.lane_service_ns)):
         yield family, [((lane,), int(ns) / SECOND_NS) for lane, ns in zip(lanes, spans_ns, strict=True)]
 
 
@@ -190,7 +195,7 @@ def _whole(seen: Observation) -> Iterator[tuple[Family, Points]]:
 
 
 def _laws(seen: Observation) -> Iterator[tuple[Family, Points]]:
-    limit_ns = limit_of(counts_now(seen.snapshot), terms_of(seen.facts))
+    limit_ns = limit_of(counts_now(seen.snapshot, seen.facts), terms_of(seen.facts))
     yield table.LATENESS_LIMIT, [((), limit_ns / SECOND_NS if math.isfinite(limit_ns) else None)]
     active = set() if seen.lost else {alert.kind for alert in law_alerts(seen.snapshot, seen.facts, seen.gpu)}
     yield table.PROBLEM, [((kind,), float(kind in active)) for kind in LAW_KINDS]

@@ -97,6 +97,11 @@ class RunFacts:
     worker: str = ""
     device: str = ""
 
+    @property
+    def device_times(self) -> bool:
+        """Whether requests are timed on the device."""
+        return self.information.get("device times") != "off"
+
     def to_json(self) -> str:
         """One line."""
         return json.dumps(asdict(self))

@@ -6,7 +6,7 @@ A snapshot is the state at one instant; a Viewer remembers earlier ones, so that
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -35,7 +35,7 @@ _P99 = WINDOW_RANKS.index(0.99)
 
 @dataclass(frozen=True, slots=True)
 class LaneView:
-    """One lane now: requests served a second, and the part of the time spent computing. None: not known yet."""
+    """One lane now: requests served a second, and the part of the time spent computing. None: not known."""
 
     requests_per_s: float | None
     compute_share: float | None
@@ -194,6 +194,8 @@ class Viewer:
         """Remember a snapshot; the View of this instant."""
         self.follow(snapshot, now_ns)
         rate, lanes = self._rates(facts.lanes)
+        if not facts.device_times:
+            lanes = tuple(replace(lane, compute_share=None) for lane in lanes)
         ok, failed, unserved, dropped = (int(count) for count in snapshot.outcomes.sum(axis=0))
         finished = ok + failed + unserved + dropped
         items = snapshot.inferences / ok if ok else float(facts.batch)

@@ -50,7 +50,7 @@ SLOTS = 1  # of a lane
 BUFFER_SETS = 2  # of a lane
 SETS = 3  # input sets
 WAY = 4  # which of the ways of submitting is used
-COPIES = 5  # 1: requests copy their inputs and outputs
+TIMES = 5  # spans of a request on the device that are measured: 0: none, 1: compute, 2: copies, too
 FOUND = 6  # number of completions that the last poll found ...
 TAKEN = 7  # ... and how many of them `spin` has received
 FAULT = 8  # what failed; 0 while nothing has
@@ -162,14 +162,16 @@ def complete(d: Device, lane: int) -> int:
     """Whether the oldest request in flight on a lane has finished. Returns 0 where it has, with its completion behind
     the others in `found`; NOT_READY; or a fault, as `launch`."""
     n, events, elapsed, spans, at = d.n, d.events, d.elapsed, d.spans, PLACE_CELLS * lane
+    times = n[TIMES]
     buffer = d.place[at + BUFFER]
     event = EVENT_CELLS * (lane * n[BUFFER_SETS] + buffer)
     status: int = d.query(events[event + COMPLETES], 0, 0, 0)
     if status:
         return status if status == NOT_READY else status + FAULT_KIND * QUERY
     status = elapsed(n[SINCE_AT], d.anchor[0], events[event + COMPLETES], 0)
-    status = status or elapsed(n[COMPUTE_AT], events[event + START], events[event + END], 0)
-    if n[COPIES]:
+    if times:
+        status = status or elapsed(n[COMPUTE_AT], events[event + START], events[event + END], 0)
+    if times > 1:
         status = status or elapsed(n[H2D_AT], events[event + H2D_START], events[event + H2D_END], 0)
         status = status or elapsed(n[D2H_AT], events[event + END], events[event + COMPLETES], 0)
     if status:
@@ -182,9 +184,9 @@ def complete(d: Device, lane: int) -> int:
     completed, seen = d.anchor[1] + floor(d.rate[0] * spans[0] + 0.5), clock(d)
     found[place + FOUND_LANE], found[place + FOUND_BUFFER] = lane, buffer
     found[place + FOUND_DONE] = min(seen, completed)
-    found[place + FOUND_H2D] = floor(_NS_A_MS * spans[2] + 0.5) if n[COPIES] else 0
-    found[place + FOUND_COMPUTE] = floor(_NS_A_MS * spans[1] + 0.5)
-    found[place + FOUND_D2H] = floor(_NS_A_MS * spans[3] + 0.5) if n[COPIES] else 0
+    found[place + FOUND_H2D] = floor(_NS_A_MS * spans[2] + 0.5) if times > 1 else 0
+    found[place + FOUND_COMPUTE] = floor(_NS_A_MS * spans[1] + 0.5) if times else 0
+    found[place + FOUND_D2H] = floor(_NS_A_MS * spans[3] + 0.5) if times > 1 else 0
     return 0
 
 

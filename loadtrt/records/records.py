@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 COLUMNS = ("due", "submitted", "enqueued", "completed", "h2d", "compute", "d2h", "lateness", "lane", "status", "inputs")
 
+ON_DEVICE = ("h2d", "compute", "d2h")  # columns that are 0 where device times are not measured
+DEVICE_TIMES = (*ON_DEVICE, "device")  # metrics that no request has then
+
 OK = 0
 FAILED = 1  # the engine returned an error for it
 UNSERVED = 2  # never finished before the drain deadline: `completed` is the instant when the run gave up

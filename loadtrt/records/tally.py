@@ -172,7 +172,8 @@ class Tally:
 
         starved = Σ max(0, begun − max(the lane's previous completion, when the request could have been sent)), where
         it could have been sent at submitted − lateness, and has begun at the latest when it is enqueued or its copy in
-        starts: begun = min(enqueued, completed − d2h − compute − h2d).
+        starts: begun = min(enqueued, completed − d2h − compute − h2d). Without device times that is the instant of the
+        enqueue.
         """
         order = np.argsort(records.lane.astype(np.int16), kind="stable")  # a radix sort for so small a type
         lane, completed = records.lane[order], records.completed[order]

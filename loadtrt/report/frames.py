@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 from loadtrt.errors import UsageError, nearest
 from loadtrt.printing import bounded_repr
 from loadtrt.records.records import COLUMNS as RECORD
-from loadtrt.records.records import Records
+from loadtrt.records.records import ON_DEVICE, Records
 from loadtrt.report.csv_lines import CELL_COLUMNS, COLUMNS, lines_of
 from loadtrt.report.result_files import Loaded
 from loadtrt.results.capacity_result import CapacityResult, SweepResult
@@ -121,22 +121,28 @@ def _records(run: RunResult) -> Table:
             else "it was read from a file, or there were more than are kept"
         )
         raise UsageError(f"this result has no records: {why}; its table 'slowest' has those around the slowest request")
-    return _of_records(records)
+    return _of_records(records, timed=run.model.engine.device_times)
 
 
 def _slowest(run: RunResult) -> Table:
     import numpy as np
 
     samples = [model.sample.columns for model in run.models.values() if model.sample is not None]
-    rows = [np.array([sample[name] for name in RECORD], dtype=np.int64).T for sample in samples]
-    return _of_records(Records(np.concatenate(rows) if rows else np.empty((0, len(RECORD)), dtype=np.int64)))
+    timed = all(model.engine.device_times for model in run.models.values())
+    rows = [
+        np.array([sample.get(name) or (0,) * len(sample["due"]) for name in RECORD], dtype=np.int64).T
+        for sample in samples
+    ]
+    records = Records(np.concatenate(rows) if rows else np.empty((0, len(RECORD)), dtype=np.int64))
+    return _of_records(records, timed=timed)
 
 
-def _of_records(records: Records) -> Table:
+def _of_records(records: Records, *, timed: bool) -> Table:
+    """timed: whether all requests were timed on the device; else those columns are left out."""
     import numpy as np
     import pandas as pd
 
-    table: dict[str, Any] = {f"{name}_ns": getattr(records, name) for name in _NS}
+    table: dict[str, Any] = {f"{name}_ns": getattr(records, name) for name in _NS if timed or name not in ON_DEVICE}
     for metric, of_unserved, values in (
         ("latency", True, records.completed - records.due),
         ("queue", True, records.submitted - records.due),

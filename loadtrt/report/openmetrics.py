@@ -95,9 +95,9 @@ class _Export:
         outcomes = {"ok": ok, "failed": failed, **without_lane}
         yield self._metric(table.REQUESTS, [(("", outcome), reached) for outcome, reached in outcomes.items()])
         yield self._metric(table.INFERENCES, [((), [count * model.inferences / max(model.ok, 1) for count in ok])])
-        total_ns = int(model.histograms["compute"]["sum_ns"]) if "compute" in model.histograms else 0
-        computed = self._cumulated(_sums_ns(intervals, "compute"), total_ns)
-        yield self._metric(table.COMPUTE, [(("",), [ns / SECOND_NS for ns in computed])])
+        if "compute" in model.histograms:
+            computed = self._cumulated(_sums_ns(intervals, "compute"), int(model.histograms["compute"]["sum_ns"]))
+            yield self._metric(table.COMPUTE, [(("",), [ns / SECOND_NS for ns in computed])])
 
     def _constants(self) -> Iterator[Metric]:
         """Numbers that do not change: at each interval all the same, as Prometheus looks back five minutes only."""

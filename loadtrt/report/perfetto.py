@@ -2,10 +2,10 @@
 
 Chrome's JSON trace format; ts and dur are µs from the start of measuring, with the digits of whole ns. A lane is a
 process, and its rows are the requests that it had in flight at once: a request spans from submitted to completed on the
-first free row, and h2d, compute and d2h are nested in it; the gaps between them are waiting. So slices of one row are
-nested or apart and never overlap in part. Requests that are due and not yet submitted are asynchronous slices of the
-process "queue", since any number may wait at once. Counters cover the intervals around the sample only: those of the
-whole run would leave the sample too narrow to see.
+first free row, and h2d, compute and d2h are nested in it, where they were measured; the gaps between them are waiting.
+So slices of one row are nested or apart and never overlap in part. Requests that are due and not yet submitted are
+asynchronous slices of the process "queue", since any number may wait at once. Counters cover the intervals around the
+sample only: those of the whole run would leave the sample too narrow to see.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from loadtrt.errors import UsageError
-from loadtrt.records.records import COLUMNS, DROPPED, FAILED, OK, UNSERVED, Records
+from loadtrt.records.records import COLUMNS, DROPPED, FAILED, OK, ON_DEVICE, UNSERVED, Records
 from loadtrt.report.formatting import every
 from loadtrt.report.trtexec import copied_in
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
@@ -42,6 +42,8 @@ def trace_json(run: RunResult) -> str:
     if run.model.sample is None or not run.model.sample.columns.get("due"):
         raise UsageError("the run has no sample of single requests, from which a trace is drawn: measure again")
     columns = run.model.sample.columns
+    if not run.model.engine.device_times:  # phases of no length have no slice
+        columns = {**columns, **dict.fromkeys(ON_DEVICE, (0,) * len(columns["due"]))}
     missing = [name for name in COLUMNS if name not in columns]
     if missing:
         raise UsageError(f"the run's sample has no {missing[0]}, from which a trace is drawn: measure again")

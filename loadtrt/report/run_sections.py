@@ -152,7 +152,8 @@ def _parts(result: RunResult) -> Iterator[Block]:
         yield words("Not known: there are too few requests for cohorts, and some were never served.")
         return
     kept = [place for place, _ in enumerate(_PARTS) if any(row[2][place] > 0 for row in rows)]
-    names = [_PARTS[place] for place in kept]
+    timed = result.model.engine.device_times
+    names = [_PARTS[place] if timed or _PARTS[place] != "other" else "service" for place in kept]
     drawn = [Stack(name, [parts[place] for place in kept], format_duration(sum(parts))) for name, _, parts in rows]
     means = "mean of all requests, and of those near p50 and from p99 on" if len(rows) > 1 else "mean of all requests"
     chart = stacks("Where the time goes", f"{means}: {', '.join(names)}.", names, drawn, format_duration)
@@ -161,7 +162,8 @@ def _parts(result: RunResult) -> Iterator[Block]:
         (name, requests, format_duration(sum(parts)), *(format_duration(parts[place]) for place in kept))
         for name, requests, parts in rows
     )
-    yield Table(("", "requests", "latency", *names), table, note="other: waiting in the lane for its turn")
+    note = "other: waiting in the lane for its turn" if timed else "service: device times were not measured"
+    yield Table(("", "requests", "latency", *names), table, note=note)
 
 
 def _part_rows(result: RunResult) -> Iterator[tuple[str, str, tuple[float, ...]]]:
@@ -172,7 +174,8 @@ def _part_rows(result: RunResult) -> Iterator[tuple[str, str, tuple[float, ...]]
         device = [phase or 0.0 for phase in phases]
         yield "all", format_count(result.model.ok), (queue, *device, max(service - sum(device), 0.0))
     for name, cohort in result.model.cohorts.items():
-        parts = (cohort.queue_ns, cohort.h2d_ns, cohort.compute_ns, cohort.d2h_ns, max(cohort.other_ns, 0.0))
+        device = [phase or 0.0 for phase in (cohort.h2d_ns, cohort.compute_ns, cohort.d2h_ns)]
+        parts = (cohort.queue_ns, *device, max(cohort.other_ns, 0.0))
         yield f"{'near' if name == 'p50' else 'from'} {name}", format_count(cohort.requests), parts
 
 

@@ -86,14 +86,14 @@ class MetricSummary(Model):
 
 
 class Cohort(Model):
-    """Where the latency of some requests went: means over the requests, ns.
+    """Where the latency of some requests went: means over the requests, ns; None for what was not measured.
 
     latency_low_ns, latency_high_ns: bounds of their latencies.
     queue_ns: queueing delay, from due to submitted.
     h2d_ns: copying the inputs to the device.
     compute_ns: computing.
     d2h_ns: copying the outputs to the host.
-    other_ns: waiting in the lane: service − h2d − compute − d2h.
+    other_ns: waiting in the lane: service − h2d − compute − d2h; all of service where these were not measured.
     """
 
     requests: int
@@ -101,17 +101,17 @@ class Cohort(Model):
     latency_high_ns: int
     latency_ns: float
     queue_ns: float
-    h2d_ns: float
-    compute_ns: float
-    d2h_ns: float
+    h2d_ns: float | None
+    compute_ns: float | None
+    d2h_ns: float | None
     other_ns: float
 
 
 class Sample(Model):
     """The records around the slowest request, one by one.
 
-    columns: values by the name of the column (records.COLUMNS), all of one length; instants are ns from the start of
-        measuring.
+    columns: values by the name of the column (records.COLUMNS, without those that were not measured), all of one
+        length; instants are ns from the start of measuring.
     """
 
     columns: dict[str, tuple[int, ...]]

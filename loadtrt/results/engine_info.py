@@ -146,8 +146,13 @@ class EngineInfo:
 
     @property
     def settings(self) -> dict[str, str]:
-        """`mode`, with CUDA's default of hardware queues where an older result does not say how many there were."""
-        return {"hardware queues": "8", **self.mode}
+        """`mode`, with what it does not say: CUDA's default of hardware queues in an older result, device times."""
+        return {"hardware queues": "8", "device times": "on", **self.mode}
+
+    @property
+    def device_times(self) -> bool:
+        """Whether requests are timed on the device (--device-times)."""
+        return self.settings["device times"] == "on"
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,7 +156,7 @@ class ModelResult(Model):
     inferences: in the requests that were served.
     ended_early: why measuring ended before its time, though nothing went wrong.
     percentiles_exact: False where histograms (within 0.4 %) stand in for records.
-    metrics: by name, over all requests.
+    metrics: by name, over all requests, as far as they were measured (--device-times).
     histograms: of latencies and the other metrics, by name.
     deviation: of the outputs from those in FP32, or from those of another reference; None where none was asked for.
     fairness: Jain's index of the lanes' requests, or of the throughput of the workers of a fleet: 1 is equal shares.
@@ -214,6 +214,11 @@ class ModelResult(Model):
     measure_ns: int | None = None
     routing: RoutingCost | None = None
     window: Window | None = None
+
+    @property
+    def takes_time(self) -> bool:
+        """Whether the engine does, as far as is known: of one that takes none, all time is the load generator's."""
+        return not self.engine.device_times or bool(self.metrics["compute"].max_ns)
 
     @property
     def verdict(self) -> Verdict | None:

@@ -272,11 +272,10 @@ def _law(contexts: int, buffers: int, runs: _Runs, *, full: bool) -> MeasuredLaw
     if kept:
         others = [(n, run) for n, run in runs.loops if run.model.flow is None]
         return pooled(contexts, buffers, [*kept, *(_closed_flow(n, run, "latency") for n, run in others)], kept)
-    metric = "device" if full and "device" in alone.model.histograms else "latency"
-    mean_ns = alone.model.metrics["device"].mean_ns if full and "device" in alone.model.metrics else None
+    metric = "device" if full else "latency"
     flows = [(n, _closed_flow(n, run, metric if n == 1 else "latency")) for n, run in runs.loops]
     histogram = _histogram(alone, metric)
-    alone_s = (mean_ns or histogram.sum / histogram.count) / SECOND_NS if full else None
+    alone_s = (alone.model.metrics[metric].mean_ns or histogram.sum / histogram.count) / SECOND_NS if full else None
     return pooled(contexts, buffers, [flow for _, flow in flows], [flow for n, flow in flows if n == 1], alone_s)
 
 
@@ -332,7 +331,8 @@ def _rate(run: RunResult) -> float:
 def _histogram(run: RunResult, metric: str) -> Histogram:
     histogram = Histogram.from_dict(run.model.histograms[metric]) if metric in run.model.histograms else Histogram()
     if not histogram.count:
-        raise UsageError(f"the run of {run.started} has no histogram of its {metric}: measure it again")
+        how = "with --buffers 1, or without --device-times off" if metric == "device" else "again"
+        raise UsageError(f"the run of {run.started} has no histogram of its {metric}: measure it {how}")
     return histogram
 
 

@@ -165,9 +165,9 @@ def host_bound(run: RunResult, max_lateness_ns: int | None) -> str | None:
     others = f"; {busy}" if busy else ""
     if late > limit:
         return f"the generator was {format_duration(late)} late at {rank} (limit {format_duration(limit)}){others}"
-    if run.model.metrics["compute"].max_ns == 0 and not closed and run.verdict != "met":
+    if run.model.ok and not run.model.takes_time and not closed and run.verdict != "met":
         return "compute takes no time: all latency is the load generator's"
-    if run.model.metrics["compute"].max_ns and run.model.starved_fraction > STARVED_LIMIT:
+    if run.model.takes_time and run.model.starved_fraction > STARVED_LIMIT:
         share = f"{100 * run.model.starved_fraction:.0f} %"
         return f"lanes were idle for {share} of the time because the host was late{others}"
     return None

@@ -143,6 +143,22 @@ def test_small_requests_are_one_launch(cuda: FakeCuda, per_launch: int) -> None:
     assert queue.poll() == []
 
 
+@pytest.mark.parametrize("per_launch", [1, 4])
+@pytest.mark.parametrize(("way", "events"), [("graph", 1), ("apart", 3)])
+def test_without_times_a_request_reads_one_event(cuda: FakeCuda, way: str, events: int, per_launch: int) -> None:
+    """When it completed; it records that one, and those that streams wait for: one of each launch in a graph."""
+    record = "cudaEventRecordWithFlags"
+    lane = _lane(cuda, 1024, per_launch=per_launch, times=False, submit=way)
+    queue = _queue(lane)
+    queue.submit(0, 0)
+    recorded = cuda.calls.count(record) + sum(name == record for name, _ in cuda.graphs[0])
+    assert recorded == events * per_launch + (way == "graph")
+    cuda.calls.clear()
+    found = queue.poll()
+    assert cuda.calls == ["cudaEventQuery", "cudaEventElapsedTime"] * per_launch
+    assert {(one.h2d_ns, one.compute_ns, one.d2h_ns) for one in found} == {(0, 0, 0)}
+
+
 @pytest.mark.parametrize("per_launch", [1, 2])
 def test_each_input_set_has_a_graph_that_copies_it(cuda: FakeCuda, per_launch: int) -> None:
     """Two slots × three input sets: six graphs, each with its set and those that follow in turn; inputs of a launch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise, product
 from typing import Any
 
@@ -25,8 +26,10 @@ from loadtrt.cuda.program import (
 )
 
 SHAPES = [
-    LaneShape(buffers, per_launch, copies, streams)
-    for buffers, per_launch, copies, streams in product((1, 2, 3), (1, 2, 4), (True, False), Streams)
+    LaneShape(buffers, per_launch, copies, streams, times)
+    for buffers, per_launch, copies, streams, times in product(
+        (1, 2, 3), (1, 2, 4), (True, False), Streams, (True, False)
+    )
     if copies or streams is Streams.ONE
 ]
 QUEUES = 8
@@ -97,28 +100,55 @@ def test_requests_in_flight_never_share_a_buffer_set(shape: LaneShape) -> None:
 
 @each_shape
 def test_a_request_is_copied_in_computed_and_copied_out_between_its_events(shape: LaneShape) -> None:
-    """Each event is recorded once a request; each phase begins after the one before ended; the last event is last."""
+    """Each event is recorded once a request; each phase begins after the one before ended; the last event is last. A
+    request that is not timed has the same order with fewer events."""
     run = Run(shape)
     marks = list(Mark) if shape.copies else [Mark.START, Mark.END]
+    if not shape.times:
+        marks = [Mark.D2H_END] if shape.copies else [Mark.END]
     for launch in range(3 * shape.buffers + 1):
         for buffer in shape.sets_of(launch % shape.buffers):
             events = {mark: run.of(launch, buffer, Record, mark) for mark in marks}
-            compute = run.of(launch, buffer, Compute)
-            order = [events[Mark.START], compute, events[Mark.END]]
-            if shape.copies:
-                copy_in, copy_out = run.of(launch, buffer, CopyIn), run.of(launch, buffer, CopyOut)
-                order = [events[Mark.H2D_START], copy_in, events[Mark.H2D_END], *order, copy_out, events[Mark.D2H_END]]
-            assert run.in_order(*order)
+            copied_in, computed, copied_out = (
+                [run.of(launch, buffer, kind)] if shape.copies or kind is Compute else []
+                for kind in (CopyIn, Compute, CopyOut)
+            )
+            order: list[int | None] = [events.get(Mark.H2D_START), *copied_in, events.get(Mark.H2D_END)]
+            order += [events.get(Mark.START), *computed, events.get(Mark.END), *copied_out, events.get(Mark.D2H_END)]
+            assert run.in_order(*(number for number in order if number is not None))
         records = [step for number, step in run.steps if number == launch and isinstance(step, Record)]
-        assert len(records) == len(marks) * shape.per_launch
+        assert len(records) == len(marks) * shape.per_launch if shape.times else len(records) >= shape.per_launch
+
+
+@each_shape
+@pytest.mark.parametrize("graph", [True, False])
+def test_without_times_only_events_are_left_out_and_only_those_that_nothing_waits_for(
+    shape: LaneShape, graph: bool
+) -> None:
+    """The events that are left are those that streams of the lane wait for, and the one that completes a request."""
+    timed, untimed = (
+        [
+            step
+            for slot in range(shape.buffers)
+            for step in flat(program(replace(shape, times=times), slot, 0, range(shape.per_launch), graph=graph))
+        ]
+        for times in (True, False)
+    )
+    kept = {(step.buffer, step.mark) for step in untimed if isinstance(step, Record)}
+    assert untimed == [step for step in timed if not isinstance(step, Record) or (step.buffer, step.mark) in kept]
+    waited = {(step.buffer, step.mark) for step in timed if isinstance(step, Wait)}
+    completes = Mark.D2H_END if shape.copies else Mark.END
+    assert kept == waited | {(buffer, completes) for buffer in range(shape.buffers * shape.per_launch)}
 
 
 @each_shape
 def test_computes_of_a_lane_never_overlap(shape: LaneShape) -> None:
     """They share the context's scratch memory: each starts its clock after the one before has ended."""
     run = Run(shape)
-    starts = [n for n, (_, step) in enumerate(run.steps) if isinstance(step, Record) and step.mark is Mark.START]
-    ends = [n for n, (_, step) in enumerate(run.steps) if isinstance(step, Record) and step.mark is Mark.END]
+    starts = ends = [n for n, (_, step) in enumerate(run.steps) if isinstance(step, Compute)]
+    if shape.times:
+        starts = [n for n, (_, step) in enumerate(run.steps) if isinstance(step, Record) and step.mark is Mark.START]
+        ends = [n for n, (_, step) in enumerate(run.steps) if isinstance(step, Record) and step.mark is Mark.END]
     assert all(run.in_order(end, start) for end, start in zip(ends, starts[1:], strict=False))
 
 

@@ -26,6 +26,7 @@ OTHER_VALUES: dict[str, Any] = {
     "graph": False,
     "submit": "apart",
     "copies": False,
+    "device_times": "off",
     "requests_per_launch": 4,
     "partitions": 2,
     "sms": 8,

@@ -80,7 +80,7 @@ def changes_of(result: RunResult, remedy: str) -> Iterator[tuple[str, Any]]:
     if re.search(r"--stages that last \w+", remedy):
         yield "stages", "1/s:1h"
         remedy = re.sub(r"--stages that last \w+", "", remedy)
-    for found in re.finditer(r"(--[a-z][a-z0-9-]*)( below)?(?: ('[^']+'|[\d.]+[a-z/]*|spin|auto))?", remedy):
+    for found in re.finditer(r"(--[a-z][a-z0-9-]*)( below)?(?: ('[^']+'|[\d.]+[a-z/]*|spin|auto|off))?", remedy):
         flag, below, value = found.groups()
         assert flag in RUN, f"{flag} is no option of run: {remedy}"
         name = RUN[flag].name or ""
@@ -227,7 +227,7 @@ def test_every_remedy_is_possible(
         (),
         info.mode,
         result.model.throughput.offered_per_s,
-        faster_host=faster_host(model, info, result.command),
+        faster_host=faster_host(model, info, result.command, result.model.metrics),
         less_load=less_load(model),
     )
     for ok, failed, unserved in ((1, 1, 1), (0, 0, 0), (9, 0, 0)):
@@ -267,10 +267,11 @@ def test_what_the_law_would_find() -> None:
 
 def test_a_sweep_has_no_requests_per_launch() -> None:
     """Whose points show problems: their remedies are of its own options."""
-    model, info = run_of().config.model, engine()
+    result, info = run_of(), engine()
+    model = result.config.model
     known = params("sweep")
     for command in (("loadtrt", "sweep"), ("loadtrt", "run")):
-        remedy = faster_host(model, info, command)
+        remedy = faster_host(model, info, command, result.model.metrics)
         assert ("--requests-per-launch" in remedy) == ("run" in command)
         if "sweep" in command:
             assert all(flag in known for flag in re.findall(r"--[a-z-]+", remedy))
@@ -333,4 +334,32 @@ def test_a_compiled_loop_is_proposed_where_it_is_all_that_lacks(
     """Not where numba would change nothing."""
     model = RunConfig.of(engine="simulated:null", **options).model
     info = engine(mode={"graph": "yes", "copies": "yes", "wait": "spin", **mode})
-    assert ("loadtrt[fast]" in faster_host(model, info, ("loadtrt", "run"))) is told
+    assert ("loadtrt[fast]" in faster_host(model, info, ("loadtrt", "run"), run_of().model.metrics)) is told
+
+
+@pytest.mark.parametrize(
+    ("compute", "options", "mode", "told"),
+    [
+        (30, {}, {}, True),
+        (110, {}, {}, True),  # two contexts wait for each other's enqueues
+        (130, {}, {}, False),
+        (130, {"contexts": 3}, {}, True),
+        (60, {"requests_per_launch": 4}, {}, False),
+        (30, {}, {"device times": "off"}, False),
+        (30, {"objective": ["device.p99 < 1ms"]}, {}, False),
+    ],
+)
+def test_leaving_device_times_out_is_proposed_for_small_nets(
+    compute: float, options: dict[str, Any], mode: dict[str, str], told: bool
+) -> None:
+    """An enqueue takes 30 µs: of lanes that starve, and where enqueues are the limit; of TensorRT alone."""
+    info = engine(mode={"graph": "yes", "copies": "yes", "wait": "spin", **mode})
+    times = {"enqueue": 30.0, "compute": compute, "h2d": 0.0, "d2h": 0.0}
+    rate = 30_000.0 * options.get("requests_per_launch", 1)
+    result = run_of(times, options, busy=0.5, engine=info, starved_fraction=0.04, host_cores=1.0)
+    result = result.with_model(throughput=Throughput(requests_per_s=rate, inferences_per_s=0, offered_per_s=None))
+    model = result.config.model
+    (limit,) = [found for found in findings_of(result) if found.kind == "enqueue-bound"]
+    for remedy in (limit.remedy, faster_host(model, info, ("loadtrt", "run"), result.model.metrics)):
+        assert ("--device-times off" in remedy) is told
+    assert "device-times" not in faster_host(model, replace(info, kind="simulated"), (), result.model.metrics)

@@ -68,7 +68,7 @@ def test_at_the_end_alerts_are_the_verdict(engine: str, load: dict[str, Any], mo
     result, seen, facts = observed_run({name: value for name, value in options.items() if value is not None})
     overloaded = bool(result.model.steadiness and result.model.steadiness.overloaded and not result.model.unserved)
     expected = {problem.kind for problem in result.model.problems} | ({"overloaded"} if overloaded else set())
-    counts = counts_now(seen)
+    counts = counts_now(seen, facts)
     limit_ns = limit_of(counts, terms_of(facts))
     kinds = {alert.kind for alert in law_alerts(seen, facts)}
     if abs(counts.lateness_ns - limit_ns) <= 2 * QUANTILE_ERROR * limit_ns:
@@ -184,7 +184,7 @@ def test_others_on_the_gpu_are_told_from_the_first_look_on() -> None:
     """A slow engine serves few requests in a whole run: its alerts must not wait for a p99."""
     sharing = GpuSharing((GpuClient(77, "python3", sm_ratio=0.5),))
     few = snapshot(1.0, (10, 10))
-    assert counts_now(few).lateness_rank != "p99"
+    assert counts_now(few, FACTS).lateness_rank != "p99"
     [alert] = law_alerts(few, FACTS, replace(GPU, sharing=sharing))
     assert (alert.kind, "python3 (process 77" in alert.evidence) == ("gpu-shared", True)
     assert law_alerts(few, replace(FACTS, shared_gpu=True), replace(GPU, sharing=sharing)) == ()

@@ -182,6 +182,7 @@ def scenarios(draw: st.DrawFn) -> tuple[CallbackDevice, int, list[int] | None, d
         sets=sets,
         service_ns=draw(st.lists(st.integers(1, 20_000), min_size=1, max_size=7)),
         copies=draw(st.booleans()),
+        times=draw(st.booleans()),
         due_ns=[START + at for at in due or ()],
         cost_ns=COSTS if draw(st.booleans()) else {"clock": 1},
         fault_at=(draw(st.sampled_from(FUNCTIONS[:-1])), draw(st.integers(1, 80))) if faulty else None,
@@ -207,6 +208,24 @@ def test_machine_code_and_python_do_the_same(
     simulated, count, due, given = scenario
     outcome = both(simulated, count, due, **given)
     require_laws(outcome, count, due, given["order"])
+
+
+@given(scenarios())
+@settings(max_examples=50)
+def test_a_request_that_is_not_timed_completes_at_the_same_instant(
+    scenario: tuple[CallbackDevice, int, list[int] | None, dict[str, Any]],
+) -> None:
+    """Where reading events costs nothing, all is as with times but these: a completion reads one event, not two, or
+    four with copies."""
+    simulated, count, due, given = scenario
+    simulated = replace(simulated, fault_at=None, cost_ns={**simulated.cost_ns, "elapsed": 0})
+    timed, untimed = (both(replace(fresh(simulated), times=times), count, due, **given) for times in (True, False))
+    assert untimed.rows[:, :H2D].tolist() == timed.rows[:, :H2D].tolist()
+    assert untimed.rows[:, LATE:].tolist() == timed.rows[:, LATE:].tolist()
+    assert not untimed.rows[:, [H2D, COMPUTE, D2H]].any()
+    assert (timed.rows[:, COMPUTE] > 0).all()
+    reads = [sum(call[0] == "elapsed" for call in each.device.calls) for each in (timed, untimed)]
+    assert reads == [(4 if simulated.copies else 2) * len(timed.rows), len(untimed.rows)]
 
 
 @pytest.mark.parametrize("kind", range(len(FUNCTIONS) - 1))

@@ -40,6 +40,7 @@ class CallbackDevice:
     lanes, slots, per_launch, sets: shape; `sets` input sets.
     service_ns: of the n-th request of all, the n-th (and from the start again).
     copies: whether requests have h2d and d2h, of H2D_NS and D2H_NS.
+    times: whether they are timed.
     due_ns: instants at which requests come due.
     cost_ns: of a call, by its kind.
     fault_at: a kind, and which of its calls is the first that fails; all later calls but the clock's fail, too.
@@ -55,6 +56,7 @@ class CallbackDevice:
     sets: int = 1
     service_ns: Sequence[int] = (1000,)
     copies: bool = True
+    times: bool = True
     due_ns: Sequence[int] = ()
     cost_ns: Mapping[str, int] = field(default_factory=dict)
     fault_at: tuple[str, int] | None = None
@@ -80,7 +82,7 @@ class CallbackDevice:
         """Its arrays, with C functions where they are for compiled code."""
         n = np.zeros(loop.DEVICE_CELLS, np.int64)
         n[: loop.WAY] = self.lanes, self.slots, self.buffer_sets, self.sets
-        n[loop.COPIES], n[loop.MONOTONIC] = self.copies, 1
+        n[loop.TIMES], n[loop.MONOTONIC] = self.times * (1 + self.copies), 1
         instant, spans = np.zeros(2, np.int64), np.zeros(4, np.float32)
         n[loop.TIME_AT] = instant.ctypes.data
         n[loop.SINCE_AT : loop.SINCE_AT + 4] = spans.ctypes.data + 4 * np.arange(4)
