@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import pkgutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pydantic import BaseModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,10 +43,9 @@ CALLS = {
 }
 
 
-# What commands import, but nothing that starts a thread: no engine.
-_PRELOADED = ("anyio._backends._asyncio", "numba", "loadtrt.report.html", *(f"loadtrt.cli.{name}" for name in (
-    *("run", "running", "sweep", "capacity", "profile", "build", "report", "compare", "plan_capacity", "watch"),
-)))  # fmt: skip
+# Packages and modules that commands import, but nothing that starts a thread: no engine.
+_PRELOADED = ("asked", "cli", "findings", "lanes", "load", "records", "report", "report.charts", "results", "runs", "stats")
+_ALONE = ("anyio._backends._asyncio", "numba", "numpy.ma", "loadtrt.engines.simulated", "loadtrt.report.html")
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,12 @@ class Server:
 
 
 def _serve() -> None:
-    for module in _PRELOADED:
-        import_module(module)
+    for name in (*_ALONE, *(f"loadtrt.{package}" for package in _PRELOADED)):
+        module = import_module(name)
+        for found in pkgutil.iter_modules(module.__path__, f"{name}.") if name not in _ALONE else ():
+            import_module(found.name)
+    for schema in _below(BaseModel):
+        schema.model_rebuild()
     gc.freeze()  # a command that ends looks for no garbage in what it has from here
     while line := sys.stdin.readline():
         case = Case(**json.loads(line))
@@ -102,6 +107,13 @@ def _serve() -> None:
         if not process:
             _be(case)
         print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
+
+
+def _below(schema: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    """All schemas that are derived from this one."""
+    for one in schema.__subclasses__():
+        yield one
+        yield from _below(one)
 
 
 def _be(case: Case) -> None:
