@@ -44,7 +44,19 @@ CALLS = {
 
 
 # Packages and modules that commands import, but nothing that starts a thread: no engine.
-_PRELOADED = ("asked", "cli", "findings", "lanes", "load", "records", "report", "report.charts", "results", "runs", "stats")
+_PRELOADED = (
+    "asked",
+    "cli",
+    "findings",
+    "lanes",
+    "load",
+    "records",
+    "report",
+    "report.charts",
+    "results",
+    "runs",
+    "stats",
+)
 _ALONE = ("anyio._backends._asyncio", "numba", "numpy.ma", "loadtrt.engines.simulated", "loadtrt.report.html")
 
 
