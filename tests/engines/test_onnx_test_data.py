@@ -15,6 +15,7 @@ from loadtrt.asked.config import RunConfig
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.lanes.input_sets import inputs_for
 from onnx_files import finish, load
+from rigs import one_loop
 from versions import needs
 
 DATA = Path(onnx.__file__).parent / "backend" / "test" / "data"
@@ -42,6 +43,7 @@ def _opened(file: Path) -> Any:
         return None
 
 
+@one_loop
 @needs("onnx", "1.23", "its models of training are refused in other words")
 @needs("onnxruntime", "1.28", "its strings need locales of the system")
 @pytest.mark.anyio
