@@ -136,7 +136,7 @@ def test_a_partition_has_a_ratio_of_one(tmp_path: Path) -> None:
         "--share",
         "sms=25%+75%",
         "--duration",
-        "2s",
+        "5s",
         "--neighbour",
         "50%,closed",
     )
