@@ -29,12 +29,7 @@ class Strict(BaseModel):
     """Unknown keys are errors, and nothing changes once it was checked."""
 
     model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        defer_build=True,
-        populate_by_name=True,
-        serialize_by_alias=True,
-        arbitrary_types_allowed=True,
+        extra="forbid", frozen=True, populate_by_name=True, serialize_by_alias=True, arbitrary_types_allowed=True
     )
 
     @field_validator("*", mode="before")

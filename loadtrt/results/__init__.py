@@ -25,7 +25,7 @@ _IN_SHORT = ("outcome", "failure", "valid", "verdict", "chosen")
 class Model(BaseModel):
     """A part of a file of results: immutable; an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Result(Model):

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pydantic import BaseModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -110,8 +109,6 @@ def _serve() -> None:
         module = import_module(name)
         for found in pkgutil.iter_modules(module.__path__, f"{name}.") if name not in _ALONE else ():
             import_module(found.name)
-    for schema in _below(BaseModel):
-        schema.model_rebuild()
     gc.freeze()  # a command that ends looks for no garbage in what it has from here
     while line := sys.stdin.readline():
         case = Case(**json.loads(line))
@@ -119,13 +116,6 @@ def _serve() -> None:
         if not process:
             _be(case)
         print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
-
-
-def _below(schema: type[BaseModel]) -> Iterator[type[BaseModel]]:
-    """All schemas that are derived from this one."""
-    for one in schema.__subclasses__():
-        yield one
-        yield from _below(one)
 
 
 def _be(case: Case) -> None:
