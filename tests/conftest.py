@@ -12,6 +12,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+# As `loadtrt` sets it, before numpy is imported: OpenBLAS's threads spin while they wait for each other, and take
+# several times as long where other processes have the cores.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import pytest
 import trio.testing
 from hypothesis import HealthCheck, settings

@@ -91,7 +91,6 @@ def _run(config: RunConfig, start_at: int | None, remark: str, late: list[RunRes
 
 
 def _run_processes(config: RunConfig, start_at: int | None) -> int:
-    from loadtrt.report.junit import run_junit
     from loadtrt.report.plain import terminal_text
     from loadtrt.runs.fleet import run_fleet
 
@@ -100,7 +99,7 @@ def _run_processes(config: RunConfig, start_at: int | None) -> int:
     def deliver(result: RunResult) -> None:
         voice.end_line()
         delivery.make(config.json_file, lambda: json_of(result))
-        delivery.make(config.junit, lambda: run_junit(result))
+        delivery.make(config.junit, lambda: _junit(result))
         if not config.quiet:
             show_beside(config.json_file, terminal_text(result))
         if result.failure is not None:
@@ -140,12 +139,11 @@ def _profile(result: RunResult, config: RunConfig, maker: Maker, delivery: Deliv
 def _deliver(result: RunResult, sessions: Mapping[str, Session], config: RunConfig, delivery: Delivery) -> bool:
     """Write the files of trtexec and JUnit that the configuration names, then show the summary. Returns whether files
     of trtexec, which may be large, were left out, as after a second signal."""
-    from loadtrt.report.junit import run_junit
-    from loadtrt.report.trtexec import output_json, times_json
-
     session = next(iter(sessions.values()))  # the only one, where these files are asked for
 
     def times() -> str:
+        from loadtrt.report.trtexec import times_json
+
         recorder = session.recorder
         if recorder is None or not result.model.ok:
             raise EngineError(f"there are no times to write to {config.export_times}: no request was served")
@@ -157,6 +155,8 @@ def _deliver(result: RunResult, sessions: Mapping[str, Session], config: RunConf
         return times_json(recorder.records, recorder.start_ns, copies=config.model.copies)
 
     def outputs() -> str:
+        from loadtrt.report.trtexec import output_json
+
         if session.outputs is None or isinstance(session.outputs, str):
             why = session.outputs or "the run ended before them"
             raise EngineError(f"there are no outputs to write to {config.export_output}: {why}")
@@ -170,7 +170,7 @@ def _deliver(result: RunResult, sessions: Mapping[str, Session], config: RunConf
             left_out.append(target)
         else:
             delivery.make(target, text)
-    delivery.make(config.junit, lambda: run_junit(result))
+    delivery.make(config.junit, lambda: _junit(result))
     if not config.quiet:
         from loadtrt.report.plain import terminal_text
 
@@ -178,6 +178,12 @@ def _deliver(result: RunResult, sessions: Mapping[str, Session], config: RunConf
     if left_out:
         say(f"interrupted twice: {' and '.join(left_out)} not written")
     return bool(left_out)
+
+
+def _junit(result: RunResult) -> str:
+    from loadtrt.report.junit import run_junit
+
+    return run_junit(result)
 
 
 def exit_code(result: RunResult | RepeatResult) -> int:

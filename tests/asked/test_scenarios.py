@@ -26,6 +26,7 @@ from loadtrt.records.records import COLUMNS, Records
 from loadtrt.report.plain import terminal_text
 from loadtrt.stats.scenario import Sending, lasted_of, least_requests, misses_allowed, scenario_of
 from onnx_files import doubling
+from rigs import one_loop
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -287,6 +288,7 @@ async def _run(config: RunConfig, stop_after_ns: int | None = None) -> RunResult
     return result_of(session, engine, config, bill, run="", load_ns=0, started="", command=(), environment={})
 
 
+@one_loop
 @pytest.mark.anyio
 async def test_the_streams_have_one_request_in_flight_for_ten_minutes() -> None:
     """600 s of one request after the other, by the rules; the estimate lies above the percentile that it bounds."""
@@ -304,6 +306,7 @@ async def test_the_streams_have_one_request_in_flight_for_ten_minutes() -> None:
         assert result.phases.measure_ns >= 600 * 10**9
 
 
+@one_loop
 @pytest.mark.anyio
 async def test_the_server_is_by_the_rules_while_the_target_is_kept() -> None:
     """At 10/s: for 602 s, at the rate asked for; the same run with a target below its p99 is not."""
@@ -319,6 +322,7 @@ async def test_the_server_is_by_the_rules_while_the_target_is_kept() -> None:
     assert re.fullmatch(r"[\d ]+ of [\d ]+ requests were not served within 100 ms; 1 % is allowed", missed.reasons[0])
 
 
+@one_loop
 @pytest.mark.anyio
 async def test_the_server_says_how_many_requests_more_would_do() -> None:
     """Fewer than 1 % are late, and too few requests show it: n_min(t) − n more, all in time."""
@@ -333,6 +337,7 @@ async def test_the_server_says_how_many_requests_more_would_do() -> None:
     assert "the last request was scheduled at" in found.reasons[0]
 
 
+@one_loop
 @pytest.mark.anyio
 @pytest.mark.parametrize("name", ["single-stream", "multi-stream", "server"])
 @pytest.mark.parametrize("service", ["50ms", "905ms", "6s", "6050ms", "9s"])
@@ -344,6 +349,7 @@ async def test_the_last_request_of_a_preset_comes_at_600_s_or_later(name: str, s
     assert int(instants.max()) - recorder.start_ns >= 600 * 10**9
 
 
+@one_loop
 @pytest.mark.anyio
 @pytest.mark.parametrize("options", [{**SERVER, "rate": "10/s"}, {"scenario": "single-stream"}])
 async def test_a_duration_of_ten_minutes_ends_just_before_the_rule(options: dict[str, Any]) -> None:
@@ -369,6 +375,7 @@ def test_the_last_request_beyond_the_records_that_are_kept(closed: bool) -> None
     assert lasted_of(Records(rows[:0]), True, 5, 0, 0, closed) == 0
 
 
+@one_loop
 @pytest.mark.anyio
 @pytest.mark.parametrize("options", [SERVER, {"scenario": "single-stream"}])
 async def test_an_interrupted_run_lasted_as_long_as_it_did(options: dict[str, Any]) -> None:
@@ -380,6 +387,7 @@ async def test_an_interrupted_run_lasted_as_long_as_it_did(options: dict[str, An
     assert any(re.fullmatch(last, reason) for reason in result.model.scenario.reasons)
 
 
+@one_loop
 @pytest.mark.anyio
 async def test_offline_counts_inferences_until_the_last_is_served() -> None:
     """n · batch / max latency: two lanes of 50 ms with batches of 4 serve 160/s."""
@@ -392,6 +400,7 @@ async def test_offline_counts_inferences_until_the_last_is_served() -> None:
     assert found.inferences_per_s == pytest.approx(160, rel=1e-6)
 
 
+@one_loop
 @pytest.mark.anyio
 async def test_the_summary_says_whether_it_is_by_the_rules() -> None:
     """With the number, and each rule that is not kept, in 80 columns; without a scenario nothing is said."""

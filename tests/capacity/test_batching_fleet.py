@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """capacity.json of a batching server, and of one that bounds its queue."""
     made = tmp_path_factory.mktemp("searches")
     for name, options in (("batching", BATCHING), ("bounded", BOUNDED)):
-        common = ("--engine", DEVICE, "--warmup", "0", "--buffers", "1", "--time", "90s", "--quiet")
+        common = ("--engine", DEVICE, "--warmup", "0", "--buffers", "1", "--time", "45s", "--quiet")
         target = made / f"{name}.json"
         done = loadtrt("capacity", *common, "--objective", "latency.p99 < 20ms", *options, "--json", target)
         assert done.returncode == 0, done.stderr

@@ -75,7 +75,7 @@ def test_the_capacity_of_a_batching_server_is_that_of_its_queue(
     rate that is confirmed; the ladder expects the capacity within 8 %."""
     options = [] if most == 1 else ["--batcher", f"max={most},delay={delay}ms"]
     options += [] if room is None else ["--max-queue", str(room)]
-    options += ["--time", "60s"]
+    options += ["--time", "30s"]
     found, _, printed = searched(tmp_path / "c.json", *options, "--objective", f"latency.p99 < {bound}ms")
     full = most * 1e3 / (1 + 0.1 * most)
     rates = 0.97 * (found.low_per_s or 0), found.confirmed_per_s, 1.03 * (found.high_per_s or full)
@@ -100,7 +100,7 @@ def test_the_capacity_of_a_batching_server_is_that_of_its_queue(
 def test_a_batcher_whose_delay_misses_at_every_rate_is_named(tmp_path: Path) -> None:
     """A batch alone takes 1.1 ms, and full ones come too late: it is the delay that misses at low rates, which is told;
     where a batch of one misses by itself, that is."""
-    batcher = ("--batcher", "max=16,delay=25ms", "--time", "30s")
+    batcher = ("--batcher", "max=16,delay=25ms", "--time", "10s")
     late, _, _ = searched(tmp_path / "a.json", *batcher, "--objective", "latency.p99 < 5ms", code=99)
     assert late.conclusion.startswith("no rate from ")
     assert (
@@ -142,8 +142,8 @@ def test_trials_last_whole_rounds_of_stages(
 def test_a_stage_above_the_throughput_counts_in_its_share(tmp_path: Path) -> None:
     """Half of the time at 9 times the rate of the other half: the mean at which the peak is the throughput of 909/s is
     505/s, and about there the capacity is, however much faster it would be at a steady rate."""
-    found, _, _ = searched(tmp_path / "c.json", "--stages", "100/s:5s, 900/s:5s", "--time", "5m")
-    steady, _, _ = searched(tmp_path / "d.json", "--time", "60s")
+    found, _, _ = searched(tmp_path / "c.json", "--stages", "100/s:5s, 900/s:5s", "--time", "3m")
+    steady, _, _ = searched(tmp_path / "d.json", "--time", "20s")
     assert (found.estimate_per_s or 0) < 520 < 700 < (steady.estimate_per_s or 0)
     assert found.predicted_per_s == pytest.approx(found.estimate_per_s, rel=0.1)
 
@@ -152,7 +152,7 @@ def test_a_trace_is_scaled_to_each_rate_and_replayed_whole(tmp_path: Path) -> No
     """Of 50 equal gaps the throughput itself is the capacity; each trial replays the trace a whole number of times."""
     trace = tmp_path / "trace.csv"
     trace.write_text("".join(f"{place / 7}\n" for place in range(50)))
-    found, result, printed = searched(tmp_path / "c.json", "--trace", str(trace), "--time", "60s")
+    found, result, printed = searched(tmp_path / "c.json", "--trace", str(trace), "--time", "30s")
     assert f"trace {trace}" in printed
     assert result.peak_ratio is None
     for trial in found.searched:

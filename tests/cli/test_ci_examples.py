@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-ENGINE = "simulated:service=1ms,cv=0.3,clock=virtual"
+ENGINE = "simulated:service=10ms,cv=0.3,clock=virtual"
 
 
 def _read(name: str) -> dict[Any, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,26 +26,30 @@ SIMULATED = "--engine simulated:service=1ms,clock=virtual"
 SHORT = f"{SIMULATED} --warmup 0s --duration 100ms --quiet"
 OBJECTIVE = "--objective latency.p99<1s"
 
-# What other files hold, by name: each is written over by nothing but what writes the same.
-FILES = {f"{name}.json": result.model_dump_json(indent=1).encode() for name, result in every_kind().items()} | {
-    "m.plan": b"ftrt\0\0\0\0" + bytes(100),
-    "m.plan.log": b"2026-11-29 12:00:00,123 INFO building\n",
-    "x.npz": b"PK\x03\x04" + bytes(100),
-    "t.csv": b"arrived\n0.1\n0.2\n",
-    "notes.txt": "µs of ours\n".encode(),
-    "page.html": b"<!doctype html>\n<title>ours</title>\n",
-    "notebook.ipynb": b'{"cells": []}',
-    "list.json": b'[{"startEnqMs": 1}]\n',
-    "junit.xml": b"<?xml version='1.0'?>\n<testsuites/>\n",
-    "weights.caffemodel": b"\x0a\x04name\0\0\0" + bytes(100),
-}
+
+@cache
+def _files() -> dict[str, bytes]:
+    """What other files hold, by name: each is written over by nothing but what writes the same. Not made when this file
+    is imported, as each process that runs tests does."""
+    return {f"{name}.json": result.model_dump_json(indent=1).encode() for name, result in every_kind().items()} | {
+        "m.plan": b"ftrt\0\0\0\0" + bytes(100),
+        "m.plan.log": b"2026-11-29 12:00:00,123 INFO building\n",
+        "x.npz": b"PK\x03\x04" + bytes(100),
+        "t.csv": b"arrived\n0.1\n0.2\n",
+        "notes.txt": "µs of ours\n".encode(),
+        "page.html": b"<!doctype html>\n<title>ours</title>\n",
+        "notebook.ipynb": b'{"cells": []}',
+        "list.json": b'[{"startEnqMs": 1}]\n',
+        "junit.xml": b"<?xml version='1.0'?>\n<testsuites/>\n",
+        "weights.caffemodel": b"\x0a\x04name\0\0\0" + bytes(100),
+    }
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working folder, with a file of each kind."""
     monkeypatch.chdir(tmp_path)
-    for name, content in FILES.items():
+    for name, content in _files().items():
         (tmp_path / name).write_bytes(content)
     doubling(tmp_path, 1, 3)
     (tmp_path / "m.onnx").write_bytes((tmp_path / "double.onnx").read_bytes())

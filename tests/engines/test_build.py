@@ -67,8 +67,9 @@ def refused(kind: type[LoadtrtError], sentence: str, model: str, output: Path, *
     assert [path for path in (output.parent.iterdir() if output.parent.is_dir() else ()) if ".part" in path.name] == []
 
 
-@pytest.mark.parametrize("target", ["SM86", "SM89"])
-@pytest.mark.parametrize(("precision", "least", "most"), [("", 25, 32), ("fp16", 12, 17), ("int8", 9, 14)])
+@pytest.mark.parametrize(
+    ("target", "precision", "least", "most"), [("SM86", "", 25, 32), ("SM89", "fp16", 12, 17), ("SM86", "int8", 9, 14)]
+)
 def test_googlenet_for_two_gpus_in_three_precisions(
     target: str, precision: str, least: int, most: int, tmp_path: Path
 ) -> None:

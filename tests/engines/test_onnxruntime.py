@@ -20,6 +20,7 @@ from loadtrt.engines.onnxruntime import sentence_of
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.load.inputs import make_inputs
 from onnx_files import FAR_NS, doubling, finish, load, refused, save
+from rigs import one_loop
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -201,6 +202,7 @@ def test_cores_are_divided_among_contexts(tmp_path: Path, monkeypatch: pytest.Mo
             assert engine.info.device.endswith(", 6 cores")
 
 
+@one_loop
 @pytest.mark.anyio
 async def test_the_zoo_serves(tmp_path: Path) -> None:
     """zoo:googlenet runs; without --batch it says that the batch is 1; --shapes decide like --batch; a file of the same

@@ -28,6 +28,7 @@ from loadtrt.report.openmetrics import openmetrics_text
 from loadtrt.report.plain import terminal_text
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 from onnx_files import save
+from rigs import one_loop
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -265,6 +266,7 @@ async def test_a_place_is_free_from_the_instant_on_when_one_completes() -> None:
     assert (records.status == DROPPED).tolist() == [False, True, False]
 
 
+@one_loop
 @pytest.mark.anyio
 @pytest.mark.parametrize(("servers", "places"), [(1, 0), (1, 3), (3, 0), (2, 5)])
 async def test_blocking_is_that_of_theory(servers: int, places: int) -> None:
@@ -477,6 +479,7 @@ async def test_a_run_that_meets_its_objective_is_not_aborted() -> None:
     assert result.phases.measure_ns > 29 * SECOND_NS
 
 
+@one_loop
 @pytest.mark.anyio
 async def test_a_run_ends_when_its_quantile_is_known() -> None:
     """Before its time, with an interval as narrow as asked for; a wish that is not met takes all the time."""

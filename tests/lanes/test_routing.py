@@ -32,6 +32,7 @@ from loadtrt.loop.routing import DRAW_BITS, LOCK_AT, NEXT, SEEN, choose, route
 from loadtrt.records.records import COLUMNS, OK, UNSERVED
 from loadtrt.units import MILLISECOND_NS as MS
 from loadtrt.units import NEVER, SECOND_NS
+from rigs import one_loop
 from spinning_engine import SpinningEngine, use
 
 if TYPE_CHECKING:
@@ -166,6 +167,7 @@ def by_one_router(
     return served
 
 
+@one_loop
 @policies
 @pytest.mark.parametrize(("workers", "lanes", "cv"), [(2, 1, 1.0), (4, 1, 4.0), (3, 2, 1.0), (3, 2, 4.0), (1, 1, 4.0)])
 @pytest.mark.anyio
@@ -266,6 +268,7 @@ async def test_what_others_chose_is_a_load(
     assert routers[0].chosen == 0
 
 
+@one_loop
 @policies
 @pytest.mark.anyio
 async def test_machine_code_chooses_as_python(

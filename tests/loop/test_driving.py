@@ -38,7 +38,7 @@ pytestmark = pytest.mark.anyio
 WAYS = ("compiled", "python") if is_compiled() else ("python",)
 spinning = pytest.mark.parametrize("way", WAYS)
 SERVICES = tuple(int(took) for took in np.random.default_rng(1).exponential(300_000, 997) + 1)
-DUE = np.cumsum(np.random.default_rng(2).exponential(110_000, 3000)).astype(np.int64)
+DUE = np.cumsum(np.random.default_rng(2).exponential(110_000, 1000)).astype(np.int64)
 
 
 async def run(
@@ -62,20 +62,20 @@ async def run(
 @pytest.mark.parametrize(
     ("device", "load"),
     [
-        (CallbackDevice(lanes=3), Load(None, least_requests=3000)),
-        (CallbackDevice(lanes=2, slots=2), Load(None, least_ns=200 * MS)),
-        (CallbackDevice(lanes=2, slots=2), Load(None, least_ns=9 * SECOND_NS, most_ns=150 * MS)),
-        (CallbackDevice(slots=3, per_launch=4, copies=False), Load(None, least_requests=3000)),
-        (CallbackDevice(lanes=4, sets=3), Load(None, least_requests=2000, order=(2, 0, 1, 1))),
+        (CallbackDevice(lanes=3), Load(None, least_requests=1000)),
+        (CallbackDevice(lanes=2, slots=2), Load(None, least_ns=60 * MS)),
+        (CallbackDevice(lanes=2, slots=2), Load(None, least_ns=9 * SECOND_NS, most_ns=50 * MS)),
+        (CallbackDevice(slots=3, per_launch=4, copies=False), Load(None, least_requests=1000)),
+        (CallbackDevice(lanes=4, sets=3), Load(None, least_requests=1000, order=(2, 0, 1, 1))),
         (CallbackDevice(lanes=3), Load(DUE)),
         (CallbackDevice(lanes=3, slots=2, sets=2), Load(DUE, order=(0, 1))),
         (CallbackDevice(lanes=2), Load(DUE, most_waiting=3)),
         (CallbackDevice(lanes=2), Load(DUE, most_waiting=0)),
         (CallbackDevice(lanes=1), Load(DUE, drain_ns=20 * MS)),
-        (CallbackDevice(lanes=3), Load(np.zeros(2000, np.int64))),
-        (CallbackDevice(lanes=3), Load(np.zeros(2000, np.int64), most_ns=30 * MS, drain_ns=40 * MS)),
+        (CallbackDevice(lanes=3), Load(np.zeros(1000, np.int64))),
+        (CallbackDevice(lanes=3), Load(np.zeros(1000, np.int64), most_ns=30 * MS, drain_ns=40 * MS)),
         (CallbackDevice(), Load(np.zeros(0, np.int64))),
-        (CallbackDevice(), Load(np.array([0, 30 * SECOND_NS]))),
+        (CallbackDevice(), Load(np.array([0, 3 * SECOND_NS]))),
     ],
 )
 async def test_rows_are_those_of_an_engine_that_is_waited_for(
@@ -141,7 +141,7 @@ async def test_a_call_that_fails_where_rows_have_no_room_is_told(monkeypatch: py
         recorder.begin(0)
         engine: Any = SpinningEngine(device, way)
         with pytest.raises(EngineError, match="failed with 700"):
-            await drive(engine, recorder, Load(None, least_requests=3000), Stop())
+            await drive(engine, recorder, Load(None, least_requests=600), Stop())
         assert len(device.launches) == number - 1 == sum(recorder.by_status.tolist())
         lost = recorder.by_status[UNSERVED]
         assert lost == sum(map(len, device.waiting))

@@ -400,7 +400,14 @@ def interference() -> InterferenceResult:
             "--model",
             f"b='simulated:service=5ms,{device}'",
         ]
-        arguments += ["--stressor", f"sm='simulated:service=1ms,{device}'", "--share", "streams,priority"]
+        arguments += [
+            "--stressor",
+            f"sm='simulated:service=1ms,{device}'",
+            "--share",
+            "streams,priority",
+            "--neighbour",
+            "50%",
+        ]
         CliRunner().invoke(cli, [*arguments, "--rounds", "2"], catch_exceptions=False, standalone_mode=False)
         with open(f"{folder}/i.json", encoding="utf-8") as file:
             return InterferenceResult.model_validate_json(file.read())

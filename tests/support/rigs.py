@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from loadtrt.runs.watched import Silence
+
+# For laws of numbers on a virtual clock, whose records are the same on both event loops: tests/lanes/test_queueing.py.
+one_loop = pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
 
 
 class Heard(Silence):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import pkgutil
 import signal
 import subprocess
 import sys
@@ -41,10 +42,21 @@ CALLS = {
 }
 
 
-# What commands import, but nothing that starts a thread: no engine.
-_PRELOADED = ("anyio._backends._asyncio", "numba", "loadtrt.report.html", *(f"loadtrt.cli.{name}" for name in (
-    *("run", "running", "sweep", "capacity", "profile", "build", "report", "compare", "plan_capacity", "watch"),
-)))  # fmt: skip
+# Packages and modules that commands import, but nothing that starts a thread: no engine.
+_PRELOADED = (
+    "asked",
+    "cli",
+    "findings",
+    "lanes",
+    "load",
+    "records",
+    "report",
+    "report.charts",
+    "results",
+    "runs",
+    "stats",
+)
+_ALONE = ("anyio._backends._asyncio", "numba", "numpy.ma", "loadtrt.engines.simulated", "loadtrt.report.html")
 
 
 @dataclass(frozen=True)
@@ -93,8 +105,10 @@ class Server:
 
 
 def _serve() -> None:
-    for module in _PRELOADED:
-        import_module(module)
+    for name in (*_ALONE, *(f"loadtrt.{package}" for package in _PRELOADED)):
+        module = import_module(name)
+        for found in pkgutil.iter_modules(module.__path__, f"{name}.") if name not in _ALONE else ():
+            import_module(found.name)
     gc.freeze()  # a command that ends looks for no garbage in what it has from here
     while line := sys.stdin.readline():
         case = Case(**json.loads(line))
