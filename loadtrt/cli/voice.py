@@ -8,7 +8,7 @@ import shutil
 import sys
 from contextlib import suppress
 from functools import partial
-from threading import Timer
+from threading import RLock, Timer, current_thread
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, TextIO
 
@@ -46,6 +46,7 @@ class Voice:
         self._observer: Observer | None = None
         self._slow: Timer | None = None
         self._slow_line = ""
+        self._deciding = RLock()  # whether a status is slow, or over
         tell_of_compiling(self.say)
 
     @property
@@ -129,14 +130,20 @@ class Voice:
         if self._terminal and not self._quiet:
             self._show(line)
         elif slow and not self._quiet:
-            self._slow_line, self._slow = line, Timer(_SLOW_S, self._write, (one_line(line) + "\n",))
+            self._slow_line, self._slow = line, Timer(_SLOW_S, self._tell_slow, (one_line(line) + "\n",))
             self._slow.daemon = True
             self._slow.start()
 
+    def _tell_slow(self, text: str) -> None:
+        with self._deciding:
+            if current_thread() is self._slow:
+                self._write(text)
+
     def _replace_status(self) -> None:
-        if self._slow is not None:
-            self._slow.cancel()
-            self._slow = None
+        with self._deciding:
+            if self._slow is not None:
+                self._slow.cancel()
+                self._slow = None
 
     def _show(self, line: str) -> None:
         self._replace_status()

@@ -115,6 +115,22 @@ def test_what_is_over_is_not_told(monkeypatch: pytest.MonkeyPatch, ends: str) ->
     assert "loading" not in stream.getvalue()
 
 
+def test_what_ends_as_it_becomes_slow_is_not_told_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A timer that can no longer be cancelled writes before the end, or not at all."""
+    stream = StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    speaker = voice.Voice(quiet=False)
+    monkeypatch.setattr(voice, "_SLOW_S", 0.0)
+    with speaker._deciding:
+        speaker.status("loading a.plan", slow=True)
+        waiting = speaker._slow
+        assert waiting is not None
+        waiting.finished.wait(0.05)  # it has most likely begun to tell
+        speaker.end_line()
+    waiting.join()
+    assert stream.getvalue() == ""
+
+
 def test_quiet_says_the_worst_first(tmp_path: Path) -> None:
     """Requests that failed, with the first error, before a generator that was late."""
     node = helper.make_node("Gather", ["t", "n"], ["y"])
