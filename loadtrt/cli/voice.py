@@ -42,7 +42,7 @@ class Voice:
         self._quiet = quiet
         self._terminal = sys.stderr.isatty()
         self._width = 0
-        self._next_ns = 0
+        self._next_ns, self._written_ns = 0, perf_counter_ns()
         self._observer: Observer | None = None
         self._slow: Timer | None = None
         self._slow_line = ""
@@ -123,7 +123,8 @@ class Voice:
             self._show(f"{what} {fraction:.0%}")
 
     def status(self, line: str, *, slow: bool = False) -> None:
-        """Show what is being done, on a terminal. slow: elsewhere, too, once it has taken two seconds."""
+        """Show what is being done: on a terminal, and elsewhere once nothing was written for ten seconds. slow: there
+        once it has taken two."""
         if slow and self._slow is not None and line == self._slow_line:
             return  # it goes on
         self._replace_status()
@@ -133,6 +134,8 @@ class Voice:
             self._slow_line, self._slow = line, Timer(_SLOW_S, self._tell_slow, (one_line(line) + "\n",))
             self._slow.daemon = True
             self._slow.start()
+        elif not self._quiet and perf_counter_ns() >= self._written_ns + _LINE_NS:
+            self._write(one_line(line) + "\n")
 
     def _tell_slow(self, text: str) -> None:
         with self._deciding:
@@ -166,6 +169,7 @@ class Voice:
 
     def _write(self, text: str) -> None:
         """Write, and ignore a terminal that is gone: the measurement goes on."""
+        self._written_ns = perf_counter_ns()
         with suppress(OSError, ValueError):
             sys.stderr.write(text)
             sys.stderr.flush()

@@ -64,7 +64,7 @@ class Neighbours:
         self._verified: dict[tuple[str, frozenset[str]], dict[str, Verification]] = {}
         self._own_rigs = ExitStack()
         self._shared: Rig | None = None  # for engines that are placed otherwise than alone
-        self._apart: Rig | None = None  # for processes of their own
+        self._apart: Rig | None = None  # for the processes of the pair that is measured
         self.result = InterferenceResult(
             loadtrt=loadtrt.__version__,
             started=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -163,6 +163,9 @@ class Neighbours:
                 self._update()
                 if self._rig.stopped:
                     return
+        if self._apart is not None:
+            self._own_rigs.close()
+            self._apart = None
         for place, cell in enumerate(group):
             group[place] = cell.model_copy(update={"enough": 0 < len(cell.rounds) < self._wanted.rounds and cell.valid})
             self._talks.say(cell_words(group[place], outcome=True))
