@@ -201,6 +201,8 @@ class Processes:
         if before is not None and before.waits:
             before.again(text, heard)
             return before
+        if before is not None:
+            before.leave()
         made = WorkerProcess(
             text,
             heard,

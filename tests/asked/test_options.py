@@ -232,7 +232,7 @@ def test_the_configuration_of_another_version_is_not_guessed_at(tmp_path: Path, 
         file.write_text(json.dumps({"schema_version": known, "config": {"engine": "x", "contexts": 3}}))
         assert load_config(file, {}).model.contexts == 3
     file.write_text(json.dumps({"schema_version": version, "config": {"engine": "x"}}))
-    with pytest.raises(UsageError, match="has the schema '.*', which this loadtrt does not know: give a YAML file"):
+    with pytest.raises(UsageError, match=r"has the schema '.*', which this loadtrt does not know: give a YAML file"):
         load_config(file, {})
 
 

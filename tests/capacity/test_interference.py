@@ -221,7 +221,7 @@ def test_processes_are_watched_by_the_observer_of_other_ways(tmp_path: Path) -> 
     """All runs are pushed, by the names of their models and of no worker."""
     engines = ("simulated:service=2ms,clock=virtual", "simulated:service=3ms,clock=virtual")
     with listening() as (url, got):
-        ways = ("--share", "processes", "--neighbour", "0,50%", "--rounds", "1", "--duration", "1s", "--push", url)
+        ways = ("--share", "processes", "--neighbour", "0,50%", "--rounds", "2", "--duration", "1s", "--push", url)
         result = measured(tmp_path / "i.json", *pair("", "", *engines), *ways)
     runs: dict[bytes, set[bytes]] = {}
     for _, _, body in got:
@@ -230,7 +230,8 @@ def test_processes_are_watched_by_the_observer_of_other_ways(tmp_path: Path) -> 
             runs.setdefault(run_, set()).add(model)
     assert len(result.cells) == 4
     told = sorted(b"".join(sorted(names)) for names in runs.values())
-    assert told == [*[b"a"] * 4, *[b"ab"] * 2, *[b"b"] * 4]  # its closed loop, twice alone, and beside one that is idle
+    # Its closed loop; in both rounds twice alone, and beside one that is idle.
+    assert told == [*[b"a"] * 7, *[b"ab"] * 4, *[b"b"] * 7]
 
 
 def test_a_process_that_is_killed_fails_its_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

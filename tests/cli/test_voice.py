@@ -91,6 +91,22 @@ def test_what_takes_seconds_is_told_without_a_terminal(
     assert stream.getvalue() == told
 
 
+def test_a_status_breaks_a_silence_of_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many runs without a terminal, which say a line when one of them is over."""
+    stream, now = StringIO(), [0]
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(voice, "perf_counter_ns", lambda: now[0])
+    speaker = voice.Voice(quiet=False)
+    for second in range(1, 36):
+        now[0] = second * SECOND_NS
+        speaker.status(f"a run: measure {second} s")
+        if second == 15:
+            speaker.say("a run: over")
+    assert stream.getvalue().splitlines() == [
+        "a run: measure 10 s", "a run: over", "a run: measure 25 s", "a run: measure 35 s",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("ends", ["say", "end_line", "status", "progress"])
 def test_what_is_over_is_not_told(monkeypatch: pytest.MonkeyPatch, ends: str) -> None:
     """Whatever comes next ends it."""
