@@ -14,7 +14,9 @@ from loadtrt.report.interference_words import (
     few_words,
     headline,
     interval_text,
+    least_length,
     level_words,
+    longer_words,
     lost_texts,
     number_texts,
     open_cells,
@@ -120,17 +122,22 @@ def _matrix(result: InterferenceResult) -> Iterator[Block]:
 
 
 def _not_known(result: InterferenceResult) -> dict[str, list[str]]:
-    """Why ratios of p99 are not known, or have no interval, that of the cell with the lowest rate first: it takes the
-    longest run. Of what is overloaded a longer run knows no more."""
-    reasons: dict[str, list[str]] = {"known": [], "bounded on both sides": []}
-    for cell in sorted(result.matrix, key=lambda cell: cell.rate_per_s or math.inf):
+    """Why ratios of p99 are not known, or have no interval, that of the cell first that takes the longest run. Of what
+    is overloaded a longer run knows no more."""
+    reasons: dict[str, list[tuple[float, str]]] = {"known": [], "bounded on both sides": []}
+    for cell in result.matrix:
         found = next((one for one in cell.ratios if one.name == "latency.p99"), None)
         if found is None or not found.reason or not cell.valid or cell.overloaded:
             continue
-        known = found.ratio is not None
-        few = "" if known else few_words(cell.rate_per_s, result.length_ns)
-        reasons["bounded on both sides" if known else "known"].append(few or found.reason)
-    return reasons
+        length_ns = result.length_ns(cell)
+        if found.ratio is None:
+            few = few_words(cell.rate_per_s, length_ns)
+            reasons["known"].append((least_length(cell.rate_per_s or math.inf), few or found.reason))
+        else:
+            takes_ns = (found.longer or 0.0) * length_ns
+            remedy = f": {longer_words(takes_ns)}" if takes_ns > length_ns and len(cell.rounds) > 1 else ""
+            reasons["bounded on both sides"].append((takes_ns, found.reason + remedy))
+    return {what: [text for _, text in sorted(found, reverse=True)] for what, found in reasons.items()}
 
 
 def _row(cell: Cell) -> tuple[Shown, ...]:
@@ -149,7 +156,7 @@ def _row(cell: Cell) -> tuple[Shown, ...]:
         UNKNOWN if ratio is None else times_text(ratio.ratio or 0.0),
         interval_text(ratio),
         format_count(checked) if checked else UNKNOWN,
-        str(len(cell.rounds)),
+        f"{len(cell.rounds)} of {format_duration(cell.length_ns)}" if cell.length_ns else str(len(cell.rounds)),
         ", ".join(remarks),
     )
 
@@ -262,7 +269,7 @@ def _fingerprints(result: InterferenceResult) -> Iterator[Block]:
         cells = (cell for cell in result.cells if cell.model == name and cell.neighbour in stressors)
         if (cell := next((cell for cell in cells if not cell.valid or cell.ratio() is None), None)) is not None:
             reason = cell.failure or (cell.problems and f"INVALID, {cell.problems[0]}")
-            reason = reason or few_words(cell.rate_per_s, result.length_ns) or "its p99 is not known"
+            reason = reason or few_words(cell.rate_per_s, result.length_ns(cell)) or "its p99 is not known"
             yield words(Name(name), f" has no fingerprint: {pair_words(cell)}, {reason}")
 
 

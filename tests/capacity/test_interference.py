@@ -30,6 +30,7 @@ from loadtrt.runs import fleet
 from loadtrt.signals import SIGNALS
 from loadtrt.sizing.fingerprints import predicted
 from loadtrt.sizing.rig import Rig
+from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -188,6 +189,59 @@ def test_the_load_is_equal_in_every_cell_and_way(tmp_path: Path) -> None:
         assert len({one.alone.due for one in cell.rounds}) == 2  # each round has a seed of its own
     rounds = {(cell.model, str([one.alone for one in cell.rounds])) for cell in result.cells}
     assert len(rounds) == 2  # alone, the same requests take the same time whatever was measured in between
+
+
+SLOW = [
+    *("--model", "a='simulated:service=2ms,cv=0.3,scales=0.3,device=g,clock=virtual',contexts=2"),
+    *("--model", "b='simulated:service=8ms,cv=0.3,scales=0.5,device=g,clock=virtual',contexts=2"),
+    *("--load", "30%", "--neighbour", "30%", "--rounds", "3"),
+]
+
+
+def test_runs_are_as_long_as_their_interval_takes(tmp_path: Path) -> None:
+    """Of a model at 38/s 5 s have no p99. Cells that need no longer runs have none; the longest are of a minute. Those
+    that follow have the rates, and the seeds, that they would have. What is continued has the same lengths."""
+    file = tmp_path / "i.json"
+    result = measured(file, *SLOW)
+    for cell in result.cells:
+        ratio = cell.ratio()
+        assert ratio is not None
+        assert ratio.low is not None
+        assert ratio.high is not None
+        assert ratio.reason is None
+        assert 5 < (cell.length_ns or 0) / SECOND_NS <= 60
+        due = {one.alone.due for one in cell.rounds}
+        expected = (cell.rate_per_s or 0) * (cell.length_ns or 0) / SECOND_NS
+        assert len(cell.rounds) == len(due) == 3
+        assert all(0.8 * expected < 1.11 * one < 1.2 * expected for one in due)  # without the first tenth
+    cut = result.model_copy(
+        update={
+            "outcome": "interrupted",
+            "cells": tuple(cell.model_copy(update={"rounds": cell.rounds[:2]}) for cell in result.cells),
+        }
+    )
+    file.write_text(cut.model_dump_json())
+    again = measured(file, *SLOW, "--resume")
+    assert [cell.length_ns for cell in again.cells] == [cell.length_ns for cell in result.cells]
+    assert [cell.rounds for cell in again.cells] == [cell.rounds for cell in result.cells]
+    fast = pair("", "", "simulated:service=500us,clock=virtual", "simulated:service=500us,clock=virtual")
+    quick = measured(tmp_path / "q.json", *fast, "--neighbour", "50%", "--rounds", "1")
+    assert {cell.length_ns for cell in quick.cells} == {None}
+
+
+def test_a_duration_is_kept_and_the_one_that_does_is_told(tmp_path: Path) -> None:
+    """First for p99 itself, and then for its interval."""
+    seconds, told = 5, 0
+    for _ in range(3):
+        result = measured(tmp_path / f"{seconds}.json", *SLOW, "--duration", f"{seconds}s")
+        assert {cell.length_ns for cell in result.cells} == {None}
+        longer = re.findall(r"take --duration (\d+)s", " ".join(terminal_text(result).split()))
+        if not longer:
+            break
+        assert seconds < max(map(int, longer)) <= 120
+        seconds, told = max(map(int, longer)), told + 1
+    assert told >= 1
+    assert all((ratio := cell.ratio()) and ratio.low and ratio.high for cell in result.cells)
 
 
 def test_processes_of_their_own_have_the_load_of_other_ways(tmp_path: Path) -> None:

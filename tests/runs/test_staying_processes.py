@@ -115,7 +115,12 @@ def test_a_process_that_dies_is_started_anew(when: str, monkeypatch: pytest.Monk
                 apart._stay[1]._listener.join(ENDED_S)
             else:
                 again = apart._stay[1].again
-                monkeypatch.setattr(apart._stay[1], "again", lambda *what: (os.kill(b, signal.SIGKILL), again(*what)))
+
+                def killed(*what: Any) -> None:
+                    again(*what)
+                    os.kill(b, signal.SIGKILL)
+
+                monkeypatch.setattr(apart._stay[1], "again", killed)
                 with pytest.raises(NoWorkersError, match="b: it was ended by SIGKILL"):
                     apart.run(pair(verify=False), "during")
             result = apart.run(pair(verify=False), "after")
