@@ -30,7 +30,7 @@ from loadtrt.report.interference_words import (
 from loadtrt.report.run_verdict import ended, outcome_badge
 from loadtrt.report.settings import about, closing, noted
 from loadtrt.results.interference_result import IDLE, PairedRatio
-from loadtrt.units import format_count, format_duration, plural
+from loadtrt.units import SECOND_NS, format_count, format_duration, plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -142,7 +142,7 @@ def _not_known(result: InterferenceResult) -> dict[str, list[str]]:
 
 def _row(cell: Cell) -> tuple[Shown, ...]:
     ratio = cell.ratio()
-    measured = [_p99(cell.rounds, "alone"), _p99(cell.rounds, "beside")]
+    measured = [time_or(_p99(cell.rounds, side) or None) for side in ("alone", "beside")]
     checked = sum(item.outputs for item in cell.verified.values())
     remarks = ["failed"] if cell.failure else []
     remarks += ["INVALID"] if cell.problems else []
@@ -196,9 +196,10 @@ def _level(level: str, rate: float | None) -> str:
     return text if rate is None else f"{text} ({rate_or(rate)})"
 
 
-def _p99(rounds: Sequence[Round], side: str) -> str:
+def _p99(rounds: Sequence[Round], side: str) -> float:
+    """Its mean over the rounds that have one, ns; 0 where none has."""
     known = [time for one in rounds if (time := getattr(one, side).latency_ns.get("p99")) is not None]
-    return format_duration(sum(known) / len(known)) if known else UNKNOWN
+    return sum(known) / len(known) if known else 0.0
 
 
 def _heat_map(result: InterferenceResult) -> str:
@@ -228,9 +229,27 @@ def _sentences(result: InterferenceResult) -> Iterator[Block]:
             f"fingerprints predict p99 in {plural(compared, 'cell')} of plain streams with a median error of "
             f"{percent_text(result.prediction_error)}"
         )
-    wrong = sum(item.measured is not None and item.ratio is None for item in result.predictions)
+    wrong = [item.model for item in result.predictions if item.measured is not None and item.ratio is None]
     if wrong:
-        yield words(f"in {plural(wrong, 'cell')} they predict an overload, and there was none")
+        yield words(
+            f"in {plural(len(wrong), 'cell')} they predict an overload, and there was none{_waits(result, wrong)}"
+        )
+
+
+def _waits(result: InterferenceResult, models: Sequence[str]) -> str:
+    """Why: models whose p99 alone is shorter than one launch of a stressor suffer the wait for it, at any load."""
+    texts = []
+    for name in dict.fromkeys(models):
+        alone = _p99([one for cell in result.matrix if cell.model == name for one in cell.rounds], "alone")
+        known = {one: result.alone[one].closed.per_s for one in result.stressors if one in result.alone}
+        long = [one for one, per_s in known.items() if alone and per_s * alone < SECOND_NS]
+        if long:
+            texts.append(
+                f"p99 of {name} alone, {format_duration(alone)}, is shorter than a launch of {', '.join(long)}"
+            )
+    return (
+        f": {'; '.join(texts)}, which it may wait for at any load (a stressor's time is a key of it)" if texts else ""
+    )
 
 
 def _problems(result: InterferenceResult) -> Iterator[Notice]:

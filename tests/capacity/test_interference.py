@@ -647,6 +647,23 @@ def test_a_model_without_a_fingerprint_says_why(tmp_path: Path) -> None:
     assert re.search("a +b +at 90 % +overloaded +– +overloaded +–", told)
 
 
+@pytest.mark.parametrize(
+    ("launch", "why"), [("30ms", r": p99 of a alone, .* ms, is shorter than a launch of s,"), ("100us", "")]
+)
+def test_an_overload_that_was_none_is_explained_by_long_launches(tmp_path: Path, launch: str, why: str) -> None:
+    """For one of which a request waits, whatever the load; no other is named."""
+    result = measured(
+        tmp_path / "i.json",
+        *pair(",rate=100/s", "", *[f"simulated:service=1ms,device=g,clock=virtual,{EXPONENTIAL}"] * 2),
+        *("--stressor", f"s='simulated:service={launch},device=g,clock=virtual'"),
+        *("--duration", "8s", "--neighbour", "50%", "--rounds", "1"),
+    )
+    wrong = tuple(one.model_copy(update={"ratio": None, "low": None, "high": None}) for one in result.predictions[:1])
+    assert [(one.model, one.measured is not None) for one in wrong] == [("a", True)]
+    text = " ".join(terminal_text(result.model_copy(update={"predictions": wrong})).split())
+    assert re.search("in 1 cell they predict an overload, and there was none" + (why or "$"), text)
+
+
 def test_one_model_has_a_fingerprint(tmp_path: Path) -> None:
     result = measured(
         tmp_path / "i.json",
