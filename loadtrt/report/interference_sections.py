@@ -231,25 +231,19 @@ def _sentences(result: InterferenceResult) -> Iterator[Block]:
         )
     wrong = [item.model for item in result.predictions if item.measured is not None and item.ratio is None]
     if wrong:
-        yield words(
-            f"in {plural(len(wrong), 'cell')} they predict an overload, and there was none{_waits(result, wrong)}"
-        )
+        text = f"in {plural(len(wrong), 'cell')} they predict an overload, and there was none"
+        yield words("; ".join((text, *_waits(result, wrong))))
 
 
-def _waits(result: InterferenceResult, models: Sequence[str]) -> str:
+def _waits(result: InterferenceResult, models: Sequence[str]) -> Iterator[str]:
     """Why: models whose p99 alone is shorter than one launch of a stressor suffer the wait for it, at any load."""
-    texts = []
     for name in dict.fromkeys(models):
         alone = _p99([one for cell in result.matrix if cell.model == name for one in cell.rounds], "alone")
         known = {one: result.alone[one].closed.per_s for one in result.stressors if one in result.alone}
         long = [one for one, per_s in known.items() if alone and per_s * alone < SECOND_NS]
         if long:
-            texts.append(
-                f"p99 of {name} alone, {format_duration(alone)}, is shorter than a launch of {', '.join(long)}"
-            )
-    return (
-        f": {'; '.join(texts)}, which it may wait for at any load (a stressor's time is a key of it)" if texts else ""
-    )
+            launches = f"a launch of {', '.join(long)}, for which it may wait at any load"
+            yield f"p99 of {name} alone, {format_duration(alone)}, is shorter than {launches}: try a shorter time="
 
 
 def _problems(result: InterferenceResult) -> Iterator[Notice]:
