@@ -148,11 +148,10 @@ def _candidates(result: CapacityResult) -> Iterator[Block]:
         answer: Cell = Badge(candidate.answer, _TONES.get(candidate.answer, "open")) if candidate.answer else UNKNOWN
         rate = candidate.confirmed_per_s or candidate.estimate_per_s
         chosen = ("chosen",) if place == result.chosen else ()
-        batch = candidate.batch if candidate.engine is None else candidate.engine.batch
         rows.append(
             (
                 candidate.name,
-                "mix" if result.config.model.mix else "batcher" if candidate.batcher else count_or(batch),
+                "mix" if result.config.model.mix else "batcher" if candidate.batcher else count_or(candidate.size),
                 answer,
                 count_or(candidate.predicted_per_s),
                 count_or(candidate.estimate_per_s),
