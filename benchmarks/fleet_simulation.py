@@ -41,7 +41,7 @@ from loadtrt.sizing.fleet_prediction import predict
 from loadtrt.sizing.measured_law import Known
 from loadtrt.sizing.routers import router_of
 from loadtrt.sizing.station import Station, completions, station
-from loadtrt.units import SECOND_NS
+from loadtrt.units import SECOND_NS, plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -260,7 +260,7 @@ def speed_row(queue: str, model: Station | Server, gpus: int, routing: Routing) 
         began = time.process_time()
         simulate(len(due))
         cells.append((time.process_time() - began) / len(due) * 1e6)
-    name = f"{gpus} GPU{'s' * (gpus > 1)}, {routing}"
+    name = f"{plural(gpus, 'GPU')}, {routing}"
     return f"{name:<28}{queue:<8}{model.contexts:>9}{model.buffers:>8}{cells[0]:>9.2f}{cells[1]:>14.2f}"
 
 

@@ -34,7 +34,7 @@ from loadtrt.lanes.input_sets import inputs_for
 from loadtrt.lanes.scheduler import Stop
 from loadtrt.lanes.session import Session, run_session
 from loadtrt.loop.compiled import is_compiled
-from loadtrt.units import SECOND_NS
+from loadtrt.units import SECOND_NS, plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -195,7 +195,7 @@ def main() -> None:
                     if not compiled:
                         lanes[contexts, way].append(figures["lanes"])
     for contexts in options.contexts:
-        print(f"{contexts} context{'s' * (contexts > 1)}")
+        print(plural(contexts, "context"))
         heads = [f"{head:>26} {'CPU µs':>7}" for head in ("run, interpreted", "run, compiled")]
         print(f"  {'':28} {'CUDA calls':>12} {'µs a request':>14} {'lanes alone, requests/s':>26}", *heads)
         for way in WAYS:

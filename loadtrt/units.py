@@ -156,9 +156,16 @@ def rounded_up(value: float) -> float:
     return shifted / 10**digits if digits > 0 else float(shifted * 10**-digits)
 
 
-def plural(count: int, noun: str, nouns: str | None = None) -> str:
-    """ "1 request", "1 234 requests"."""
-    return f"{format_count(count)} {noun if count == 1 else nouns or f'{noun}s'}"
+def plural(count: int, noun: str) -> str:
+    """ "1 request", "1 234 requests", "2 processes"."""
+    return f"{format_count(count)} {noun if count == 1 else plural_of(noun)}"
+
+
+def plural_of(noun: str) -> str:
+    """A regular noun in the plural: "requests", "processes", "copies"."""
+    if noun.endswith(("s", "x", "z", "ch", "sh")):
+        return f"{noun}es"
+    return f"{noun[:-1]}ies" if re.search("[^aeiou]y$", noun) else f"{noun}s"
 
 
 def _three_digits(value: float) -> str:

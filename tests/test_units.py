@@ -15,6 +15,7 @@ from loadtrt.units import (
     parse_duration,
     parse_rate,
     parse_share,
+    plural,
     rough_percent,
 )
 
@@ -115,3 +116,14 @@ def test_a_share_in_two_digits_has_no_exponent() -> None:
     shares = {0.0: "0 %", 0.016: "1.6 %", 0.98: "98 %", 0.994: "99 %", 0.996: "100 %", 1: "100 %", 2.3: "230 %"}
     assert {share: rough_percent(share) for share in shares} == shares
     assert rough_percent(12.345) == "1 234 %"
+
+
+def test_a_count_agrees_with_its_noun() -> None:
+    """One of it, or the plural that English makes of the noun's last letters."""
+    nouns = ["request", "GPU", "process", "batch", "push", "index", "copy", "array", "inference", "auxiliary stream"]
+    assert [plural(1, noun) for noun in nouns] == [f"1 {noun}" for noun in nouns]
+    assert [plural(1200, noun).removeprefix("1 200 ") for noun in nouns] == [
+        "requests", "GPUs", "processes", "batches", "pushes", "indexes", "copies", "arrays", "inferences",
+        "auxiliary streams",
+    ]  # fmt: skip
+    assert plural(0, "process") == "0 processes"

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from loadtrt.asked.load import Load
 
+_RESULT = re.compile(r"loadtrt\.[a-z]+/1")  # the versions of results/
 _ENGINE = re.compile(r"^(zoo|simulated|stressor):|\.(plan|trt|engine|onnx)$")  # as engines are named
 # Every option by its key: as YAML has it, and with dashes as the command line has it; in the order of --help.
 FIELDS: dict[str, FieldInfo] = {
@@ -288,14 +289,19 @@ def _read_yaml(file: Path, options: dict[str, Any] | None = None) -> dict[str, A
         return {}
     if not isinstance(data, dict):
         raise UsageError(f"{file} must hold option names with their values, such as 'contexts: 4'")
-    if "schema_version" in data and isinstance(data.get("config"), dict):
-        # A run.json: the same run again, without writing over it.
-        left_out = OUTPUT_KEYS - _JUDGED
-        kept = {key: value for key, value in data["config"].items() if key not in left_out}
-        return _without_code(kept, file, options or {})
-    if "schema_version" in data:
+    if "schema_version" not in data:
+        return _with_underscores(data, file)
+    if not _RESULT.fullmatch(version := str(data["schema_version"])):
+        raise UsageError(
+            f"{file} has the schema '{shortened(version)}', which this loadtrt does not know: give a YAML file, or the "
+            "options that the run had"
+        )
+    if not isinstance(data.get("config"), dict):
         raise UsageError(f"{file} is a result without the configuration of a run: give a YAML file or a run.json")
-    return _with_underscores(data, file)
+    # A run.json: the same run again, without writing over it.
+    left_out = OUTPUT_KEYS - _JUDGED
+    kept = {key: value for key, value in data["config"].items() if key not in left_out}
+    return _without_code(kept, file, options or {})
 
 
 def _without_code(config: dict[Any, Any], file: Path, options: dict[str, Any]) -> dict[str, Any]:

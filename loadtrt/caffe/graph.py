@@ -14,6 +14,7 @@ from loadtrt.caffe.caffe_proto import NetParameter
 from loadtrt.caffe.prototxt import MOST_NUMBERS, format_shape
 from loadtrt.errors import UsageError
 from loadtrt.reading_files import MOST_MODEL_BYTES, read_bytes
+from loadtrt.units import plural
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -219,7 +220,7 @@ class Pen:
 
     def expect(self, count: int) -> list[Tensor]:
         if len(self.bottoms) != count:
-            raise self.wrong(f"needs {count} bottom{'s'[: count > 1]}, not {len(self.bottoms)}")
+            raise self.wrong(f"needs {plural(count, 'bottom')}, not {len(self.bottoms)}")
         return self.bottoms
 
     def axis(self, axis: int, rank: int) -> int:

@@ -26,7 +26,7 @@ _ARRIVALS = ("poisson", "constant")  # as sizing/interference_options.py has the
     choices={"arrivals": _ARRIVALS},
     helps={
         "arrivals": "How requests arrive in open loops.  [default: poisson]",
-        "duration": "Measure each run this long.  [default: 5s]",
+        "duration": "Measure each run this long.  [default: 5s, or as long as p99's interval takes, up to 60s]",
         "warmup": "Warm up each engine at least this long, and until the GPU's clocks are steady.  [default: 1s]",
         "verify": "Compare outputs under load, beside each neighbour, with those of a quiet run.  [default: on]",
     },

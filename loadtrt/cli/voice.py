@@ -8,7 +8,7 @@ import shutil
 import sys
 from contextlib import suppress
 from functools import partial
-from threading import Timer
+from threading import RLock, Timer, current_thread
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, TextIO
 
@@ -42,10 +42,11 @@ class Voice:
         self._quiet = quiet
         self._terminal = sys.stderr.isatty()
         self._width = 0
-        self._next_ns = 0
+        self._next_ns, self._written_ns = 0, perf_counter_ns()
         self._observer: Observer | None = None
         self._slow: Timer | None = None
         self._slow_line = ""
+        self._deciding = RLock()  # whether a status is slow, or over
         tell_of_compiling(self.say)
 
     @property
@@ -122,21 +123,30 @@ class Voice:
             self._show(f"{what} {fraction:.0%}")
 
     def status(self, line: str, *, slow: bool = False) -> None:
-        """Show what is being done, on a terminal. slow: elsewhere, too, once it has taken two seconds."""
+        """Show what is being done: on a terminal, and elsewhere once nothing was written for ten seconds. slow: there
+        once it has taken two."""
         if slow and self._slow is not None and line == self._slow_line:
             return  # it goes on
         self._replace_status()
         if self._terminal and not self._quiet:
             self._show(line)
         elif slow and not self._quiet:
-            self._slow_line, self._slow = line, Timer(_SLOW_S, self._write, (one_line(line) + "\n",))
+            self._slow_line, self._slow = line, Timer(_SLOW_S, self._tell_slow, (one_line(line) + "\n",))
             self._slow.daemon = True
             self._slow.start()
+        elif not self._quiet and perf_counter_ns() >= self._written_ns + _LINE_NS:
+            self._write(one_line(line) + "\n")
+
+    def _tell_slow(self, text: str) -> None:
+        with self._deciding:
+            if current_thread() is self._slow:
+                self._write(text)
 
     def _replace_status(self) -> None:
-        if self._slow is not None:
-            self._slow.cancel()
-            self._slow = None
+        with self._deciding:
+            if self._slow is not None:
+                self._slow.cancel()
+                self._slow = None
 
     def _show(self, line: str) -> None:
         self._replace_status()
@@ -159,6 +169,7 @@ class Voice:
 
     def _write(self, text: str) -> None:
         """Write, and ignore a terminal that is gone: the measurement goes on."""
+        self._written_ns = perf_counter_ns()
         with suppress(OSError, ValueError):
             sys.stderr.write(text)
             sys.stderr.flush()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from loadtrt.errors import CudaError, EngineError, UsageError
+from loadtrt.units import plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -128,7 +129,7 @@ def use_device(index: int) -> None:
     count = device_count()
     if index >= count:
         raise UsageError(
-            f"--device {index} does not exist; CUDA sees {count} GPU{'' if count == 1 else 's'}, "
+            f"--device {index} does not exist; CUDA sees {plural(count, 'GPU')}, "
             + (f"numbered 0 to {count - 1}" if count > 1 else "number 0")
         )
     call("cudaSetDevice", index)

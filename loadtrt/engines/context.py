@@ -12,6 +12,7 @@ from loadtrt.cuda.runtime import call, closed_on_failure
 from loadtrt.engines import plan_facts
 from loadtrt.errors import EngineError
 from loadtrt.load.tensors import bytes_of, numpy_dtype
+from loadtrt.units import plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -173,7 +174,7 @@ class PlanContext:
         if not running:
             self._fail(f"cannot select optimization profile {plan.profile}", mark)
         raise EngineError(
-            f"plan {plan.header.path} runs no more than {running} context{'' if running == 1 else 's'} at once, since "
+            f"plan {plan.header.path} runs no more than {plural(running, 'context')} at once, since "
             "each takes an optimization profile that fits these shapes for itself: use fewer --contexts, or build it "
             "with PROFILE_SHARING_0806, with more profiles, or with TensorRT 10 "
             f"({plan.flavour} says {plan.open.journal.reason(mark)})"

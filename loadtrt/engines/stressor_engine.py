@@ -116,7 +116,7 @@ class StressorEngine(CudaEngine):
         stressor, intensity = self._stressor, self._stressor.stress.intensity
         if stressor.nbytes:
             gigabytes = f"{stressor.bytes_per_s / 1e9:.4g} GB/s"
-            work = f"{plural(stressor.units, 'copy', 'copies')} of {format_bytes(stressor.nbytes)} at {gigabytes}"
+            work = f"{plural(stressor.units, 'copy')} of {format_bytes(stressor.nbytes)} at {gigabytes}"
         else:
             work = f"a kernel on {stressor.blocks} of {stressor.sms} SMs"
         rest = f" for {100 * intensity:.4g} % of its time" if intensity < 1 else ""

@@ -95,7 +95,7 @@ class Pusher:
                 tries.rests_until = time.monotonic() + _REST_S
             if tries.failed:
                 some = "metrics were not pushed" if tries.failed == tries.made else (
-                    f"{tries.failed} of {plural(tries.made, 'push', 'pushes')} failed"
+                    f"{tries.failed} of {plural(tries.made, 'push')} failed"
                 )  # fmt: skip
                 sentences.append(f"{some} to {shortened(place.url)}: {tries.why}; the result has all")
             tries.made = tries.failed = 0

@@ -151,7 +151,7 @@ def _candidates(result: CapacityResult) -> Iterator[Block]:
         rows.append(
             (
                 candidate.name,
-                "mix" if result.config.model.mix else "batcher" if candidate.batcher else str(candidate.items),
+                "mix" if result.config.model.mix else "batcher" if candidate.batcher else count_or(candidate.size),
                 answer,
                 count_or(candidate.predicted_per_s),
                 count_or(candidate.estimate_per_s),

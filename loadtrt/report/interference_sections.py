@@ -14,7 +14,9 @@ from loadtrt.report.interference_words import (
     few_words,
     headline,
     interval_text,
+    least_length,
     level_words,
+    longer_words,
     lost_texts,
     number_texts,
     open_cells,
@@ -28,7 +30,7 @@ from loadtrt.report.interference_words import (
 from loadtrt.report.run_verdict import ended, outcome_badge
 from loadtrt.report.settings import about, closing, noted
 from loadtrt.results.interference_result import IDLE, PairedRatio
-from loadtrt.units import format_count, format_duration, plural
+from loadtrt.units import SECOND_NS, format_count, format_duration, plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -120,22 +122,27 @@ def _matrix(result: InterferenceResult) -> Iterator[Block]:
 
 
 def _not_known(result: InterferenceResult) -> dict[str, list[str]]:
-    """Why ratios of p99 are not known, or have no interval, that of the cell with the lowest rate first: it takes the
-    longest run. Of what is overloaded a longer run knows no more."""
-    reasons: dict[str, list[str]] = {"known": [], "bounded on both sides": []}
-    for cell in sorted(result.matrix, key=lambda cell: cell.rate_per_s or math.inf):
+    """Why ratios of p99 are not known, or have no interval, that of the cell first that takes the longest run. Of what
+    is overloaded a longer run knows no more."""
+    reasons: dict[str, list[tuple[float, str]]] = {"known": [], "bounded on both sides": []}
+    for cell in result.matrix:
         found = next((one for one in cell.ratios if one.name == "latency.p99"), None)
         if found is None or not found.reason or not cell.valid or cell.overloaded:
             continue
-        known = found.ratio is not None
-        few = "" if known else few_words(cell.rate_per_s, result.length_ns)
-        reasons["bounded on both sides" if known else "known"].append(few or found.reason)
-    return reasons
+        length_ns = result.length_ns(cell)
+        if found.ratio is None:
+            few = few_words(cell.rate_per_s, length_ns)
+            reasons["known"].append((least_length(cell.rate_per_s or math.inf), few or found.reason))
+        else:
+            takes_ns = (found.longer or 0.0) * length_ns
+            remedy = f": {longer_words(takes_ns)}" if takes_ns > length_ns and len(cell.rounds) > 1 else ""
+            reasons["bounded on both sides"].append((takes_ns, found.reason + remedy))
+    return {what: [text for _, text in sorted(found, reverse=True)] for what, found in reasons.items()}
 
 
 def _row(cell: Cell) -> tuple[Shown, ...]:
     ratio = cell.ratio()
-    measured = [_p99(cell.rounds, "alone"), _p99(cell.rounds, "beside")]
+    measured = [time_or(_p99(cell.rounds, side) or None) for side in ("alone", "beside")]
     checked = sum(item.outputs for item in cell.verified.values())
     remarks = ["failed"] if cell.failure else []
     remarks += ["INVALID"] if cell.problems else []
@@ -149,7 +156,7 @@ def _row(cell: Cell) -> tuple[Shown, ...]:
         UNKNOWN if ratio is None else times_text(ratio.ratio or 0.0),
         interval_text(ratio),
         format_count(checked) if checked else UNKNOWN,
-        str(len(cell.rounds)),
+        f"{len(cell.rounds)} of {format_duration(cell.length_ns)}" if cell.length_ns else str(len(cell.rounds)),
         ", ".join(remarks),
     )
 
@@ -189,9 +196,10 @@ def _level(level: str, rate: float | None) -> str:
     return text if rate is None else f"{text} ({rate_or(rate)})"
 
 
-def _p99(rounds: Sequence[Round], side: str) -> str:
+def _p99(rounds: Sequence[Round], side: str) -> float:
+    """Its mean over the rounds that have one, ns; 0 where none has."""
     known = [time for one in rounds if (time := getattr(one, side).latency_ns.get("p99")) is not None]
-    return format_duration(sum(known) / len(known)) if known else UNKNOWN
+    return sum(known) / len(known) if known else 0.0
 
 
 def _heat_map(result: InterferenceResult) -> str:
@@ -221,9 +229,21 @@ def _sentences(result: InterferenceResult) -> Iterator[Block]:
             f"fingerprints predict p99 in {plural(compared, 'cell')} of plain streams with a median error of "
             f"{percent_text(result.prediction_error)}"
         )
-    wrong = sum(item.measured is not None and item.ratio is None for item in result.predictions)
+    wrong = [item.model for item in result.predictions if item.measured is not None and item.ratio is None]
     if wrong:
-        yield words(f"in {plural(wrong, 'cell')} they predict an overload, and there was none")
+        text = f"in {plural(len(wrong), 'cell')} they predict an overload, and there was none"
+        yield words("; ".join((text, *_waits(result, wrong))))
+
+
+def _waits(result: InterferenceResult, models: Sequence[str]) -> Iterator[str]:
+    """Why: models whose p99 alone is shorter than one launch of a stressor suffer the wait for it, at any load."""
+    for name in dict.fromkeys(models):
+        alone = _p99([one for cell in result.matrix if cell.model == name for one in cell.rounds], "alone")
+        known = {one: result.alone[one].closed.per_s for one in result.stressors if one in result.alone}
+        long = [one for one, per_s in known.items() if alone and per_s * alone < SECOND_NS]
+        if long:
+            launches = f"a launch of {', '.join(long)}, for which it may wait at any load"
+            yield f"p99 of {name} alone, {format_duration(alone)}, is shorter than {launches}: try a shorter time="
 
 
 def _problems(result: InterferenceResult) -> Iterator[Notice]:
@@ -262,7 +282,7 @@ def _fingerprints(result: InterferenceResult) -> Iterator[Block]:
         cells = (cell for cell in result.cells if cell.model == name and cell.neighbour in stressors)
         if (cell := next((cell for cell in cells if not cell.valid or cell.ratio() is None), None)) is not None:
             reason = cell.failure or (cell.problems and f"INVALID, {cell.problems[0]}")
-            reason = reason or few_words(cell.rate_per_s, result.length_ns) or "its p99 is not known"
+            reason = reason or few_words(cell.rate_per_s, result.length_ns(cell)) or "its p99 is not known"
             yield words(Name(name), f" has no fingerprint: {pair_words(cell)}, {reason}")
 
 

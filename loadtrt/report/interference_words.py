@@ -9,7 +9,7 @@ from loadtrt.asked.ways_to_share import PLAIN, words_of
 from loadtrt.report.formatting import UNKNOWN, between, percent_text
 from loadtrt.results.interference_result import CLOSED, IDLE
 from loadtrt.stats.sample_size import least_samples
-from loadtrt.units import SECOND_NS, format_count
+from loadtrt.units import SECOND_NS, exact_duration, format_count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,13 +93,28 @@ def cell_words(cell: Cell, *, outcome: bool = False) -> str:
     return f"{text}: {', '.join(words)}"
 
 
+def whole_seconds(length_ns: float) -> int:
+    """The length of a run that is no shorter, as --duration takes it, ns."""
+    return math.ceil(length_ns / SECOND_NS) * SECOND_NS
+
+
+def longer_words(length_ns: float) -> str:
+    """What to do where runs are too short."""
+    return f"take --duration {exact_duration(whole_seconds(length_ns))}"
+
+
+def least_length(rate_per_s: float) -> float:
+    """How long a run is that has a p99 at this rate, ns."""
+    return 1.2 * least_samples(0.99) / rate_per_s * SECOND_NS  # by chance there are fewer
+
+
 def few_words(rate_per_s: float | None, length_ns: int) -> str:
     """Why a run of this length has no p99 at this rate, and how long one is that has; "" where it has one."""
     least, expected = least_samples(0.99), (rate_per_s or math.inf) * length_ns / SECOND_NS
-    if expected >= least:
+    if rate_per_s is None or expected >= least:
         return ""
-    seconds = math.ceil(1.2 * least / expected * length_ns / SECOND_NS)  # by chance there are fewer
-    return f"p99 takes {least} requests, and a run has about {expected:.0f}: take --duration {seconds}s"
+    remedy = longer_words(least_length(rate_per_s))
+    return f"p99 takes {least} requests, and a run has about {expected:.0f}: {remedy}"
 
 
 def open_cells(result: InterferenceResult) -> list[Cell]:

@@ -208,7 +208,7 @@ def _batches(batches: Batches) -> Iterator[Block]:
         )
         for place, count in sorted(counts_by_bar.items())
     ]
-    chart = bars("Batches by size", f"{format_count(total)} batches.", drawn)
+    chart = bars("Batches by size", f"{plural(total, 'batch')}.", drawn)
     yield Figure("Batches by size", chart, "requests in one")
 
 

@@ -16,7 +16,7 @@ from loadtrt.report.settings import latency_bounds
 from loadtrt.results.one_model import models_of
 from loadtrt.stats.merging import SPREAD_NS, began_ns, versions_of
 from loadtrt.stats.sample_size import least_samples
-from loadtrt.units import format_duration
+from loadtrt.units import format_duration, plural
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -42,7 +42,7 @@ def fleet_text(config: RunConfig, axes: Collection[str] = ()) -> str:
     texts = [] if devices is None else [f"devices {devices}"]
     texts += [f"{processes} processes{' on each' if texts else ''}"] if processes and processes > 1 else []
     texts += [f"Ray cluster {config.ray}"] if config.ray is not None else []
-    texts += [f"{config.workers} workers"] if config.workers is not None and "workers" not in axes else []
+    texts += [plural(config.workers, "worker")] if config.workers is not None and "workers" not in axes else []
     several = texts or not {"devices", "processes"}.isdisjoint(axes)
     texts += [f"{config.routing} routing"] if several and not config.model.load.closed else []
     return " · ".join(texts)

@@ -225,7 +225,12 @@ class Candidate(Model):
     @property
     def items(self) -> int:
         """The batch size; of a mix the largest, and 1 with a batcher."""
-        return 1 if self.batcher else self.engine.batch if self.engine is not None else self.batch or 1
+        return 1 if self.batcher else self.size or 1
+
+    @property
+    def size(self) -> int | None:
+        """The batch size of its engine, or the one that is asked for; None where neither is known."""
+        return self.batch if self.engine is None else self.engine.batch
 
     @property
     def inferences_per_request(self) -> float:

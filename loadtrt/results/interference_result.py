@@ -57,6 +57,8 @@ class PairedRatio(Model):
     ratio: geometric mean over the rounds; None where the number is not known in each.
     low, high: 95 % confidence interval of the ratio.
     reason: why the ratio or its interval is not known.
+    longer: how many times as long runs are whose interval is bounded on both sides, as far as these tell; None where
+        that is not known.
     """
 
     name: str
@@ -64,6 +66,7 @@ class PairedRatio(Model):
     low: Positive | None = None
     high: Positive | None = None
     reason: str | None = None
+    longer: Positive | None = None
 
 
 class Alone(Model):
@@ -96,6 +99,7 @@ class Cell(Model):
     level, neighbour_level: "50%" of the throughput of a closed loop, "closed", "0" for an idle neighbour; "own" for a
         load of the model's own.
     rate_per_s, neighbour_rate_per_s: arrival rates; None for closed loops and what is idle.
+    length_ns: how long each run sends requests; None: as long as --duration says.
     rounds: in the order in which they were made.
     ratios: of the model's latencies.
     kept: the model's throughput beside the neighbour over that of its load alone.
@@ -117,6 +121,7 @@ class Cell(Model):
     neighbour_level: str
     rate_per_s: Positive | None = None
     neighbour_rate_per_s: Positive | None = None
+    length_ns: Count | None = None
     rounds: tuple[Round, ...] = ()
     ratios: tuple[PairedRatio, ...] = ()
     kept: PairedRatio | None = None
@@ -215,10 +220,10 @@ class InterferenceResult(Result):
     predictions: tuple[Predicted, ...] = ()
     prediction_error: float | None = None
 
-    @property
-    def length_ns(self) -> int:
-        """How long each run sends requests, ns."""
-        return max(map(self.config.least_ns, self.config.models.values()))
+    def length_ns(self, cell: Cell | None = None) -> int:
+        """How long each run of a cell sends requests, ns; None: as --duration says."""
+        own = None if cell is None else cell.length_ns
+        return own or max(map(self.config.least_ns, self.config.models.values()))
 
     @property
     def matrix(self) -> tuple[Cell, ...]:

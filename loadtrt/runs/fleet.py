@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from loadtrt.lanes.model_run import OnTick
     from loadtrt.live.observer import Point
     from loadtrt.runs.links import Places
+    from loadtrt.runs.processes import WorkerProcess
     from loadtrt.runs.shown import Shown
     from loadtrt.runs.watched import Talks
     from loadtrt.signals import Signals
@@ -53,6 +54,7 @@ def run_fleet(
     draws: bool = False,
     shown: Shown | None = None,
     point: Point | None = None,
+    stay: dict[int, WorkerProcess] | None = None,
 ) -> RunResult:
     """Make a run with the workers that `config` asks for.
 
@@ -62,12 +64,13 @@ def run_fleet(
     draws: whether a live view is drawn, as `config` says.
     shown: what shows this run, among others; None: an observer of its own does, and serves its metrics for a while.
     point: as for `Maker.run`.
+    stay: as for `Processes`.
 
     Raises UsageError, EngineError and KeyboardInterrupt where no worker has measured anything.
     """
     with signals:
         signals.hold()
-        places = _places(config, talks, signals)
+        places = _places(config, talks, signals, stay)
         with ExitStack() as stack:
             stack.callback(places.close)
             own = shown is None
@@ -89,7 +92,7 @@ def run_fleet(
             return result
 
 
-def _places(config: RunConfig, talks: Talks, signals: Signals) -> Places:
+def _places(config: RunConfig, talks: Talks, signals: Signals, stay: dict[int, WorkerProcess] | None) -> Places:
     """Where the workers run. Raises LoadtrtError, and KeyboardInterrupt."""
     if config.ray is not None:
         from loadtrt.runs.ray_cluster import RayCluster
@@ -97,7 +100,7 @@ def _places(config: RunConfig, talks: Talks, signals: Signals) -> Places:
         return RayCluster(config, talks, signals)
     from loadtrt.runs.processes import Processes
 
-    return Processes(config)
+    return Processes(config, stay)
 
 
 class _Fleet:

@@ -153,7 +153,7 @@ class Maker:
                 "--devices and --processes are options of 'loadtrt run', 'sweep' and 'capacity': leave them out; "
                 "--device takes the number of one GPU"
             )
-        self._close_engines()
+        self.close_engines()
         require_files()
         try:
             with self.signals.interruptible():
@@ -181,7 +181,7 @@ class Maker:
             self.signals.check()  # another thread may have asked
             self.talks.end_line()
         except BaseException:
-            self._close_engines()
+            self.close_engines()
             raise
 
     def require_room(self, remedy: str = "") -> None:
@@ -324,14 +324,14 @@ class Maker:
     def close(self) -> None:
         """Close the engines and end the observer. Safe to call twice."""
         try:
-            self._close_engines()
+            self.close_engines()
         finally:
             self.talks.end_line()
             if self.watched is not None and self._beside is None:
                 self.watched.close()
             self.watched = None
 
-    def _close_engines(self) -> None:
+    def close_engines(self) -> None:
         """Close the engines: one that may wait for its requests for ever in a thread that ends with the process."""
         models, self.models = list(self.models.values()), {}
         if not any(opened.hangs for opened in models):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from loadtrt.engines.placed_together import require_apart
 from loadtrt.errors import UsageError
 from loadtrt.lanes.shared_router import RoutingMemory
 from loadtrt.load.dealing import POOLED, parse_routing
+from loadtrt.runs.started_worker import STAYS
 from loadtrt.signals import pass_on, signal_name
 from loadtrt.units import MILLISECOND_NS, plural
 
@@ -35,13 +37,15 @@ MOST_HERE = 256  # workers: 32 on each of 8 GPUs
 
 
 class WorkerProcess:
-    """A process of `runs/worker.py`.
+    """A process of `runs/worker.py`. One that stays for further runs has ended for its fleet once it has a result.
 
     where: what is known of its place, for the environment of its result.
     host: which host it is on, of a fleet's.
+    waits: whether it stays, and waits for its next run.
     """
 
     host = ""
+    waits = False
 
     def __init__(
         self,
@@ -51,6 +55,8 @@ class WorkerProcess:
         where: dict[str, Any] | None = None,
         boards: str = "",
         routing: Sequence[int] = (),
+        *,
+        stays: bool = False,
     ) -> None:
         """config: its configuration, as JSON.
 
@@ -58,10 +64,11 @@ class WorkerProcess:
         seen: variables of its environment that differ from those of this process.
         boards: what it finds the memory of an observer by; "" for none.
         routing: descriptors of the memory by which workers route requests, of each model.
+        stays: whether it keeps its engines open for further runs, until `leave`.
         """
-        self.where = where or {}
+        self.where, self._hear = where or {}, hear
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "loadtrt.runs.worker", boards, *map(str, routing)],
+            [sys.executable, "-P", "-m", "loadtrt.runs.worker", *[STAYS][: int(stays)], boards, *map(str, routing)],
             pass_fds=(*((int(boards.partition(":")[0]),) if boards else ()), *routing),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -70,17 +77,28 @@ class WorkerProcess:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **seen},
             start_new_session=True,  # a Ctrl-C comes once, from here
         )
-        self._listener = Thread(target=self._listen, args=(hear,), daemon=True)
+        self._listener = Thread(target=self._listen, args=(stays,), daemon=True)
         self._listener.start()
         self.send(config)
 
-    def _listen(self, hear: Hear) -> None:
+    def _listen(self, stays: bool) -> None:
         assert self._process.stdout is not None  # noqa: S101  # it is a pipe
         with self._process.stdout as stdout:
             for line in stdout:
-                hear(line)
+                self._hear(line)
+                if stays and line.startswith('{"result"'):
+                    self.waits = True
+                    self._hear(None)
         self._process.wait()
-        hear(None)
+        self.waits = False
+        self._hear(None)
+
+    def again(self, config: str, hear: Hear) -> None:
+        """Have one that waits make another run: of the same engines, as a rule, and observed at the same place."""
+        self._hear, self.waits = hear, False
+        self.send(json.dumps({"run": config}))
+        if self.code is not None:  # it has told only who heard it before
+            hear(None)
 
     @property
     def code(self) -> int | None:
@@ -105,8 +123,9 @@ class WorkerProcess:
         pass_on(self._process)
 
     def kill(self) -> None:
-        """End it at once, without a result."""
-        self._process.kill()
+        """End it at once, without a result. One that waits has given its own."""
+        if not self.waits:
+            self._process.kill()
 
     def clock(self) -> Clock | None:
         """It has this host's clock."""
@@ -114,6 +133,19 @@ class WorkerProcess:
 
     def close(self) -> None:
         """Forget it, which has ended or was killed; one that hangs in a driver ends whenever it may."""
+        if not self.waits:
+            self._forget()
+
+    def leave(self) -> None:
+        """End one that stays."""
+        with suppress(OSError):  # it has ended
+            assert self._process.stdin is not None  # noqa: S101  # it is a pipe
+            self._process.stdin.close()
+        self._listener.join(_CLOSE_S)
+        self._process.kill()
+        self._forget()
+
+    def _forget(self) -> None:
         self._listener.join(_CLOSE_S)
         with suppress(OSError):  # what it never read
             assert self._process.stdin is not None  # noqa: S101  # it is a pipe
@@ -128,8 +160,12 @@ class Processes:
 
     lead_ns = 50 * MILLISECOND_NS
 
-    def __init__(self, config: RunConfig) -> None:
-        """Raises UsageError where there is no such device, for too many workers, and where they cannot route so."""
+    def __init__(self, config: RunConfig, stay: dict[int, WorkerProcess] | None = None) -> None:
+        """stay: those that stay, by their numbers, which take further runs and are joined by those that are started;
+        None: none does.
+
+        Raises UsageError where there is no such device, for too many workers, and where they cannot route so."""
+        self._stay = stay
         each = len(config.models) if config.model_processes else config.processes
         self._devices = [device for device in _devices_of(config) for _ in range(each)]
         self.count = len(self._devices)
@@ -161,14 +197,24 @@ class Processes:
                     memory.leave(number)
             hear(line)
 
-        return WorkerProcess(
-            config.model_dump_json(by_alias=True),
+        text, before = config.model_dump_json(by_alias=True), (self._stay or {}).get(number)
+        if before is not None and before.waits:
+            before.again(text, heard)
+            return before
+        if before is not None:
+            before.leave()
+        made = WorkerProcess(
+            text,
             heard,
             seen,
             None if device is None else {"device": device},
             boards,
             [memory.descriptor for memory in self._routing],
+            stays=self._stay is not None,
         )
+        if self._stay is not None:
+            self._stay[number] = made
+        return made
 
     def close(self) -> None:
         """Forget how requests were routed."""

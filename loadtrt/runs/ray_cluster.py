@@ -19,7 +19,7 @@ from loadtrt.runs.fleet_watch import boards_at
 from loadtrt.runs.links import Clock
 from loadtrt.runs.ray_host import RayHost
 from loadtrt.runs.shipping import Shipment
-from loadtrt.units import MILLISECOND_NS, plural
+from loadtrt.units import MILLISECOND_NS, plural, plural_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -315,4 +315,4 @@ def _no_place(needs: dict[str, float], count: int) -> str:
 
 def _amount(amount: float, name: str) -> str:
     """Such as "0.5 GPUs"."""
-    return f"{amount:g} {name}{'' if amount == 1 else 's'}"
+    return f"{amount:g} {name if amount == 1 else plural_of(name)}"

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from loadtrt.runs.links import Clock, Link
 
 LOADED = TypeAdapter(dict[str, tuple[EngineInfo, MemoryBill]])  # what a worker tells of what it has loaded, as JSON
+STAYS = "--stays"  # of a worker that makes further runs
 ASK_S = 2.0
 STEP_S = 1.0  # this process did not run for the rest of a longer time, and heard nobody
 # (named, lost): once it is ready; and before, as files travel, and libraries hold Python up while they load a plan.

@@ -1,11 +1,12 @@
 """A worker: a process that measures its part of a fleet's load. `Worker` is what drives it, whatever starts it; this
-module is also the process that `runs/fleet.py` starts: `python -m loadtrt.runs.worker BOARDS [DESCRIPTOR…]`, BOARDS ""
-for none; the descriptors are of the memory by which workers route the requests of each model.
+module is also the process that `runs/fleet.py` starts: `python -m loadtrt.runs.worker [--stays] BOARDS [DESCRIPTOR…]`,
+BOARDS "" for none; the descriptors are of the memory by which workers route the requests of each model.
 
 Messages are lines of JSON. On stdin: the configuration, {"start": Unix time in ns}, {"ask": true}, which is answered by
 {"here"}, and {"hurry": true}, which ends the run at once; the end of stdin does so, too. On stdout: {"say"},
 {"loaded"} with its engines, {"tick"}, {"ready"}, {"facts"} for who observes it, then {"result"} or {"error"}. SIGTERM
-ends the run as in the command.
+ends the run as in the command. With --stays it then waits for {"run": a configuration as text}, for which it keeps its
+engines open, or for the end of stdin.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ import json
 import os
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 from typing import TYPE_CHECKING
 
@@ -27,7 +30,7 @@ from loadtrt.loop.compiled import tell_of_compiling
 from loadtrt.printing import printable_json
 from loadtrt.runs.fleet_watch import Boards
 from loadtrt.runs.maker import Maker
-from loadtrt.runs.started_worker import LOADED
+from loadtrt.runs.started_worker import LOADED, STAYS
 from loadtrt.runs.watched import Silence, bus_id_of
 from loadtrt.signals import SIGNALS
 
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     Tell = Callable[[str, object], None]
 
 _PATIENCE_S = 15.0  # of a run whose parent has gone, to end by itself
+_LOOK_S = 0.5  # for a signal, of one that waits for its next run
 
 
 class Worker:
@@ -55,19 +59,24 @@ class Worker:
         self._ready = False
 
     def prepare(self, config: RunConfig) -> None:
-        """Load the engines, on the cores that are near the GPU. Raises LoadtrtError."""
+        """Load the engines, on the cores that are near the GPU. Those of a run before stay open, except simulated ones,
+        whose draws begin anew, and their outputs are compared if `config` says so. Raises LoadtrtError."""
+        if any(opened.engine.info.kind == "simulated" for opened in self._maker.models.values()):
+            self._maker.close_engines()
         self._maker.open(config)
         self._maker.require_room()
         self._config = config
         loaded = {name: (opened.engine.info, opened.bill) for name, opened in self._maker.models.items()}
         self._tell("loaded", LOADED.dump_python(loaded, mode="json"))
         for name, opened in self._maker.models.items():
+            opened.verified.clear()
             bus_id = bus_id_of(opened.engine.info.kind, config.models[name].device)
             self._numa = self._numa if bus_id is None else pin(bus_id)
 
     def run(self, start_at: StartAt) -> RunResult:
         """Allocate, verify, warm up, wait for `start_at`, measure. Raises LoadtrtError."""
         assert self._config is not None  # noqa: S101  # prepare() was called
+        self._ready = False
 
         def told() -> int | None:
             if not self._ready:
@@ -110,6 +119,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print is no message
     started: list[int] = []
+    runs: SimpleQueue[str | None] = SimpleQueue()
     speaking = Lock()  # two threads do
 
     def write(line: str) -> None:
@@ -126,30 +136,39 @@ def main() -> None:
                 message = json.loads(line)
                 if "start" in message:
                     started.append(message["start"])
+                elif "run" in message:
+                    runs.put(message["run"])
                 elif "ask" in message:
                     tell("here", None)
                 else:
                     _hurry()
         finally:
+            runs.put(None)
             _leave()
 
     code = 0
+    arguments = sys.argv[1:]
+    stays = arguments[0] == STAYS
     family = os.environ.get(FELLOWS, str(os.getppid())).split()
     count_as_own(lambda: family)
     try:
         with SIGNALS:
             config = RunConfig.model_validate_json(sys.stdin.readline())
             boards = None
-            found_by, *routing = sys.argv[1:]
+            found_by, *routing = arguments[stays:]
             if found_by:
                 boards = Boards(found_by, len(config.models), own_process().pids, partial(tell, "facts"))
-            with Maker(_Telling(tell), signals=SIGNALS, followers=boards) as maker:
+            with Maker(_Telling(tell), signals=SIGNALS, many=stays, followers=boards) as maker:
                 worker = Worker(maker, tell)
                 maker.routing = dict(zip(config.models, map(int, routing), strict=False))
                 Thread(target=listen, daemon=True).start()
-                worker.prepare(config)
-                result = worker.run(lambda: started[0] if started else None)
-            write(f'{{"result": {printable_json(result.model_dump_json())}}}')
+                wanted: RunConfig | None = config
+                while wanted is not None:
+                    worker.prepare(wanted)
+                    result = worker.run(lambda: started[0] if started else None)
+                    started.clear()
+                    write(f'{{"result": {printable_json(result.model_dump_json())}}}')
+                    wanted = _next(runs) if stays else None
     except LoadtrtError as error:
         code = error.exit_code
         tell("error", str(error))
@@ -162,6 +181,15 @@ def main() -> None:
         tell("error", shortage_of(error) or f"a fault in loadtrt itself: {type(error).__name__}: {error}")
     sys.stderr.flush()
     os._exit(code)  # without waiting for the thread that listens, nor for a device that hangs
+
+
+def _next(runs: SimpleQueue[str | None]) -> RunConfig | None:
+    """The configuration of the next run; None where there is none, or a signal asks to end."""
+    while not SIGNALS.requested():
+        with suppress(Empty):
+            text = runs.get(timeout=_LOOK_S)
+            return None if text is None else RunConfig.model_validate_json(text)
+    return None
 
 
 def _hurry() -> None:

@@ -9,8 +9,10 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.asked.ways_to_share import PLAIN
-from loadtrt.results.interference_result import CLOSED, IDLE, LATENCIES, Cell
-from loadtrt.stats.paired import Pair, enough, paired_ratio
+from loadtrt.report.run_verdict import time_of
+from loadtrt.results.interference_result import CLOSED, IDLE, LATENCIES, Cell, Measured
+from loadtrt.stats.paired import ENOUGH, MARGIN, Pair, enough, paired_ratio
+from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,6 +42,8 @@ class Wanted:
     rounds: of a cell, at most.
     precision: of p99's ratio, at which a cell has enough rounds.
     stressors: models, by name.
+    longest_ns: how long the runs of a cell may be made where those of --duration are too short for p99; 0 where they
+        stay as they are.
     """
 
     config: RunConfig
@@ -50,6 +54,7 @@ class Wanted:
     rounds: int
     precision: float
     stressors: Mapping[str, Model]
+    longest_ns: int = 0
 
     def groups(self) -> list[list[Cell]]:
         """The cells, those of one pair and way together. The matrix comes first, then the stressors' cells."""
@@ -82,6 +87,34 @@ def finished(cell: Cell, number: int, precision: float) -> bool:
     if cell.rate_per_s is None:
         return enough("kept", _rates(cell.rounds), precision)
     return enough("latency.p99", _times("p99", cell.rounds), precision)
+
+
+def takes_ns(cell: Cell, length_ns: int, longest_ns: int) -> float:
+    """How long runs are that are worth as many requests as the interval of p99 takes; 0 where those of `length_ns` are,
+    or where that is not known. longest_ns: where that suffices without a margin, it is the answer."""
+    ratio = cell.ratio()
+    if ratio is None or ratio.longer is None or ratio.longer <= ENOUGH or cell.overloaded or not cell.valid:
+        return 0.0
+    takes = ratio.longer * length_ns
+    return min(takes, longest_ns) if takes <= MARGIN * longest_ns else takes
+
+
+def measured_of(run: RunResult, name: str) -> Measured:
+    """What a run shows of a model as long as requests were sent: later, its neighbours may have ended."""
+    model, window = run.models[name], run.models[name].window
+    due, served = model.submitted + model.dropped, model.ok
+    span_ns = max(map(run.config.least_ns, run.config.models.values()))
+    if window is not None:
+        due, served, span_ns = window.due, window.served, window.span_ns
+    latency = model.metrics.get("latency")
+    intervals = {} if latency is None else latency.confidence
+    return Measured(
+        due=served if run.config.models[name].load.closed else due,
+        served=served,
+        per_s=served * SECOND_NS / span_ns,
+        latency_ns={which: time_of(model.metrics, which) for which in LATENCIES},
+        effective={which: intervals[which].effective for which in LATENCIES if which in intervals},
+    )
 
 
 def summed_up(

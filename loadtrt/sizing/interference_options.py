@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 OPTIONS = {"load": "50%", "neighbour": "0,50%,90%,closed", "share": "streams", "rounds": 5, "precision": "10%"}
 ARRIVALS = ("poisson", "constant")
 MOST_ROUNDS = 100
-_LENGTH_NS = 5 * SECOND_NS
+_LENGTH_NS, _LONGEST_NS = 5 * SECOND_NS, 60 * SECOND_NS  # where no duration is given
 _RESOURCES = ("dram", "pcie", "sm", "l2")
 _MOST_LEVEL = 2.0
 
@@ -59,7 +59,9 @@ def wanted_interference(
     rest = {key: value for key, value in given.items() if key not in (*OPTIONS, "arrivals")}
     rest |= {"models": dict(models), "verify": rest.get("verify") is not False}
     config = load_config(file, rest, without=ending_otherwise("interference"), several=True)
+    longest_ns = 0
     if config.duration is None:
+        longest_ns = _LONGEST_NS
         config = config.model_copy(update={"duration": _LENGTH_NS})
     for name, model in config.models.items():
         why = _unfit(model)
@@ -94,6 +96,7 @@ def wanted_interference(
         rounds=own["rounds"],
         precision=read_option("--precision", own["precision"], _precision),
         stressors=made,
+        longest_ns=longest_ns,
     )
 
 

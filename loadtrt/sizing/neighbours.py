@@ -20,30 +20,27 @@ from loadtrt.environment import environment
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.load.arrivals import PROCESSES
 from loadtrt.printing import command_line
-from loadtrt.report.interference_words import cell_words, few_words
-from loadtrt.report.run_verdict import time_of
+from loadtrt.report.interference_words import cell_words, few_words, least_length, whole_seconds
 from loadtrt.results.interference_result import (
     CLOSED,
     IDLE,
-    LATENCIES,
     Alone,
     Cell,
     InterferenceResult,
     Measured,
     Round,
 )
-from loadtrt.sizing.cells import OWN, STRESS, finished, summed_up
+from loadtrt.sizing.cells import OWN, STRESS, finished, measured_of, summed_up, takes_ns
 from loadtrt.sizing.fingerprints import error_of, fingerprints_of, predictions_of
 from loadtrt.sizing.keeping import to_the_end
 from loadtrt.sizing.rig import MACHINE, SEEDS, Rig, changed, require_same
-from loadtrt.units import SECOND_NS, format_count, parse_share
+from loadtrt.units import format_count, format_duration, parse_share
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from loadtrt.asked.load import Load
     from loadtrt.asked.model import Model
-    from loadtrt.results.breakdown import MetricSummary
     from loadtrt.results.engine_info import Verification
     from loadtrt.results.run_result import RunResult
     from loadtrt.runs.watched import Talks
@@ -57,14 +54,13 @@ class Neighbours:
         self._wanted, self._rig, self._talks, self._keep = wanted, rig, talks, keep
         models = {**wanted.config.models, **wanted.stressors}
         self._config = wanted.config.model_copy(update={"models": models})
-        self._length_ns = max(map(self._config.least_ns, models.values()))
         self._groups = wanted.groups()
         self._ways = {way.text: way for way in wanted.ways}
         # Outputs under load that were compared, by what engines are placed for and by who runs beside whom.
         self._verified: dict[tuple[str, frozenset[str]], dict[str, Verification]] = {}
         self._own_rigs = ExitStack()
         self._shared: Rig | None = None  # for engines that are placed otherwise than alone
-        self._apart: Rig | None = None  # for processes of their own
+        self._apart: Rig | None = None  # for the processes of the pair that is measured
         self.result = InterferenceResult(
             loadtrt=loadtrt.__version__,
             started=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -130,7 +126,7 @@ class Neighbours:
         run = self._run(self._rig, {name: CLOSED}, 0, f"{name} alone, closed loop")
         if run is None:
             return
-        closed, single, model = self._measured(run, name), run.models[name], self._config.models[name]
+        closed, single, model = measured_of(run, name), run.models[name], self._config.models[name]
         if run.failure is not None or not closed.per_s:
             raise EngineError(f"{name} alone: {run.failure or 'no request was served'}")
         known = single.throughput.confidence
@@ -147,7 +143,7 @@ class Neighbours:
             rate = _rate(closed.per_s, self._wanted.load) if closes else self._config.offered_per_s(model)
             load = self._load(model, rate) if closes and rate is not None else model.load
             alone = alone.model_copy(update={"rate_per_s": rate, "load": load.text})
-        few = few_words(alone.rate_per_s, self._length_ns)
+        few = few_words(alone.rate_per_s, max(self.result.length_ns(), self._wanted.longest_ns))
         self._talks.say(
             f"{name} alone: {format_count(closed.per_s)} requests/s in a closed loop{few and f'; as judged, {few}'}"
         )
@@ -163,11 +159,37 @@ class Neighbours:
                 self._update()
                 if self._rig.stopped:
                     return
+        if self._apart is not None:
+            self._own_rigs.close()
+            self._apart = None
         for place, cell in enumerate(group):
             group[place] = cell.model_copy(update={"enough": 0 < len(cell.rounds) < self._wanted.rounds and cell.valid})
             self._talks.say(cell_words(group[place], outcome=True))
 
     def _with_round(self, cell: Cell, number: int, turn: int) -> Cell:
+        """The cell with one round more, or with why there is none; the cell itself where a signal came. A first round
+        that shows that its runs are too short for p99 is made again, with longer ones."""
+        rate = self._rate_of(cell.model, cell.level)
+        if cell.rounds or rate is None:
+            return self._tried(cell, number, turn)
+        cell = self._lengthened(cell, least_length(rate))
+        made, length_ns, longest_ns = self._tried(cell, number, turn), self.result.length_ns, self._wanted.longest_ns
+        while (longer := self._lengthened(cell, takes_ns(made, length_ns(cell), longest_ns))) is not cell:
+            again = self._tried(longer, number, turn)
+            if again is longer:
+                break
+            cell, made = longer, again
+        return made
+
+    def _lengthened(self, cell: Cell, wanted_ns: float) -> Cell:
+        """The cell with runs of this length, where it has shorter ones, and may have those."""
+        length_ns, wanted_ns = self.result.length_ns(cell), whole_seconds(wanted_ns)
+        if not length_ns < wanted_ns <= self._wanted.longest_ns:
+            return cell
+        self._talks.say(f"{cell_words(cell)}: runs of {format_duration(wanted_ns)}, as the interval of p99 takes them")
+        return cell.model_copy(update={"length_ns": wanted_ns})
+
+    def _tried(self, cell: Cell, number: int, turn: int) -> Cell:
         """The cell with one round more, or with why there is none; the cell itself where a signal came."""
         try:
             made = self._round(cell, number, turn)
@@ -218,22 +240,32 @@ class Neighbours:
         for kind in wanted if turn % 2 == 0 else reversed(wanted):
             placed, levels, words = cell if kind == "beside" else None, wanted[kind], kind.replace("_", " ")
             on = self._rig_for(placed)
-            run = self._run(on, levels, number, f"{cell_words(cell)}, round {number + 1}: {words}", placed)
+            what, length_ns = f"{cell_words(cell)}, round {number + 1}: {words}", self.result.length_ns(cell)
+            run = self._run(on, levels, number, what, placed, length_ns)
             if run is None:
                 return None
             if run.failure is not None or not any(model.ok for model in run.models.values()):
                 raise EngineError(f"{words}: {run.failure or 'no request was served'}")
             runs[kind] = run
-            measured[kind] = self._measured(run, cell.neighbour if kind == "neighbour_alone" else cell.model)
+            measured[kind] = measured_of(run, cell.neighbour if kind == "neighbour_alone" else cell.model)
             if kind == "beside" and cell.neighbour in levels:
-                measured["neighbour"] = self._measured(run, cell.neighbour)
+                measured["neighbour"] = measured_of(run, cell.neighbour)
         return Round(**measured), runs
 
     def _run(
-        self, rig: Rig, levels: Mapping[str, str], number: int, what: str, cell: Cell | None = None
+        self,
+        rig: Rig,
+        levels: Mapping[str, str],
+        number: int,
+        what: str,
+        cell: Cell | None = None,
+        length_ns: int | None = None,
     ) -> RunResult | None:
-        """A run of these models at these levels; None where a signal has ended it before its time. cell: None for the
-        models alone."""
+        """A run of these models at these levels; None where a signal has ended it before its time.
+
+        cell: None for the models alone.
+        length_ns: None: as long as --duration says.
+        """
         models = {name: self._loaded(name, level, number) for name, level in levels.items()}
         compared = self._verified.setdefault((self._placed(cell), frozenset(levels)), {})
         if cell is not None and self._ways[cell.share].processes:  # which start anew, and would compare again
@@ -244,7 +276,8 @@ class Neighbours:
         cells = [one for group in self._groups for one in group]
         done = sum(finished(one, self._wanted.rounds - 1, self._wanted.precision) for one in cells)
         rig.progress = done, len(cells) - done - (cell is not None)
-        run = rig.run(self._config.model_copy(update={"models": models}), what, number=number)
+        changes = {"models": models, "duration": length_ns or self._config.duration}
+        run = rig.run(self._config.model_copy(update=changes), what, number=number)
         compared |= {one: found for one, model in run.models.items() if (found := model.verification) is not None}
         return None if run.outcome == "interrupted" else run
 
@@ -269,18 +302,6 @@ class Neighbours:
             return self.result.alone[name].rate_per_s
         return None if level in (CLOSED, IDLE) else _rate(self.result.alone[name].closed.per_s, level)
 
-    def _measured(self, run: RunResult, name: str) -> Measured:
-        """What a run shows of a model as long as requests were sent: later, its neighbours may have ended."""
-        model, window = run.models[name], run.models[name].window
-        times = {which: time_of(model.metrics, which) for which in LATENCIES}
-        due, served, span_ns = model.submitted + model.dropped, model.ok, self._length_ns
-        if window is not None:
-            due, served, span_ns = window.due, window.served, window.span_ns
-        due = served if run.config.models[name].load.closed else due
-        per_s = served * SECOND_NS / span_ns
-        sizes = _sizes(model.metrics.get("latency"))
-        return Measured(due=due, served=served, per_s=per_s, latency_ns=times, effective=sizes)
-
     def _update(self, **changes: Any) -> None:
         cells = tuple(cell for group in self._groups for cell in group if cell.rounds or cell.failure)
         result = self.result.model_copy(update={"cells": cells, **changes})
@@ -301,11 +322,6 @@ class Neighbours:
 def _rate(closed_per_s: float, level: str) -> float:
     """The level of a closed loop's throughput, in digits that a person copies."""
     return float(f"{parse_share(level) * closed_per_s:.6g}")
-
-
-def _sizes(summary: MetricSummary | None) -> dict[str, float]:
-    intervals = {} if summary is None else summary.confidence
-    return {which: intervals[which].effective for which in LATENCIES if which in intervals}
 
 
 def _place(cell: Cell) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from loadtrt.results.engine_info import EngineInfo
     from loadtrt.results.run_result import RunResult
     from loadtrt.runs.narrowed import Part
+    from loadtrt.runs.processes import WorkerProcess
     from loadtrt.runs.shown import Shown
     from loadtrt.runs.watched import Talks
     from loadtrt.signals import Signals
@@ -112,6 +113,7 @@ class Rig:
         self._of_workers: dict[str, EngineInfo] = {}
         self.workers = 0
         self._apart = False
+        self._stay: dict[int, WorkerProcess] = {}  # of models apart, for further runs
         self._shown: Shown | None = None
         self.before: list[EngineInfo] = []
         self.beside: Mapping[str, Model] = {}
@@ -126,6 +128,8 @@ class Rig:
 
     def __exit__(self, *_: object) -> None:
         try:
+            for process in self._stay.values():
+                process.leave()
             if self._shown is not None and not self._apart:
                 self._shown.close()
         finally:
@@ -136,7 +140,8 @@ class Rig:
         return Rig(self._talks, self._leave, self._maker.signals, self._maker)
 
     def apart(self) -> Rig:
-        """A rig whose runs have each model in a process of its own, beside the engines of this one, which are open."""
+        """A rig whose runs have each model in a process of its own, beside the engines of this one, which are open. The
+        processes stay as long as the rig, of which all runs begin with the same models."""
         rig = self.another()
         rig._apart, rig._shown = True, self._maker.watched
         return rig
@@ -266,7 +271,10 @@ class Rig:
             first = model.model_copy(update={"contexts": part[0], "buffers": part[1]})
             config = config.model_copy(update={"models": {name: first, **dict(others)}})
         try:
-            result = run_fleet(config, self._talks, self._maker.signals, tick, shown=self._shown, point=point)
+            stay = self._stay if self._apart else None
+            result = run_fleet(
+                config, self._talks, self._maker.signals, tick, shown=self._shown, point=point, stay=stay
+            )
         except LoadtrtError as error:
             self._wrong = self._wrong or error
             raise NoWorkersError(str(error)) from None

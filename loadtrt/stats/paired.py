@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 LEAST_PAIRS = 3
 LEAST = {"latency.p50": 4.0, "latency.p99": 200.0, "latency.mean": 40.0}  # effective requests of a run
+MARGIN = 1.5  # of a longer run: of queues that change slowly, short runs seem to be worth more than they are
+ENOUGH = 1.25  # times as long, with that margin: runs that are worth a fifth more than they must be
 _MOST = 100.0  # of the logarithm of a ratio, which exp() still takes
 
 
@@ -51,25 +53,28 @@ def paired_ratio(name: str, pairs: Sequence[Pair]) -> PairedRatio:
     if not pairs or len(logs) < len(pairs):
         unknown = next((place for place, pair in enumerate(pairs, 1) if not (pair.alone and pair.beside)), 1)
         return PairedRatio(name=name, ratio=None, reason=f"it is not known, or 0, in round {unknown}")
-    mean = fmean(logs)
+    mean, least = fmean(logs), LEAST.get(name, 0.0)
+    alone, beside = (fmean(pair.sizes[side] for pair in pairs) for side in (0, 1))
+    longer = MARGIN * least / size if (size := min(alone, beside)) else None
     if len(logs) == 1:
-        return PairedRatio(name=name, ratio=math.exp(mean), reason="an interval takes two rounds or more")
+        return PairedRatio(
+            name=name, ratio=math.exp(mean), reason="an interval takes two rounds or more", longer=longer
+        )
     half = student(len(logs) - 1) * stdev(logs) / math.sqrt(len(logs))
     low, high = (math.exp(max(min(mean + sign * half, _MOST), -_MOST)) for sign in (-1, 1))
-    least = LEAST.get(name, 0.0)
-    alone, beside = (fmean(pair.sizes[side] for pair in pairs) for side in (0, 1))
     reason = None
     least = least if half else 0.0
     if min(alone, beside) < least:
         end, size = ("upper", beside) if beside < least else ("lower", alone)
         worth = f"a round's requests are worth {format_count(math.floor(size))} independent ones"
-        reason = f"{worth}, and the {end} end takes {least:.0f}: take a longer --duration"
+        reason = f"{worth}, and the {end} end takes {least:.0f}"
     return PairedRatio(
         name=name,
         ratio=math.exp(mean),
         low=low if alone >= least else None,
         high=high if beside >= least else None,
         reason=reason,
+        longer=longer,
     )
 
 

@@ -224,6 +224,18 @@ def test_an_option_of_the_run_under_a_model_says_where_it_belongs(tmp_path: Path
         load_config(file, {})
 
 
+@pytest.mark.parametrize("version", ["loadtrt.run/2", "loadtrt.run/9", "run/1", "1", 1, None, ["loadtrt.run/1"]])
+def test_the_configuration_of_another_version_is_not_guessed_at(tmp_path: Path, version: object) -> None:
+    """A key may mean something else there; those of all kinds of results that have one are read."""
+    file = tmp_path / "run.json"
+    for known in (str(schema.model_fields["schema_version"].default) for schema in SCHEMAS.values()):
+        file.write_text(json.dumps({"schema_version": known, "config": {"engine": "x", "contexts": 3}}))
+        assert load_config(file, {}).model.contexts == 3
+    file.write_text(json.dumps({"schema_version": version, "config": {"engine": "x"}}))
+    with pytest.raises(UsageError, match=r"has the schema '.*', which this loadtrt does not know: give a YAML file"):
+        load_config(file, {})
+
+
 def test_values_that_change_nothing_are_no_load() -> None:
     """A time scale of 1, and a trace that does not loop, where there is no trace."""
     assert RunConfig.of(engine="x", time_scale=1, trace_loop=False).model.load.closed

@@ -30,6 +30,7 @@ from loadtrt.runs import fleet
 from loadtrt.signals import SIGNALS
 from loadtrt.sizing.fingerprints import predicted
 from loadtrt.sizing.rig import Rig
+from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -189,6 +190,59 @@ def test_the_load_is_equal_in_every_cell_and_way(tmp_path: Path) -> None:
     assert len(rounds) == 2  # alone, the same requests take the same time whatever was measured in between
 
 
+SLOW = [
+    *("--model", "a='simulated:service=2ms,cv=0.3,scales=0.3,device=g,clock=virtual',contexts=2"),
+    *("--model", "b='simulated:service=8ms,cv=0.3,scales=0.5,device=g,clock=virtual',contexts=2"),
+    *("--load", "30%", "--neighbour", "30%", "--rounds", "3"),
+]
+
+
+def test_runs_are_as_long_as_their_interval_takes(tmp_path: Path) -> None:
+    """Of a model at 38/s 5 s have no p99. Cells that need no longer runs have none; the longest are of a minute. Those
+    that follow have the rates, and the seeds, that they would have. What is continued has the same lengths."""
+    file = tmp_path / "i.json"
+    result = measured(file, *SLOW)
+    for cell in result.cells:
+        ratio = cell.ratio()
+        assert ratio is not None
+        assert ratio.low is not None
+        assert ratio.high is not None
+        assert ratio.reason is None
+        assert 5 < (cell.length_ns or 0) / SECOND_NS <= 60
+        due = {one.alone.due for one in cell.rounds}
+        expected = (cell.rate_per_s or 0) * (cell.length_ns or 0) / SECOND_NS
+        assert len(cell.rounds) == len(due) == 3
+        assert all(0.8 * expected < 1.11 * one < 1.2 * expected for one in due)  # without the first tenth
+    cut = result.model_copy(
+        update={
+            "outcome": "interrupted",
+            "cells": tuple(cell.model_copy(update={"rounds": cell.rounds[:2]}) for cell in result.cells),
+        }
+    )
+    file.write_text(cut.model_dump_json())
+    again = measured(file, *SLOW, "--resume")
+    assert [cell.length_ns for cell in again.cells] == [cell.length_ns for cell in result.cells]
+    assert [cell.rounds for cell in again.cells] == [cell.rounds for cell in result.cells]
+    fast = pair("", "", "simulated:service=500us,clock=virtual", "simulated:service=500us,clock=virtual")
+    quick = measured(tmp_path / "q.json", *fast, "--neighbour", "50%", "--rounds", "1")
+    assert {cell.length_ns for cell in quick.cells} == {None}
+
+
+def test_a_duration_is_kept_and_the_one_that_does_is_told(tmp_path: Path) -> None:
+    """First for p99 itself, and then for its interval."""
+    seconds, told = 5, 0
+    for _ in range(3):
+        result = measured(tmp_path / f"{seconds}.json", *SLOW, "--duration", f"{seconds}s")
+        assert {cell.length_ns for cell in result.cells} == {None}
+        longer = re.findall(r"take --duration (\d+)s", " ".join(terminal_text(result).split()))
+        if not longer:
+            break
+        assert seconds < max(map(int, longer)) <= 120
+        seconds, told = max(map(int, longer)), told + 1
+    assert told >= 1
+    assert all((ratio := cell.ratio()) and ratio.low and ratio.high for cell in result.cells)
+
+
 def test_processes_of_their_own_have_the_load_of_other_ways(tmp_path: Path) -> None:
     """And the same requests at the same instants: engines that share nothing are as fast as alone, request for request,
     in one process as in two. Outputs are compared once in each; how each is placed is kept."""
@@ -220,7 +274,7 @@ def test_processes_are_watched_by_the_observer_of_other_ways(tmp_path: Path) -> 
     """All runs are pushed, by the names of their models and of no worker."""
     engines = ("simulated:service=2ms,clock=virtual", "simulated:service=3ms,clock=virtual")
     with listening() as (url, got):
-        ways = ("--share", "processes", "--neighbour", "0,50%", "--rounds", "1", "--duration", "1s", "--push", url)
+        ways = ("--share", "processes", "--neighbour", "0,50%", "--rounds", "2", "--duration", "1s", "--push", url)
         result = measured(tmp_path / "i.json", *pair("", "", *engines), *ways)
     runs: dict[bytes, set[bytes]] = {}
     for _, _, body in got:
@@ -229,7 +283,8 @@ def test_processes_are_watched_by_the_observer_of_other_ways(tmp_path: Path) -> 
             runs.setdefault(run_, set()).add(model)
     assert len(result.cells) == 4
     told = sorted(b"".join(sorted(names)) for names in runs.values())
-    assert told == [*[b"a"] * 4, *[b"ab"] * 2, *[b"b"] * 4]  # its closed loop, twice alone, and beside one that is idle
+    # Its closed loop; in both rounds twice alone, and beside one that is idle.
+    assert told == [*[b"a"] * 7, *[b"ab"] * 4, *[b"b"] * 7]
 
 
 def test_a_process_that_is_killed_fails_its_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -589,6 +644,23 @@ def test_a_model_without_a_fingerprint_says_why(tmp_path: Path) -> None:
     told = terminal_text(result.model_copy(update={"predictions": (prediction,)}))
     assert cell.overloaded
     assert re.search("a +b +at 90 % +overloaded +– +overloaded +–", told)
+
+
+@pytest.mark.parametrize(
+    ("launch", "why"), [("30ms", "; p99 of a alone, .* ms, is shorter than a launch of s, for which"), ("100us", "$")]
+)
+def test_an_overload_that_was_none_is_explained_by_long_launches(tmp_path: Path, launch: str, why: str) -> None:
+    """For one of which a request waits, whatever the load; no other is named."""
+    result = measured(
+        tmp_path / "i.json",
+        *pair(",rate=100/s", "", *[f"simulated:service=1ms,device=g,clock=virtual,{EXPONENTIAL}"] * 2),
+        *("--stressor", f"s='simulated:service={launch},device=g,clock=virtual'"),
+        *("--duration", "8s", "--neighbour", "50%", "--rounds", "1"),
+    )
+    wrong = tuple(one.model_copy(update={"ratio": None, "low": None, "high": None}) for one in result.predictions[:1])
+    assert [(one.model, one.measured is not None) for one in wrong] == [("a", True)]
+    text = " ".join(terminal_text(result.model_copy(update={"predictions": wrong})).split())
+    assert re.search("in 1 cell they predict an overload, and there was none" + why, text)
 
 
 def test_one_model_has_a_fingerprint(tmp_path: Path) -> None:

@@ -91,6 +91,22 @@ def test_what_takes_seconds_is_told_without_a_terminal(
     assert stream.getvalue() == told
 
 
+def test_a_status_breaks_a_silence_of_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many runs without a terminal, which say a line when one of them is over."""
+    stream, now = StringIO(), [0]
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(voice, "perf_counter_ns", lambda: now[0])
+    speaker = voice.Voice(quiet=False)
+    for second in range(1, 36):
+        now[0] = second * SECOND_NS
+        speaker.status(f"a run: measure {second} s")
+        if second == 15:
+            speaker.say("a run: over")
+    assert stream.getvalue().splitlines() == [
+        "a run: measure 10 s", "a run: over", "a run: measure 25 s", "a run: measure 35 s",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("ends", ["say", "end_line", "status", "progress"])
 def test_what_is_over_is_not_told(monkeypatch: pytest.MonkeyPatch, ends: str) -> None:
     """Whatever comes next ends it."""
@@ -113,6 +129,22 @@ def test_what_is_over_is_not_told(monkeypatch: pytest.MonkeyPatch, ends: str) ->
             show("warm-up", 0, 0, 0)
     waiting.join()  # at once, as it was cancelled
     assert "loading" not in stream.getvalue()
+
+
+def test_what_ends_as_it_becomes_slow_is_not_told_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A timer that can no longer be cancelled writes before the end, or not at all."""
+    stream = StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    speaker = voice.Voice(quiet=False)
+    monkeypatch.setattr(voice, "_SLOW_S", 0.0)
+    with speaker._deciding:
+        speaker.status("loading a.plan", slow=True)
+        waiting = speaker._slow
+        assert waiting is not None
+        waiting.finished.wait(0.05)  # it has most likely begun to tell
+        speaker.end_line()
+    waiting.join()
+    assert stream.getvalue() == ""
 
 
 def test_quiet_says_the_worst_first(tmp_path: Path) -> None:

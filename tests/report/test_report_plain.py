@@ -20,7 +20,7 @@ from loadtrt.report.markdown import markdown
 from loadtrt.report.plain import TABLE_WIDTH, WIDTH, plain, terminal_text
 from loadtrt.report.sections import sections
 from loadtrt.report.settings import noted
-from loadtrt.results.capacity_result import SweepResult
+from loadtrt.results.capacity_result import Candidate, CapacityResult, SweepResult
 from reported import HOSTILE, OBJECTIVE, altered, every_kind, loaded, measured, two_models, whole_run
 
 if TYPE_CHECKING:
@@ -176,6 +176,18 @@ def test_an_interruption_is_told_once(kind: str) -> None:
     assert [shown[medium].lower().count("interrupted") for medium in ("plain", "markdown")] == [1, 1]
     assert "INTERRUPTED" in shown["html"]
     assert "interrupted" not in shown["html"]
+
+
+def test_the_batch_of_what_was_not_reached_is_not_known() -> None:
+    """Without --batch the engine has it, and nobody has opened that yet; a size that was asked for is known."""
+    capacity = every_kind()["capacity"]
+    assert isinstance(capacity, CapacityResult)
+    found = capacity.candidates[0]
+    unreached = [Candidate(contexts=6, batch=None, buffers=2), Candidate(contexts=7, batch=8, buffers=2)]
+    candidates = (found.model_copy(update={"batch": None}), *unreached)
+    cut = capacity.model_copy(update={"candidates": candidates, "outcome": "interrupted"})
+    rows = re.findall(r"^(\d contexts.*?)  +(\d+|–) ", terminal_text(cut), re.MULTILINE)
+    assert rows == [("2 contexts", "1"), ("6 contexts", "–"), ("7 contexts, batch 8", "8")]
 
 
 def test_points_of_a_sweep_are_lines() -> None:
