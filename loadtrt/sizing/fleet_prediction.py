@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 _ARRIVALS, _WORK, _ROUTES = 2000, 2001, 2002  # streams of random numbers, apart from all others of a seed
 _COUNTED = 20_000  # requests of a replication whose latencies count
 _BEYOND = 100  # requests of a replication above the highest quantile, at least
-_LEADS = 30  # requests of a replication that count, over those of its lead, at least
+_LEADS = 30  # requests of a replication that count, over those of ten relaxation times, at least
 _MOST_COUNTED = 200_000
 _STUDENT = {4: 3.182, 8: 2.365, 16: 2.131, 24: 2.241}  # t of 95 % by the streams after which to look; at last 96.5 %
 _EARLY = {4: 7.453, 8: 4.029, 16: 3.286, 24: 2.241}  # t of 99.5 %, to end at a verdict; after the last as above
@@ -116,7 +116,7 @@ def predict(
     """
     station = law.station
     lead, enough = lead_of(demand, station, routing, gpus)
-    counted = _counted(objectives, lead)
+    counted = _counted(objectives, _settling(demand, station, routing, gpus))
     length = lead + counted + lead // _RELAXATIONS if demand.instants is None else len(demand.instants)
     paired = law.pair(seed, 0) is not None and (demand.instants is None or length < _LONG)
     parts: list[npt.NDArray[np.int64]] = []
@@ -157,11 +157,11 @@ def predict(
     )
 
 
-def _counted(objectives: Sequence[Objective], lead: int) -> int:
+def _counted(objectives: Sequence[Objective], settling: float) -> int:
     """Requests of a replication that count: enough above the highest quantile, and of many relaxation times, without
     which the quantile of a replication is too low."""
     beyond = max(_BEYOND / (1 - objective.rank) for objective in objectives)
-    return max(_COUNTED, min(math.ceil(max(beyond, _LEADS * lead)), _MOST_COUNTED))
+    return max(_COUNTED, min(math.ceil(max(beyond, _LEADS * settling)), _MOST_COUNTED))
 
 
 def _logs(parts: Sequence[npt.NDArray[np.int64]], rank: float) -> Floats:
@@ -300,16 +300,27 @@ def _drawn(station: Station | Server, count: int, random: np.random.Generator) -
 
 def lead_of(demand: Demand, station: Station | Server, routing: Routing, gpus: int) -> tuple[int, bool]:
     """(requests of the initial transient, whether these are enough to reach the steady state): ten relaxation times,
-    S / (1 − √ρ)² of one server (M/M/1: Cohen, The single server queue, 1982), longer by (Ca² + Cs²)/2 and c times
-    shorter for c servers, but half a million at most; and ten times the requests in flight. A trace has its own."""
+    but half a million at most; and ten times the requests in flight. A trace has its own."""
     if demand.instants is not None:
         return 0, True
     together = gpus if routing in POOLED else 1
-    load = demand.summary.planned_per_s / (gpus * station.most_per_s)
-    spread = max((demand.cv2_at_gpu(routing, gpus) + station.cv2) / 2, 1)
-    settling = _RELAXATIONS * load / (1 - math.sqrt(load)) ** 2 * spread
-    filling = _RELAXATIONS * max(load * together, 1) * station.in_flight
+    settling = _settling(demand, station, routing, gpus)
+    filling = _RELAXATIONS * max(_load(demand, station, gpus) * together, 1) * station.in_flight
     return math.ceil(min(settling, _MOST_SETTLING) + filling), settling <= _MOST_SETTLING
+
+
+def _settling(demand: Demand, station: Station | Server, routing: Routing, gpus: int) -> float:
+    """Requests of ten relaxation times, S / (1 − √ρ)² of one server (M/M/1: Cohen, The single server queue, 1982),
+    longer by (Ca² + Cs²)/2 and c times shorter for c servers. A trace has no steady state."""
+    if demand.instants is not None:
+        return 0.0
+    load = _load(demand, station, gpus)
+    spread = max((demand.cv2_at_gpu(routing, gpus) + station.cv2) / 2, 1)
+    return _RELAXATIONS * load / (1 - math.sqrt(load)) ** 2 * spread
+
+
+def _load(demand: Demand, station: Station | Server, gpus: int) -> float:
+    return demand.summary.planned_per_s / (gpus * station.most_per_s)
 
 
 def _stream(seed: int, stream: int, number: int) -> np.random.Generator:
