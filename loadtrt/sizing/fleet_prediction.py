@@ -6,7 +6,8 @@ quantile of one replication, u_s the mean and d_s half the difference of both ln
 
     var ln q = Σ d_s² / S + var(u_s) / S
 
-the law's part, which no longer simulation makes smaller, and the simulation's. The ends of the interval are t times the
+the law's part, which no longer simulation makes smaller, and the simulation's. The law's part also has the variance of
+what is too rare to be measured (`Law.unseen`). The ends of the interval are t times the
 deviation away from ln q, q the quantile of all replications together, t Student's for S − 1.
 
 A high quantile of a replication is skewed: busy spells are rare and long, so that most replications have less than
@@ -69,14 +70,15 @@ _DROPPED_NS = NEVER / 2  # latencies above are of requests that were dropped
 
 
 class Spread(NamedTuple):
-    """Variances: of the law, and of the simulation."""
+    """Variances: of the law, of the simulation, and of the law by services that were too rare to be measured."""
 
     law: float
     simulation: float
+    unseen: float = 0.0
 
     def ends(self, value: float, times: float) -> tuple[float, float]:
         """The interval of a quantile, of whose logarithm these are the variances, of so many standard deviations."""
-        law, simulation = (times * math.sqrt(part) for part in self)
+        law, simulation = times * math.sqrt(self.law + self.unseen), times * math.sqrt(self.simulation)
         below, above = math.hypot(law, simulation / (1 + simulation)), math.hypot(law, simulation * (1 + simulation))
         return value * math.exp(-min(below, _FAR)), value * math.exp(min(above, _FAR))
 
@@ -128,7 +130,7 @@ def predict(
                 parts.append(_replication(demand, each, routing, ties, gpus, seed, number, (lead, counted)))
         together = np.sort(np.concatenate(parts))
         spread_of = partial(_spread, paired=paired, drawn=not paired and law.pair(seed, 0) is not None)
-        spreads = [spread_of(_logs(parts, bound.rank), skewed=True) for bound in objectives]
+        spreads = [spread_of(_logs(parts, bound.rank), unseen=law.unseen) for bound in objectives]
         shares = [
             _share(bound, parts, together, (spread, spread_of), _STUDENT[streams], enough=enough)
             for bound, spread in zip(objectives, spreads, strict=True)
@@ -145,7 +147,7 @@ def predict(
         if done or (precision is None and surely != "undecided"):
             break
     p50 = _value(together, 0.5)
-    p50_low, p50_high = spread_of(_logs(parts, 0.5), skewed=True).ends(p50, _STUDENT[streams])
+    p50_low, p50_high = spread_of(_logs(parts, 0.5), unseen=law.unseen).ends(p50, _STUDENT[streams])
     return Prediction(
         gpus=gpus,
         utilisation=demand.summary.planned_per_s / (gpus * station.most_per_s),
@@ -174,19 +176,19 @@ def _quantile(latency: npt.NDArray[np.int64], rank: float) -> float:
     return float(np.partition(latency, place)[place])
 
 
-def _spread(values: Floats, *, paired: bool, drawn: bool, skewed: bool = False) -> Spread:
+def _spread(values: Floats, *, paired: bool, drawn: bool, unseen: float | None = None) -> Spread:
     """Of the values of replications.
 
     paired: two in a row differ in the law alone.
     drawn: each has another law, and other random numbers, so that all of their variance counts as the law's.
-    skewed: they are logarithms of a quantile.
+    unseen: of the law, where they are logarithms of a quantile; None otherwise.
     """
     both = values.reshape(-1, 1 + paired)
     halves, means = (both[:, 0] - both[:, -1]) / 2, both.mean(axis=1)
-    if skewed:
+    if unseen is not None:
         means = -np.expm1(-2 * (means - means.mean())) / 2
     simulation = float(means.var(ddof=1)) / len(means)
-    return Spread(float(values.var(ddof=1) if drawn else np.mean(halves**2)), simulation)
+    return Spread(float(values.var(ddof=1) if drawn else np.mean(halves**2)), simulation, unseen or 0.0)
 
 
 def _share(
@@ -210,7 +212,9 @@ def _share(
     ends = spreads[0].ends(value, times)
     good = int(np.searchsorted(together, bound.limit_ns, side="right"))
     bad = 1 - good / count
-    variance = sum(spreads[1](np.array([np.mean(part > bound.limit_ns) for part in parts]))) * (times / _NORMAL) ** 2
+    of_share = spreads[1](np.array([np.mean(part > bound.limit_ns) for part in parts]))
+    unseen = spreads[0].unseen * (bad * math.log(bad)) ** 2 if bad else 0.0  # of a tail that falls exponentially
+    variance = (of_share.law + of_share.simulation + unseen) * (times / _NORMAL) ** 2
     effective = min(bad * (1 - bad) / variance, float(count)) if variance and bad else float(count)
     low, high = share_interval(bad, effective)
     dropped = value > _DROPPED_NS

@@ -182,6 +182,23 @@ def test_the_share_beyond_a_bound_is_as_unsure_as_the_law() -> None:
     assert held >= 17
 
 
+def test_what_is_too_rare_to_be_measured_counts_where_few_services_make_up_the_second_moment() -> None:
+    """Of log-normal services of CV 2 a few dozen of 5000 do; of exponential ones a sixth; constant ones are known."""
+
+    def deviation(services: npt.NDArray[np.float64]) -> float:
+        work = Histogram()
+        work.add(np.rint(services * 1e6).astype(np.int64))
+        flow = closed_flow(1, len(services), 1 / SERVICE_S, work)
+        return float(np.sqrt(pooled(1, 1, [flow], [flow]).unseen))
+
+    random, sigma = np.random.default_rng(1), np.sqrt(np.log(5))
+    assert deviation(np.ones(5000)) == 0
+    assert deviation(random.exponential(1, 5000)) == pytest.approx(10 / (5000 / 6), rel=0.3)
+    assert deviation(random.lognormal(-(sigma**2) / 2, sigma, 5000)) > 0.05
+    wide, narrow = Spread(0.01, 0.0, 0.04).ends(1.0, 2.0), Spread(0.01, 0.0).ends(1.0, 2.0)
+    assert wide[0] < narrow[0] < narrow[1] < wide[1]
+
+
 def test_the_upper_end_of_a_simulated_quantile_is_farther_away() -> None:
     """As its logarithm is skewed. The law's error is of both signs, and together they are at least each of them."""
     deviation = 0.1
