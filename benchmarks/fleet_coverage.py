@@ -33,12 +33,13 @@ import argparse
 import math
 from functools import cache
 from itertools import product
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 import loadtrt
-from benchmarks.fleet_simulation import constant, exponential, lognormal
+from benchmarks.fleet_simulation import constant, exponential
 from benchmarks.fleet_simulation import gpu as gpu_of
 from benchmarks.machine import machine_line
 from benchmarks.queues import gamma_m_1
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from loadtrt.results.fleet_result import Prediction, Routing
     from loadtrt.sizing.evidence import Evidence
     from loadtrt.sizing.measured_law import Law
+    from loadtrt.sizing.station import Floats, Work
 
     Instants = npt.NDArray[np.int64]
     Ends = tuple[float | None, float | None]
@@ -293,7 +295,22 @@ def routed(options: argparse.Namespace) -> None:
 
 # --- one GPU, from requests that were measured one at a time
 
-WORKS = {
+
+@cache
+def normal_grid() -> tuple[Floats, Floats]:
+    """Ranks, close together at both ends, and their quantiles of a normal distribution."""
+    ends = np.logspace(-9, -2, 700)
+    ranks = np.concatenate((ends, np.linspace(0.01, 0.99, 1000)[1:-1], 1 - ends[::-1]))
+    return ranks, np.array([NormalDist().inv_cdf(rank) for rank in ranks])
+
+
+def lognormal(cv: float) -> Work:
+    """Work of mean 1 with that CV."""
+    variance = math.log1p(cv * cv)
+    return lambda ranks: np.exp(math.sqrt(variance) * np.interp(ranks, *normal_grid()) - variance / 2)
+
+
+WORKS: dict[str, Work] = {
     "constant": constant,
     "CV 0.2": lognormal(0.2),
     "CV 0.5": lognormal(0.5),
