@@ -2,22 +2,29 @@
 
     python -m benchmarks.fleet_coverage [--seeds 100] [--workers 4] [--duration 30s]
     python -m benchmarks.fleet_coverage measured [--seeds 200] [--services 5000] [--only NAME,…]
-    python -m benchmarks.fleet_coverage predicted [--searches 40] [--seeds 200] [--only NAME,…]
+    python -m benchmarks.fleet_coverage predicted [--searches 40] [--only NAME,…]
+    python -m benchmarks.fleet_coverage sampled [--seeds 300] [--services 5000] [--only NAME,…]
 
 The first: of the share of requests beyond a bound and of throughput, of a merged fleet. Each worker is an M/M/1 queue,
 or G/M/1 where arrivals are not Poisson, of 200 requests/s that gets 120; or one of constant services, where arrivals
 alone vary, that gets 140. The true numbers are the means over all seeds.
 
-The others: of percentiles of latency, under each routing, with Poisson arrivals and 2, 4 and 8 GPUs of one lane.
+The next two: of percentiles of latency, under each routing, with Poisson arrivals and 2, 4 and 8 GPUs of one lane.
 
 - measured: each fleet begins idle and has as many requests as keep its GPUs busy for `services` services each at full
   load. Workers route as one router does that sees all (tests/lanes/test_routing.py), so that a simulation of one deals
   the requests out. Each worker's intervals, and their union, are those of loadtrt.
 - predicted: what `plan-capacity` predicts for that fleet, from a `capacity` of 90 s of one simulated GPU.
 
+- sampled: what it predicts of one GPU, from `services` services that were measured one at a time: "at the truth" with
+  the true p99 for a bound, near which a simulation takes most looks; otherwise with one that is far away. Of constant
+  services nothing is left to measure, so that these rows, and those of `--services 0` (the law is known), tell of the
+  simulation alone.
+
 The truth is that of a queue at rest: in closed form for M/M/1 and E_N/M/1, else of the last four fifths of all fleets
-together. The numbers are % of intervals (95 %) that hold it. open: % without an upper end. width: the upper over the
-lower end, the median of those that have both. --only: rows whose names contain one of these.
+that are measured, or of 10 million requests. The numbers are % of intervals (95 %) that hold it. open: % without an
+upper end. width: the upper over the lower end, the median of those that have both. below, above: % of intervals of p99
+that lie there. --only: rows whose names contain one of these.
 """
 
 from __future__ import annotations
@@ -26,23 +33,30 @@ import argparse
 import math
 from functools import cache
 from itertools import product
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 import loadtrt
+from benchmarks.fleet_simulation import constant, exponential
+from benchmarks.fleet_simulation import gpu as gpu_of
 from benchmarks.machine import machine_line
 from benchmarks.queues import gamma_m_1
 from loadtrt.asked.objective import parse_objective
 from loadtrt.load.dealing import is_even
 from loadtrt.loop.compiled import is_compiled, machine_code
 from loadtrt.records.histogram import Histogram
+from loadtrt.records.records import COLUMNS, Records
 from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.results.fleet_result import ROUTINGS
 from loadtrt.sizing.demand import steady_demand
 from loadtrt.sizing.evidence import evidence_of
 from loadtrt.sizing.fleet_prediction import predict
+from loadtrt.sizing.measured_law import Known, pooled
+from loadtrt.sizing.station import latencies
 from loadtrt.stats import union
+from loadtrt.stats.flow_law import flow_of
 from loadtrt.stats.merging import merge
 from loadtrt.stats.verdict import effective_of
 from loadtrt.units import SECOND_NS
@@ -54,6 +68,8 @@ if TYPE_CHECKING:
 
     from loadtrt.results.fleet_result import Prediction, Routing
     from loadtrt.sizing.evidence import Evidence
+    from loadtrt.sizing.measured_law import Law
+    from loadtrt.sizing.station import Floats, Work
 
     Instants = npt.NDArray[np.int64]
     Ends = tuple[float | None, float | None]
@@ -119,6 +135,7 @@ GPUS = (2, 4, 8)
 LOADS_OF_A_GPU = (0.6, 0.8, 0.9)
 NAMES = ("p50", "p95", "p99")
 OBJECTIVE = "latency.p99 < 1s"
+LONG, MANY = 10_000_000, 2_000_000  # requests of a truth, and of one of its simulations
 
 
 class Cell(NamedTuple):
@@ -263,31 +280,112 @@ def routed(options: argparse.Namespace) -> None:
     for cell in (Cell(*each) for each in product(ENGINES, GPUS, LOADS_OF_A_GPU, ROUTINGS)):
         if not any(word in cell.name for word in words):
             continue
-        count = round(options.services * cell.load * cell.gpus)
-        fleets = [cell.requests(count, (seed, 5)) for seed in range(options.seeds)]
-        true = truth(cell, fleets)
         if options.what == "measured":
+            count = round(options.services * cell.load * cell.gpus)
+            fleets = [cell.requests(count, (seed, 5)) for seed in range(options.seeds)]
+            true = truth(cell, fleets)
             made = [measured(cell, owner, latency) for _, owner, latency in fleets]
         else:
+            true = truth(cell, [cell.requests(MANY, (seed, 5)) for seed in range(LONG // MANY)])
             made = [predicted(cell, 1 + seed) for seed in range(options.searches)]
         rows = [told_of([each[name] for each in made], true[name]) for name in names]
         print(f"{cell.name}{''.join(f'{held:>6}' for held, _, _ in rows)}{rows[-1][1]:>11}{rows[-1][2]:>8}", flush=True)
     print(machine_line())
 
 
+# --- one GPU, from requests that were measured one at a time
+
+
+@cache
+def normal_grid() -> tuple[Floats, Floats]:
+    """Ranks, close together at both ends, and their quantiles of a normal distribution."""
+    ends = np.logspace(-9, -2, 700)
+    ranks = np.concatenate((ends, np.linspace(0.01, 0.99, 1000)[1:-1], 1 - ends[::-1]))
+    return ranks, np.array([NormalDist().inv_cdf(rank) for rank in ranks])
+
+
+def lognormal(cv: float) -> Work:
+    """Work of mean 1 with that CV."""
+    variance = math.log1p(cv * cv)
+    return lambda ranks: np.exp(math.sqrt(variance) * np.interp(ranks, *normal_grid()) - variance / 2)
+
+
+WORKS: dict[str, Work] = {
+    "constant": constant,
+    "CV 0.2": lognormal(0.2),
+    "CV 0.5": lognormal(0.5),
+    "exponential": exponential,
+    "CV 1": lognormal(1.0),
+    "CV 2": lognormal(2.0),
+}
+LOADS_OF_ONE = (0.5, 0.6, 0.8, 0.9, 0.95)
+
+
+def law_of(services: str, count: int, seed: int) -> Law:
+    """The law of one GPU from so many requests, one in flight; the true one of none, or of constant services."""
+    work = WORKS[services]
+    if not count or services == "constant":
+        return Known(gpu_of(1, 0.0, work))
+    took = np.rint(work(np.random.default_rng((seed, 7)).random(count)) * SERVICE_NS).astype(np.int64)
+    rows = np.zeros((count, len(COLUMNS)), np.int64)
+    rows[:, 3] = np.cumsum(np.maximum(took, 1))
+    rows[1:, :3] = rows[:-1, 3][:, None]
+    flow = flow_of(Records(rows), 1)
+    if flow is None:
+        raise SystemExit(f"--services {count} are too few: give 64 or more")
+    return pooled(1, 1, [flow], [flow])
+
+
+def truth_of_one(services: str, load: float) -> tuple[float, float]:
+    """p50 and p99 at rest, ns."""
+    if services == "exponential":
+        return math.log(2) * SERVICE_NS / (1 - load), math.log(100) * SERVICE_NS / (1 - load)
+    random, work = np.random.default_rng(1), WORKS[services]
+    due = np.cumsum(random.exponential(SERVICE_NS / load / SECOND_NS, LONG))
+    latency = latencies(due, work(random.random(LONG)), gpu_of(1, 0.0, work))[LONG // 20 :]
+    p50, p99 = np.quantile(latency, (0.5, 0.99)) * SECOND_NS
+    return float(p50), float(p99)
+
+
+def sampled(options: argparse.Namespace) -> None:
+    """Print two rows for each queue."""
+    print(f"sampled: % of {options.seeds} intervals (95 %) that hold the truth; {options.services} services measured")
+    print(f"{'services     load  bound':31}{'p50':>6}{'p99':>6}  below  above   width")
+    for services, load in product(WORKS, LOADS_OF_ONE):
+        name = f"{services:12}{load:>5}"
+        if not any(word in f"{services} {load}" for word in options.only.split(",")):
+            continue
+        p50, p99 = truth_of_one(services, load)
+        for where, bound in (("far away", OBJECTIVE), ("at the truth", f"latency.p99 < {p99:.0f}ns")):
+            rows = []
+            for seed in range(1, options.seeds + 1):
+                law = law_of(services, options.services, seed)
+                made = predict(
+                    steady_demand(load / SERVICE_NS * SECOND_NS), law, "random", 1, [parse_objective(bound)], seed
+                )
+                low, high = made.objectives[0].value_low_ns or 0.0, made.objectives[0].value_high_ns or math.inf
+                median = (made.p50_low_ns or 0.0) <= p50 <= (made.p50_high_ns or math.inf)
+                rows.append((median, low <= p99 <= high, high < p99, low > p99, high / low))
+            of = np.array(rows)
+            shares = 100 * of[:, :4].mean(axis=0)
+            held = f"{shares[0]:>6.1f}{shares[1]:>6.1f}{shares[2]:>7.1f}{shares[3]:>7.1f}"
+            print(f"{name}  {where:12}{held}  ×{np.median(of[:, 4]):.2f}", flush=True)
+    print(machine_line())
+
+
 def main() -> None:
     """Print a row for each load."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", choices=("merged", "measured", "predicted"), default="merged")
-    parser.add_argument("--seeds", type=int, help="fleets: 100 by default, or 200 of routed ones")
+    parser.add_argument("what", nargs="?", choices=("merged", "measured", "predicted", "sampled"), default="merged")
+    parser.add_argument("--seeds", type=int, help="fleets: 100 by default, or 200 of routed ones; 300 samples")
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--duration", default="30s")
     parser.add_argument("--services", type=int, default=5000)
     parser.add_argument("--searches", type=int, default=40)
     parser.add_argument("--only", default="")
     options = parser.parse_args()
-    options.seeds = options.seeds or (100 if options.what == "merged" else 200)
-    (merged if options.what == "merged" else routed)(options)
+    options.seeds = options.seeds or {"merged": 100, "sampled": 300}.get(options.what, 200)
+    {"merged": merged, "sampled": sampled}.get(options.what, routed)(options)
 
 
 if __name__ == "__main__":

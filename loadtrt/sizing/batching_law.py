@@ -54,6 +54,11 @@ class ServerLaw:
         return full * low, full * high
 
     @property
+    def unseen(self) -> float:
+        """The largest of all sizes'."""
+        return max(law.unseen for law in self.laws.values())
+
+    @property
     def requests(self) -> int:
         """Number of batches that the laws are made of."""
         return sum(law.requests for law in self.laws.values())

@@ -11,14 +11,18 @@ from benchmarks import fleet
 from loadtrt.asked.objective import parse_objective
 from loadtrt.records.histogram import Histogram
 from loadtrt.records.records import COLUMNS, Records
+from loadtrt.sizing import fleet_prediction
 from loadtrt.sizing.demand import steady_demand
-from loadtrt.sizing.fleet_prediction import predict
+from loadtrt.sizing.fleet_prediction import _EARLY, _STUDENT, Spread, predict
 from loadtrt.sizing.measured_law import Known, MeasuredLaw, alone_above, closed_flow, pooled
 from loadtrt.sizing.routers import router_of
 from loadtrt.sizing.station import completions, station
+from loadtrt.stats.binomial import student_chance
 from loadtrt.stats.flow_law import flow_of
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from loadtrt.results.flow import Flow
     from loadtrt.results.run_result import ObjectiveShare
     from loadtrt.sizing.station import Station
@@ -137,8 +141,8 @@ def test_a_prediction_holds_the_truth_whatever_the_sample() -> None:
     assert alone_above(exact, 3 * SERVICE_S, 1)[0] == pytest.approx(np.exp(-3.0), rel=0.02)
 
 
-def test_the_first_looks_end_a_simulation_only_at_an_interval_of_99_percent() -> None:
-    """After 4 streams the bound is beyond the interval of 95 %, and within that of 99 %; then beyond both."""
+def test_the_first_looks_end_a_simulation_only_at_an_interval_of_more_than_95_percent() -> None:
+    """After 4 streams the bound is beyond the interval of 95 %, and within that of 99.5 %; then beyond both."""
 
     def simulated(bound: float, looks: tuple[int, ...] = ()) -> ObjectiveShare:
         objective = [parse_objective(f"latency.p99 < {round(bound)}ns")]
@@ -153,6 +157,76 @@ def test_the_first_looks_end_a_simulation_only_at_an_interval_of_99_percent() ->
     assert simulated(first.value_ns * end**1.2, looks=(4,)).verdict == "met"
     assert near.requests > first.requests
     assert (far.requests, far.verdict) == (first.requests, "met")
+
+
+def test_all_looks_together_are_wrong_in_5_percent() -> None:
+    """By Bonferroni's inequality; what one look shows is an interval of 95 % or more."""
+    *first, last = _EARLY
+    chances = {streams: student_chance(times, streams - 1) for streams, times in _EARLY.items()}
+    assert sum(chances.values()) == pytest.approx(0.05, rel=0.01)
+    assert [student_chance(_STUDENT[streams], streams - 1) for streams in first] == pytest.approx([0.05] * 3, rel=0.01)
+    assert _STUDENT[last] == _EARLY[last]
+
+
+def test_the_share_beyond_a_bound_is_as_unsure_as_the_law() -> None:
+    """1 % of the requests of M/M/1 are beyond its p99: the interval of that share, from 1000 measured services, holds
+    it, however long the simulation."""
+    bound = [parse_objective(f"latency.p99 < {np.log(100) / (1 / SERVICE_S - 50) * 1e9:.0f}ns")]
+    held = 0
+    for seed in range(20):
+        law = law_of(sampled(300 + seed, 1000))
+        (share,) = predict(steady_demand(50.0), law, "random", 1, bound, 1 + seed, looks=(8,)).objectives
+        assert share.bad_low is not None
+        assert share.bad_high is not None
+        held += share.bad_low <= 0.01 <= share.bad_high
+    assert held >= 17
+
+
+def test_what_is_too_rare_to_be_measured_counts_where_few_services_make_up_the_second_moment() -> None:
+    """Of log-normal services of CV 2 a few dozen of 5000 do; of exponential ones a sixth; constant ones are known."""
+
+    def deviation(services: npt.NDArray[np.float64]) -> float:
+        work = Histogram()
+        work.add(np.rint(services * 1e6).astype(np.int64))
+        flow = closed_flow(1, len(services), 1 / SERVICE_S, work)
+        return float(np.sqrt(pooled(1, 1, [flow], [flow]).unseen))
+
+    random, sigma = np.random.default_rng(1), np.sqrt(np.log(5))
+    assert deviation(np.ones(5000)) == 0
+    assert deviation(random.exponential(1, 5000)) == pytest.approx(10 / (5000 / 6), rel=0.3)
+    assert deviation(random.lognormal(-(sigma**2) / 2, sigma, 5000)) > 0.05
+    wide, narrow = Spread(0.01, 0.0, 0.04).ends(1.0, 2.0), Spread(0.01, 0.0).ends(1.0, 2.0)
+    assert wide[0] < narrow[0] < narrow[1] < wide[1]
+
+
+def test_the_upper_end_of_a_simulated_quantile_is_farther_away() -> None:
+    """As its logarithm is skewed. The law's error is of both signs, and together they are at least each of them."""
+    deviation = 0.1
+    low, high = (np.log(end) for end in Spread(0.0, deviation**2).ends(1.0, 2.0))
+    assert -2 * deviation < low < 0 < 2 * deviation < high
+    assert high * -low == pytest.approx((2 * deviation) ** 2)
+    of_law = [np.log(end) for end in Spread(deviation**2, 0.0).ends(1.0, 2.0)]
+    assert of_law == pytest.approx([-2 * deviation, 2 * deviation])
+    both = [np.log(end) for end in Spread(deviation**2, deviation**2).ends(1.0, 2.0)]
+    assert both == pytest.approx([-np.hypot(low, 2 * deviation), np.hypot(high, 2 * deviation)])
+
+
+def test_arrivals_and_work_vary_as_independent_ones_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None is scaled to its exact mean: that takes away the long busy spells, of which a high quantile is made."""
+    seen: list[tuple[float, float]] = []
+
+    def completed(due: npt.NDArray[np.float64], work: npt.NDArray[np.float64], *_: object) -> npt.NDArray[np.float64]:
+        seen.append((due[-1] * 50.0 / len(due), float(work.mean())))
+        return due + work
+
+    monkeypatch.setattr(fleet_prediction, "completions", completed)
+    exact = Known(station(1, 1, lambda _: 1 / SERVICE_S, lambda ranks: -np.log1p(-ranks)))
+    bound = [parse_objective("latency.p50 < 1s")]
+    for seed in range(10):
+        predict(steady_demand(50.0), exact, "random", 1, bound, seed, looks=(24,))
+    requests = fleet_prediction._COUNTED
+    assert np.mean(seen, axis=0) == pytest.approx([1, 1], abs=4 / np.sqrt(requests * len(seen)))
+    assert np.std(seen, axis=0) == pytest.approx([1 / np.sqrt(requests)] * 2, rel=0.2)
 
 
 @pytest.mark.parametrize("device", [each for each in fleet.devices() if each.contexts <= 2], ids=lambda each: each.name)
