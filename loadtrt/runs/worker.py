@@ -14,6 +14,7 @@ import json
 import os
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from threading import Lock, Thread
@@ -101,8 +102,12 @@ class _Telling(Silence):
     """Passes on what a run says."""
 
     def __init__(self, tell: Tell) -> None:
-        self.say = lambda sentence: tell("say", sentence)  # type: ignore[method-assign]
+        self._tell = tell
         tell_of_compiling(self.say)
+
+    def say(self, sentence: str) -> None:
+        with suppress(BrokenPipeError):  # what started this has gone, and the run ends for that
+            self._tell("say", sentence)
 
 
 def main() -> None:
