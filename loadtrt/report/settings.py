@@ -49,10 +49,10 @@ def title(engine: EngineInfo | None, before: str = "", name: str = "") -> tuple[
 
 
 def about(result: RunResult | RepeatResult | ProfileResult | _Many, file: str, *more: Cell) -> Words:
-    """Which loadtrt made a result and when, its labels, and its file, for a page."""
+    """Which loadtrt made a result and when, its labels, and its file, where it has one, for a page."""
     labels = getattr(getattr(result, "config", None), "labels", {})  # a fleet has none
     made = [f"loadtrt {result.loadtrt}", result.started, *(f"{name}={value}" for name, value in labels.items())]
-    return words(f"{' · '.join(made)} · ", Name(file), *more, only="page")
+    return words(" · ".join(made), *((" · ", Name(file)) if file else ()), *more, only="page")
 
 
 def noted(engines: Iterable[EngineInfo | None]) -> Iterator[Words]:
