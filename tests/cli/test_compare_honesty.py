@@ -260,7 +260,7 @@ def test_options_that_differ_are_named(option: str, value: object, said: str) ->
 
 def test_how_many_workers_had_the_load_is_named() -> None:
     """And how they shared it: a fleet is compared with one process, with what is left of it, and with a part of it."""
-    load = {"engine": "simulated:service=1ms,clock=virtual", "rate": 500, "duration": "1s", "warmup": 0}
+    load: dict[str, Any] = {"engine": "simulated:service=1ms,clock=virtual", "rate": 500, "duration": "1s", "warmup": 0}
     parts = [loadtrt.run(**load, worker=f"{number}/2", routing="round-robin") for number in range(2)]
     one, fleet, left = loadtrt.run(**load), loadtrt.merge(*parts), loadtrt.merge(parts[0])
     assert "different: workers 1 / 2 · routing – / round-robin" in _text(one, fleet)

@@ -178,8 +178,8 @@ def kill(number: int, links: list[Any]) -> None:
 
 
 def test_workers_that_are_killed(way: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """In any phase: its last count, the others' results, no slower rate, and no verdict. It is told at once, as a run of
-    hours may be given up then."""
+    """In any phase: its last count, the others' results, no slower rate, and no verdict. It is told at once, as a run
+    of hours may be given up then."""
     talks, told = Listens(), []
 
     def end(links: list[Any]) -> None:
