@@ -121,6 +121,11 @@ class Load(ABC):
             "random or round-robin"
         )
 
+    def digest(self, keys: npt.NDArray[np.uint64] | None) -> str:  # noqa: ARG002  # most loads are their options
+        """Of what a file holds of this load, in hexadecimal; "" where options say all. keys: by which it is dealt out.
+        Raises UsageError."""
+        return ""
+
     def require(self) -> None:  # noqa: B027  # most loads need nothing
         """Raise UsageError where what the load is made of cannot be had, before an engine is loaded."""
 

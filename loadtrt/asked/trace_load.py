@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.asked.load import LENGTH, QUEUE, Load, Looped
@@ -79,6 +80,11 @@ class Trace(Load):
 
     def keys(self, name: str) -> npt.NDArray[np.uint64]:
         return trace_keys(self.file, name, self.column)
+
+    def digest(self, keys: npt.NDArray[np.uint64] | None) -> str:
+        digest = blake2b(self.instants.instants.tobytes(), digest_size=16)
+        digest.update(b"" if keys is None else keys.tobytes())
+        return digest.hexdigest()
 
     def mean_rate(self, length_ns: int) -> float:
         return self.instants.requests(length_ns) * SECOND_NS / max(length_ns, 1)

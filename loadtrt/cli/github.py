@@ -52,9 +52,8 @@ def tell_result(result: Result, code: int, json_file: str | None) -> None:
     from loadtrt.report.gates import cases_of, subject_of
     from loadtrt.report.sections import sections_of
 
-    tell(
-        subject_of(result), cases_of(result, code), list(sections_of(result, str(json_file or ""), "result")), json_file
-    )
+    kept = "" if json_file in (None, "-") else str(json_file)
+    tell(subject_of(result), cases_of(result, code), list(sections_of(result, kept, "result")), json_file)
 
 
 def tell(subject: str, cases: Sequence[Case], document: Sequence[Section], json_file: str | None) -> None:

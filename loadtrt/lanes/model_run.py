@@ -53,6 +53,7 @@ class Session:
     origins, notes: where the values of each input come from, and what the user should read about them.
     pace_ns: the longest time without a completion that a completion has ended, where that was over a second, else 0;
         None while nothing was completed.
+    trace: what the trace holds, as `ModelResult.trace` has it.
     router: what the requests are routed by among workers; None where they are not.
     outputs: of one quiet request with the first input set, after measuring, where the configuration asks for them; or
         the sentence of why there are none.
@@ -80,6 +81,7 @@ class Session:
     notes: tuple[str, ...] = ()
     pace_ns: int | None = None
     outputs: Arrays | str | None = None
+    trace: str = ""
     router: SharedRouter | None = None
 
     def fail(self, error: Exception) -> None:
@@ -119,6 +121,7 @@ class ModelRun:
         """The load to measure. Raises UsageError for arrivals that cannot be drawn."""
         model, session = self.model, self.session
         due, places = config.due(model)
+        session.trace = model.load.digest(config.keys(model))
         session.input_sets = len(self.inputs) // len(model.parts)
         order: Sequence[int] = range(len(self.inputs))
         if model.mix_parts:

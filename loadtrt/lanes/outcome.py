@@ -155,6 +155,7 @@ def result_of(
         overlap=overlap_of(recorder.records),
         starved_fraction=starved,
         verification=session.verification,
+        trace=session.trace,
         deviation=session.deviation,
         interval_ns=recorder.spans.interval_ns,
         intervals=mark_throttled(intervals, telemetry),

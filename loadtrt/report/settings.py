@@ -49,10 +49,10 @@ def title(engine: EngineInfo | None, before: str = "", name: str = "") -> tuple[
 
 
 def about(result: RunResult | RepeatResult | ProfileResult | _Many, file: str, *more: Cell) -> Words:
-    """Which loadtrt made a result and when, its labels, and its file, for a page."""
+    """Which loadtrt made a result and when, its labels, and its file, where it has one, for a page."""
     labels = getattr(getattr(result, "config", None), "labels", {})  # a fleet has none
     made = [f"loadtrt {result.loadtrt}", result.started, *(f"{name}={value}" for name, value in labels.items())]
-    return words(f"{' · '.join(made)} · ", Name(file), *more, only="page")
+    return words(" · ".join(made), *((" · ", Name(file)) if file else ()), *more, only="page")
 
 
 def noted(engines: Iterable[EngineInfo | None]) -> Iterator[Words]:
@@ -193,12 +193,22 @@ def compared_settings(result: RunResult) -> dict[str, str]:
         "runtime": f"{engine.flavour} {engine.version}",
         "engine sha256": engine.sha256[:12] or UNKNOWN,
         "batch": str(engine.batch),
+        "workers": _workers(result),
+        "routing": result.config.routing if result.fleet and not result.config.model.load.closed else UNKNOWN,
         **{f"shape of {tensor.name}": "×".join(map(str, tensor.shape)) or "scalar" for tensor in engine.tensors},
         **{key: UNKNOWN for key in FIELDS if key in _COMPARED},
         **{key: f"{value:g}" if isinstance(value, float) else str(value) for key, value in given.items()},
         **(engine.settings if engine.kind == "tensorrt" else engine.mode),
         **{f"label {key}": value for key, value in result.config.labels.items()},
     }
+
+
+def _workers(result: RunResult) -> str:
+    """How many had the load; of one that had a part of it, which."""
+    if result.config.worker is not None:
+        return f"{result.config.worker} alone"
+    count = len(result.workers) or 1
+    return f"{count} of {count + len(result.lost)}" if result.lost else str(count)
 
 
 def axes_text(settings: Mapping[str, Any]) -> str:

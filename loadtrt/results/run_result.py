@@ -165,6 +165,7 @@ class ModelResult(Model):
     cohorts: "p50" (latencies from p45 to p55) and "p99" (from p99 up), as far as the sample supports them.
     precision_reached: half the width of the 95 % interval over the value, of the widest quantile, where asked for.
     flow: speed and work by requests in flight; None for few requests, and where they are launched several at a time.
+    trace: digest of the instants of the trace, and of the keys by which workers share it; "" without one.
     failure: what ended the run of this model of several.
     together_ns, measure_ns: how long all models of the run sent requests, from the start, and from there to the last
         completion of this one; None with one model.
@@ -209,6 +210,7 @@ class ModelResult(Model):
     scenario: ScenarioResult | None = None
     flow: Flow | None = None
     inputs: dict[str, InputOrigin] = Field(default_factory=dict)
+    trace: str = ""
     failure: str | None = None
     together_ns: int | None = None
     measure_ns: int | None = None

@@ -121,6 +121,7 @@ class _Fleet:
         self._lines: SimpleQueue[tuple[int, str | None]] = SimpleQueue()
         self._workers: list[StartedWorker] = []
         self._said: set[str] = set()
+        self._begun = False
         self._failed: StartedWorker | None = None  # without whose model there is no run
         signals.last_acts.append(self.kill)
         try:
@@ -143,7 +144,7 @@ class _Fleet:
 
     def wait(self, start_at: int | None) -> None:
         """Until all workers have ended. They are given the instant to begin once all are ready that have not ended."""
-        started, passed_on, hurried_s, looked_s = False, 0, 0.0, time.monotonic()
+        passed_on, hurried_s, looked_s = 0, 0.0, time.monotonic()
         while not all(worker.over for worker in self._workers):
             with suppress(Empty):
                 number, line = self._lines.get(timeout=_LOOK_S)
@@ -153,8 +154,7 @@ class _Fleet:
                 before_s, looked_s = looked_s, time.monotonic()
                 for worker in running:
                     self._wait_for(worker, looked_s - before_s)
-            if not started and running and all(worker.ready for worker in running):
-                started = True
+            if not self._begun and running and all(worker.ready for worker in running):
                 self._talks.end_line()
                 self._begin(running, start_at)
             asked = self._signals.requested() + self._signals.hurried()
@@ -177,7 +177,12 @@ class _Fleet:
                 worker.clock_after = worker.link.clock()
 
     def _begin(self, running: list[StartedWorker], start_at: int | None) -> None:
-        """Give all workers the instant to begin, each as its host's clock will have it."""
+        """Give all workers the instant to begin, each as its host's clock will have it. Those that are lost by now are
+        told: a run of hours may be given up."""
+        self._begun = True
+        for worker in self._workers:
+            if worker.over and not self._signals.requested():
+                self._say_lost(worker.lost)
         for worker in running:
             worker.clock = worker.link.clock()
         instant = time.time_ns() + self._lead_ns if start_at is None else start_at
@@ -208,7 +213,7 @@ class _Fleet:
             worker.over = True
             why = None if worker.result is not None else worker.lost.why
             self._watch.over(worker.number, worker.link.where.get("device"), why)
-            if worker.phase == "measure" and why is not None:  # a run of hours may be given up now
+            if self._begun and why is not None and not self._signals.requested():
                 self._say_lost(worker.lost)
             if worker.model and not worker.ready and (worker.error or worker.loaded is None) and self._failed is None:
                 self._failed = worker

@@ -110,8 +110,12 @@ class _Telling(Silence):
     """Passes on what a run says."""
 
     def __init__(self, tell: Tell) -> None:
-        self.say = lambda sentence: tell("say", sentence)  # type: ignore[method-assign]
+        self._tell = tell
         tell_of_compiling(self.say)
+
+    def say(self, sentence: str) -> None:
+        with suppress(BrokenPipeError):  # what started this has gone, and the run ends for that
+            self._tell("say", sentence)
 
 
 def main() -> None:

@@ -87,6 +87,8 @@ def _shared(run: RunResult) -> dict[str, str]:
         options |= {f"{whose}{key}": value for key, value in asked.items() if key not in _OF_A_WORKER}
         if run.models[name].engine.kind == "simulated":  # others are known by their content, wherever they lie
             options[f"{whose}engine"] = model.engine
+        if run.models[name].trace:  # so is this
+            options[f"{whose}trace"] = f"one with the digest {run.models[name].trace}"
     options["number of workers"] = run.config.worker and run.config.worker.partition("/")[2]
     return {key: str(value) for key, value in options.items()}
 

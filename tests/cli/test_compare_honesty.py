@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+import loadtrt
 from loadtrt.asked.load import Closed, Load, Offline, Rate, Stages
 from loadtrt.asked.reading import varied
 from loadtrt.asked.trace_load import Trace
@@ -255,6 +256,17 @@ def test_options_that_differ_are_named(option: str, value: object, said: str) ->
     other = run.model_copy(update={"config": varied(run.config, **{"rate": "100/s", option: value})})
     assert said in _text(run, other)
     assert "different" not in _text(other, other)
+
+
+def test_how_many_workers_had_the_load_is_named() -> None:
+    """And how they shared it: a fleet is compared with one process, with what is left of it, and with a part of it."""
+    load: dict[str, Any] = {"engine": "simulated:service=1ms,clock=virtual", "rate": 500, "duration": "1s", "warmup": 0}
+    parts = [loadtrt.run(**load, worker=f"{number}/2", routing="round-robin") for number in range(2)]
+    one, fleet, left = loadtrt.run(**load), loadtrt.merge(*parts), loadtrt.merge(parts[0])
+    assert "different: workers 1 / 2 · routing – / round-robin" in _text(one, fleet)
+    assert "different: workers 1 of 2 / 2" in _text(left, fleet)
+    assert "different: workers 0/2 alone / 2" in _text(parts[0], fleet)
+    assert "different" not in _text(fleet, fleet)
 
 
 def test_a_trace_that_is_slower_is_named(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -47,6 +48,7 @@ def test_a_run(summary: Path) -> None:
     text = summary.read_text()
     assert text.startswith("what was there\n## `simulated:")
     assert "latency.p50" in text
+    assert re.search(r"^loadtrt \S+ · \S+ · run `", text, re.MULTILINE)  # without a file, as there is none
 
 
 def test_a_run_that_never_was(summary: Path) -> None:

@@ -178,14 +178,19 @@ def kill(number: int, links: list[Any]) -> None:
 
 
 def test_workers_that_are_killed(way: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """In any phase: its last count, the others' results, no slower rate, and no verdict."""
+    """In any phase: its last count, the others' results, no slower rate, and no verdict. It is told at once, as a run
+    of hours may be given up then."""
+    talks, told = Listens(), []
 
     def end(links: list[Any]) -> None:
+        told.extend(talks.said)
         kill(3, links)
         links[0].stop()
 
     heard = Acts(monkeypatch, {"load": partial(kill, 1), ("warm-up", 2): partial(kill, 2), frozenset({0, 3}): end})
-    result = measured(REAL, **way, objective="latency.p99 < 1s", duration="600s")
+    result = measured(REAL, talks=talks, **way, objective="latency.p99 < 1s", duration="600s")
+    assert [line.partition(":")[0] for line in told if "lost" in line] == ["worker 1 is lost", "worker 2 is lost"]
+    assert sum("worker 3 is lost" in line for line in talks.said) == 1
     assert result.outcome == "failed"
     assert [lost.worker for lost in result.lost] == [1, 2, 3]
     assert [lost.why.endswith("before it measured") for lost in result.lost] == [True, True, False]

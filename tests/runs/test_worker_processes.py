@@ -105,12 +105,13 @@ def test_ctrl_c_ends_the_command_and_its_workers(tmp_path: Path) -> None:
 
 
 def test_workers_end_with_what_started_them(tmp_path: Path) -> None:
-    """Even where that is killed: none goes on measuring what nobody takes."""
+    """Even where that is killed: none goes on measuring what nobody takes, nor says anything of it."""
     with running(tmp_path, "measure") as process:
         workers = _workers(process.pid)
         assert len(workers) == 2
     while any("loadtrt.runs.worker" in _command(worker) for worker in workers):
         time.sleep(0.1)
+    assert "Error" not in (tmp_path / "stderr").read_text()
 
 
 def _workers(process: int) -> list[int]:

@@ -423,3 +423,41 @@ def test_the_slowest_and_the_fastest_worker_are_named() -> None:
     assert "slowest: worker 2 (service p50 2.00 ms, " in text  # they have arrivals: it is not the rate that differs
     assert "/s, SM clock 1480 MHz, slowed down 25 % of the time); fastest: worker 0 (" in text
     assert "slowest: worker" not in " ".join(terminal_text(merged([runs[0], runs[1]])).split())
+
+
+@pytest.mark.parametrize(
+    ("place", "content", "sentence"),
+    [
+        ("elsewhere/t.csv", "0\n0.5\n1\n1.5\n", ""),
+        ("elsewhere/t.csv", "0\n0.5\n1\n1.25\n", "its trace is one with the digest "),
+        ("t.csv", "0\n0.5\n1\n1.25\n", "its trace is one with the digest "),
+    ],
+    ids=["the same elsewhere", "another elsewhere", "another of the same name"],
+)
+def test_a_trace_is_known_by_its_content(
+    place: str, content: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As hosts have files where they have them, and may have others of the same name."""
+    (tmp_path / "elsewhere").mkdir()
+    runs = []
+    for worker, name, instants in (("0/2", "t.csv", "0\n0.5\n1\n1.5\n"), ("1/2", place, content)):
+        (tmp_path / name).write_text(instants)
+        runs.append(loadtrt.run(**OPTIONS, trace=str(tmp_path / name), worker=worker))
+    if not sentence:
+        assert merged(runs).model.ok == 4
+        return
+    with pytest.raises(UsageError, match=f"1.json is of another load than 0.json: {sentence}"):
+        merged(runs)
+
+
+def test_keys_that_requests_are_dealt_by_are_of_the_trace(tmp_path: Path) -> None:
+    runs = []
+    for place, users in enumerate(("abab", "abba")):
+        trace = tmp_path / f"{place}.csv"
+        trace.write_text("timestamp,user\n" + "".join(f"{i / 2},{user}\n" for i, user in enumerate(users)))
+        asked = {**OPTIONS, "trace": str(trace), "worker": f"{place}/2"}
+        runs.append([loadtrt.run(**asked, routing=routing) for routing in ("sticky:user", "random")])
+    sticky, random = zip(*runs, strict=True)
+    with pytest.raises(UsageError, match="its trace is one with the digest"):
+        merged(sticky)
+    assert merged(random).model.ok == 4
