@@ -368,8 +368,7 @@ def test_a_busy_host_ends_a_search_after_its_first_rung(
     assert only.failure is None
     assert ("on a shared host" in " ".join(terminal_text(result).split())) == result.shared == shared
     if shared:
-        assert only.answer != "unsteady"
-        assert only.searched
+        assert len(only.trials) > 1
         assert BUSY not in only.conclusion
     else:
         assert (only.answer, len(only.trials)) == ("unsteady", 1)

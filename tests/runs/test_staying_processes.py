@@ -117,6 +117,7 @@ def test_a_process_that_dies_is_started_anew(when: str, monkeypatch: pytest.Monk
                 again = apart._stay[1].again
 
                 def killed(*what: Any) -> None:
+                    os.kill(b, signal.SIGSTOP)  # or the run might be over before
                     again(*what)
                     os.kill(b, signal.SIGKILL)
 
