@@ -56,6 +56,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--quick", action="store_true", help="Skip tests of schedulers, processes and real engines.")
+    parser.addoption("--first", action="store_true", help="Run the first case alone of each test that has several.")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -116,8 +117,11 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
     return ("trio", {"clock": trio.testing.MockClock(autojump_threshold=0)})
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """GPU tests are skipped where there is no GPU, and each where its plan is missing (PLANS names their folder)."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """GPU tests are skipped where there is no GPU, and each where its plan is missing (PLANS names their folder). With
+    --first other cases of a test are left out: they make the same calls of other libraries."""
+    if config.getoption("first"):
+        items[:] = reversed({item.nodeid.partition("[")[0]: item for item in reversed(items)}.values())
     here = Path(__file__).parent / "gpu"
     skip = pytest.mark.skip(reason="no CUDA GPU here")
     for item in items:
