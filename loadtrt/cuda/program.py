@@ -4,8 +4,8 @@ A request is copy in, compute and copy out, with events around each. The request
 then computed, then copied out together: one request after the other served 37 % less with one context, and as much
 with four (the tiny plan, four requests a launch; docs/performance.md).
 
-Events cost the host more than the work (docs/performance.md), so that without device times only those are recorded that
-something waits for: a stream, or whoever asks whether the request has completed.
+Events cost the host more than the work (docs/performance.md). Without device times only those are recorded that are
+waited for: by a stream, or by the loop that asks whether a request has completed.
 
 A lane has `buffers` slots, which launches take in turn, and `per_launch` buffer sets in each. A slot is free once its
 launch has completed, so that two requests in flight never share a buffer set.

@@ -94,7 +94,7 @@ def cell_words(cell: Cell, *, outcome: bool = False) -> str:
 
 
 def whole_seconds(length_ns: float) -> int:
-    """The length of a run that is no shorter, as --duration takes it, ns."""
+    """A length in ns, rounded up to whole seconds."""
     return math.ceil(length_ns / SECOND_NS) * SECOND_NS
 
 

@@ -198,6 +198,7 @@ def compared_settings(result: RunResult) -> dict[str, str]:
         **{f"shape of {tensor.name}": "×".join(map(str, tensor.shape)) or "scalar" for tensor in engine.tensors},
         **{key: UNKNOWN for key in FIELDS if key in _COMPARED},
         **{key: f"{value:g}" if isinstance(value, float) else str(value) for key, value in given.items()},
+        "device times": engine.settings["device times"],
         **(engine.settings if engine.kind == "tensorrt" else engine.mode),
         **{f"label {key}": value for key, value in result.config.labels.items()},
     }

@@ -146,7 +146,8 @@ class EngineInfo:
 
     @property
     def settings(self) -> dict[str, str]:
-        """`mode`, with what it does not say: CUDA's default of hardware queues in an older result, device times."""
+        """`mode`, with what it leaves out: CUDA's default of hardware queues, which older results had, and that device
+        times were measured."""
         return {"hardware queues": "8", "device times": "on", **self.mode}
 
     @property

@@ -121,6 +121,12 @@ def test_settings_that_differ_are_named(measured: dict[str, dict[str, Any]], sav
     model_in(newer)["engine"]["mode"]["hardware queues"] = "32"
     text = _compare(save("old.json", older), save("new.json", newer))
     assert "different: hardware queues 8 / 32\n" in text  # an older run has CUDA's default
+    model_in(newer)["engine"] |= {
+        "kind": "simulated",
+        "mode": {**model_in(older)["engine"]["mode"], "device times": "off"},
+    }
+    text = _compare(save("timed.json", measured["fast"]), save("untimed.json", newer))
+    assert "different: device times on / off\n" in text
 
 
 @pytest.mark.parametrize(
