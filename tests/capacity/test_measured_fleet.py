@@ -59,19 +59,23 @@ def file(runs: tuple[RunResult, ...], tmp_path_factory: pytest.TempPathFactory) 
 @pytest.mark.parametrize("gpus", [2, 4])
 def test_fleets_obey_their_laws(services: str, gpus: int) -> None:
     """Theory's p99 lies within what is measured and within what the plan predicted from one GPU: M/M/1 and M/D/1 under
-    random routing, E_N/M/1 and E_N/D/1 under round-robin."""
-    result = plan(services, gpus, "20s", seed=4)
-    assert [(fleet.routing, fleet.gpus) for fleet in result.measured] == [("random", gpus), ("round-robin", gpus)]
-    for fleet in result.measured:
-        assert fleet.run is not None
-        assert fleet.run.model.ok == pytest.approx(20 * 140 * gpus, rel=0.05)
-        check = next(check for check in fleet.checks if check.rank == RANK)
-        theory = theory_ns(services, fleet.routing, gpus)
-        assert check.measured_low_ns is not None
-        assert check.measured_low_ns <= theory <= (check.measured_high_ns or 1e12)
-        assert check.predicted_low_ns is not None
-        assert check.predicted_low_ns <= theory <= (check.predicted_high_ns or 0)
-        assert check.within
+    random routing, E_N/M/1 and E_N/D/1 under round-robin. Of six intervals of 95 % four hold it, but for 0.2 %."""
+    held = []
+    for seed in (2, 3, 4):
+        result = plan(services, gpus, "20s", seed=seed)
+        assert [(fleet.routing, fleet.gpus) for fleet in result.measured] == [("random", gpus), ("round-robin", gpus)]
+        for fleet in result.measured:
+            assert fleet.run is not None
+            assert fleet.run.model.ok == pytest.approx(20 * 140 * gpus, rel=0.05)
+            check = next(check for check in fleet.checks if check.rank == RANK)
+            theory = theory_ns(services, fleet.routing, gpus)
+            assert check.measured_low_ns is not None
+            assert check.predicted_low_ns is not None
+            measured = check.measured_low_ns <= theory <= (check.measured_high_ns or 1e12)
+            held.append(
+                (measured, check.predicted_low_ns <= theory <= (check.predicted_high_ns or 0), check.within is True)
+            )
+    assert min(map(sum, zip(*held, strict=True))) >= 4, held
 
 
 def test_what_is_run_is_what_was_planned(runs: tuple[RunResult, ...], asked: list[Any]) -> None:
