@@ -251,7 +251,7 @@ def compare(
 
 
 def merge(*results: RunResult | FileName) -> RunResult:
-    """Make one result of those of the workers of a fleet: `loadtrt merge`.
+    """Merge the results of the workers of a fleet into one: `loadtrt merge`.
 
         loadtrt.merge("0.json", "1.json").model.throughput
 

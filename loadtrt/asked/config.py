@@ -62,23 +62,23 @@ class RunConfig(FleetOptions):
     )
     drain: Duration | None = _ending(
         None,
-        "Wait this long for the last requests, and as long or longer for an engine that completes nothing.",
+        "Wait this long for the last requests. An engine that completes nothing is not given up before this time.",
         commands=SEARCHES,
         metavar="TIME",
         shown_default="10s, and longer for requests in flight while the engine completes some",
     )
     precision: Precision | None = _ending(
         None,
-        "End once the objectives' quantiles (or latency.p99) are known within this share, or after 60s.",
+        "End once the objectives' percentiles (or latency.p99) are known within this share, or after 60s.",
         commands="",
         metavar="3%",
     )
     abort_on_fail: bool = _objectives(False, "End the run once it shows that an objective is missed.")
     abort_delay: Duration = _objectives(
-        5 * SECOND_NS, "Do not end by --abort-on-fail before this, nor before 5s.", metavar="TIME"
+        5 * SECOND_NS, "Earliest end of a run by --abort-on-fail, at least 5s.", metavar="TIME"
     )
 
-    profile: bool = _results(False, "After the run, time each layer in a pass of its own.")
+    profile: bool = _results(False, "After the run, time each layer in a separate pass.")
     json_file: FileName | None = _results(
         None,
         "Write the whole result as JSON; - is stdout.",
@@ -112,7 +112,7 @@ class RunConfig(FleetOptions):
 
     trt_log: FileName | None = _watching(
         None,
-        "Write TensorRT's log, its verbose part left out; - is stderr.",
+        "Write TensorRT's log without its verbose messages; - is stderr.",
         commands=ENGINES,
         metavar="FILE|-",
         writes="a log of TensorRT",

@@ -32,40 +32,38 @@ class FleetOptions(Strict):
     )
     routing: Annotated[str, kept(parse_routing)] = _fleet(
         "random",
-        "How the load is dealt out to workers: each request to a random one, to the next one, to that of its key in "
-        "the trace, or on one host to that with the fewest requests outstanding, of all or of two random ones.",
+        "Worker that each request goes to: a random one, the next one, the one for its key in the trace, or, on one "
+        "host, the one with the fewest outstanding requests, of all workers or of two random ones.",
         commands=FLEETS,
         metavar="random|round-robin|sticky:KEY|least-outstanding|two-choices",
     )
 
     devices: Annotated[str, kept(parse_devices)] | None = _fleet(
         None,
-        "Start a worker on each of these GPUs of this host, which share the load.",
+        "Start a worker on each of these GPUs of this host; the workers share the load.",
         commands=FLEETS,
         metavar="0-3|all",
     )
-    processes: int = _fleet(1, "Number of workers on each device, which share the load.", commands=FLEETS, ge=1, le=256)
+    processes: int = _fleet(1, "Number of workers on each device; they share the load.", commands=FLEETS, ge=1, le=256)
     model_processes: bool = _fleet(
-        False, "Measure each of several models in a process of its own: they take turns on the GPU, or use MPS."
+        False, "Measure each of several models in its own process: they take turns on the GPU, or use MPS."
     )
     ray: Annotated[str, kept(parse_ray)] | None = _fleet(
         None,
-        "Start --workers on the nodes of a Ray cluster, which share the load; auto is that of this host.",
+        "Start --workers workers, which share the load, on the nodes of a Ray cluster; auto is this host's cluster.",
         commands=FLEETS,
         metavar="auto|HOST:PORT|ray://HOST:PORT",
     )
     workers: int | None = _fleet(None, "Number of workers on the Ray cluster.", commands=FLEETS, ge=1, le=MOST_WORKERS)
     gpus_per_worker: float | None = _fleet(
         None,
-        "GPUs of each worker on the Ray cluster: below 1 several workers share one.",
+        "GPUs that Ray reserves for each worker; below 1 several workers share one.",
         commands=FLEETS,
         shown_default="1; 0 for simulated engines and --on onnxruntime",
         ge=0,
         le=1,
     )
-    cpus_per_worker: float = _fleet(
-        1.0, "CPUs that each worker on the Ray cluster takes of its node.", commands=FLEETS, gt=0, le=1024
-    )
+    cpus_per_worker: float = _fleet(1.0, "CPUs that Ray reserves for each worker.", commands=FLEETS, gt=0, le=1024)
 
     def given(self, *names: str) -> list[str]:
         """Those of these attributes that differ from their defaults."""

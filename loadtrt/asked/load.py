@@ -117,8 +117,8 @@ class Load(ABC):
         """Numbers that stand for the key of each request, uint64 [n]; of a load that begins again, of one round.
         Raises UsageError where requests have none."""
         raise UsageError(
-            f"sticky routing goes by '{name}' of each request, which a trace has: add --trace FILE, or take --routing "
-            "random or round-robin"
+            f"sticky routing needs '{name}' of each request, which only a trace has: add --trace FILE, or take "
+            "--routing random or round-robin"
         )
 
     def digest(self, keys: npt.NDArray[np.uint64] | None) -> str:  # noqa: ARG002  # most loads are their options

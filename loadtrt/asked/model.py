@@ -60,7 +60,7 @@ class Model(Strict):
 
     engine: Source = _engine(
         ...,
-        "What serves: a plan, an .onnx file, zoo:googlenet, simulated:KEY=VALUE,… (simulated:null), or "
+        "What serves requests: a plan, an .onnx file, zoo:googlenet, simulated:KEY=VALUE,… (simulated:null), or "
         "stressor:RESOURCE (dram, l2, pcie, sm), which loads a GPU beside a model.",
     )
     on: Literal["auto", "tensorrt", "onnxruntime"] = _engine("auto", "Runtime that executes the engine.")
@@ -86,7 +86,7 @@ class Model(Strict):
         None, "Batch size, where the model leaves the first dimension of its inputs open.", ge=1, le=(1 << 31) - 1
     )
     inferences_per_request: int | None = _engine(
-        None, "Inferences that a request counts as.", shown_default="the batch", ge=1, le=1 << 31
+        None, "Number of inferences that a request counts as.", shown_default="the batch", ge=1, le=1 << 31
     )
     shapes: Shapes = _engine(
         {}, "Shape of an input (repeatable); N in front is the batch.", metavar="NAME:16x3x224x224"
@@ -97,7 +97,7 @@ class Model(Strict):
         None, "CPU threads of each context of ONNX Runtime.", shown_default="cores / contexts", ge=1, le=4096
     )
 
-    contexts: int = _lanes(1, "Execution contexts, each on streams of its own.", ge=1, le=MOST_CONTEXTS)
+    contexts: int = _lanes(1, "Execution contexts, each on its own streams.", ge=1, le=MOST_CONTEXTS)
     buffers: int = _lanes(2, "Buffer sets of each context, so that copies overlap compute.", ge=1, le=64)
     partitions: int = _lanes(
         1,
@@ -108,15 +108,15 @@ class Model(Strict):
     )
     sms: Sms | None = _lanes(
         None,
-        "SMs of each partition, as a number, which the GPU rounds up, or as a share of all, which it rounds down. In a "
-        "run of several models, those without it have the SMs that are left.",
+        "SMs of each partition: a number, which the GPU rounds up, or a share of all, which is rounded down. In a run "
+        "of several models, those without --sms share the SMs that are left.",
         commands=f"{FLEETS} profile",
         metavar="N|SHARE",
         shown_default="equal parts of all SMs",
     )
     priority: Priority | None = _lanes(
         None,
-        "Priority of the contexts on the GPU: high, normal or low, or CUDA's number, where lower goes first.",
+        "Priority of the contexts on the GPU: high, normal, low, or CUDA's number, of which lower ones go first.",
         commands=FLEETS,
         metavar="high|normal|low|N",
         shown_default="that of a plain stream",
@@ -130,7 +130,7 @@ class Model(Strict):
     device_times: Literal["on", "off"] = _lanes(
         "on",
         "Measure when each request is copied and computed. off saves the host most CUDA events: throughput and latency "
-        "stay exact, and h2d, compute, d2h and device are not measured.",
+        "stay exact, but h2d, compute, d2h and device are not measured.",
     )
     wait: Literal["spin", "block"] = _lanes("spin", "Poll for completions, or sleep until they come.")
 

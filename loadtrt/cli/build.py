@@ -69,7 +69,7 @@ def _number(name: str, group: str, help_: str, least: int = 0, most: int = _MOST
 
 @click.command("build", cls=GroupedCommand, short_help="Build a plan from a model.")
 @click.argument("model_name", metavar="[MODEL]", required=False)
-@extra("--onnx", "Plan", "MODEL, in trtexec's words.", metavar="FILE")
+@extra("--onnx", "Plan", "MODEL, as trtexec names it.", metavar="FILE")
 @_file(("-o", "--save-engine", "plan"), "Plan", "Plan to write.  [required]")
 @choice("--flavour", "Plan", "Library that builds the plan.  [default: tensorrt, else rtx]", "tensorrt", "rtx")
 @extra(
@@ -162,7 +162,7 @@ def command(
     loadtrt build zoo:googlenet -o googlenet.plan --flavour rtx --target sm86,sm89   (no GPU needed)
     loadtrt build --deploy googlenet.prototxt --model googlenet.caffemodel -o googlenet.plan --fp16
 
-    Writes the builder's log to PLAN.log and the facts of the build to PLAN.json, in the folder of the plan.
+    Writes the builder's log to PLAN.log and a description of the build to PLAN.json, in the folder of the plan.
     """
     from time import perf_counter_ns
 

@@ -64,14 +64,14 @@ _CODES |= {"estimated": 0, "host-bound": EXIT_INVALID, "unsteady": EXIT_INVALID}
 @extra(
     ("--model", "models"),
     "Engine",
-    "With --of: a model with its own options, as `loadtrt run` has it (repeatable).",
+    "With --of: a model with its own options, as in `loadtrt run` (repeatable).",
     multiple=True,
     metavar="NAME=ENGINE,KEY=VALUE,…",
 )
 @extra(
     "--of",
     "Engine",
-    "Find the capacity of this model of several, while the others hold their loads beside it.",
+    "Find the capacity of this one of several models, while the others hold their loads.",
     metavar="NAME",
 )
 @flag("--resume", "Results", "Continue the unfinished search in the file of --json.")

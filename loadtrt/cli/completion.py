@@ -15,7 +15,7 @@ _SHELLS = ("bash", "zsh", "fish")
 @click.argument("shell", type=click.Choice(_SHELLS))
 @click.pass_context
 def command(context: click.Context, shell: str) -> None:
-    """Print the script by which SHELL completes commands, options and their words.
+    """Print the script with which SHELL completes commands, options and their values.
 
     \b
     eval "$(loadtrt completion bash)"                    # in ~/.bashrc, bash 4.4 or newer

@@ -11,12 +11,12 @@ from loadtrt.cli.options import FORCE_HELP
 from loadtrt.cli.provided import provided, write_provided
 
 
-@click.command("dashboards", short_help="Write the files of Grafana and Prometheus.")
+@click.command("dashboards", short_help="Write dashboards and rules for Grafana and Prometheus.")
 @click.argument("folder", metavar="[DIR]", required=False, type=click.Path(path_type=Path, file_okay=False))
 @click.option("--force", is_flag=True, help=FORCE_HELP)
 def command(folder: Path | None, force: bool) -> None:
     """Write Grafana's dashboards, Prometheus' configuration and alert rules, and a compose file into the folder DIR,
-    which is made where there is none. Without DIR, list them.
+    which is created if it does not exist. Without DIR, list them.
 
     \b
     loadtrt dashboards watching

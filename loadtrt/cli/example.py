@@ -14,7 +14,7 @@ from loadtrt.errors import UsageError, nearest
 from loadtrt.files import write_file
 
 
-@click.command("example", short_help="Write a configuration to begin with.")
+@click.command("example", short_help="Write an example configuration.")
 @click.argument(
     "name", required=False, shell_complete=lambda _, __, begun: [n for n in _files() if n.startswith(begun)]
 )
@@ -23,11 +23,11 @@ from loadtrt.files import write_file
     "--output",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="File to write, or -.  [default: as it is named]",
+    help="File to write, or -.  [default: the example's name]",
 )
 @click.option("--force", is_flag=True, help=FORCE_HELP)
 def command(name: str | None, output: Path | None, force: bool) -> None:
-    """Write the configuration NAME, and print the command that takes it. Without NAME, list what there is."""
+    """Write the example configuration NAME, and print the command that uses it. Without NAME, list the examples."""
     files = _files()
     texts = {known: place.read_text(encoding="utf-8") for known, (_, place) in files.items()}
     if name is None:

@@ -64,7 +64,7 @@ _ARRIVALS = ("poisson", "constant")  # as sizing/interference_options.py has the
 @extra(
     "--rounds",
     "Ending",
-    "Rounds of each cell at most; each is the model alone and beside its neighbour.",
+    "Maximum number of rounds of each cell; a round is the model alone and beside its neighbour.",
     type=click.IntRange(1, 100),
     metavar="N",
     default=5,
@@ -85,7 +85,7 @@ _ARRIVALS = ("poisson", "constant")  # as sizing/interference_options.py has the
 @extra(
     ("--stressor", "own_stressors"),
     "Engine",
-    "A stressor of your own, as --model has models (repeatable).",
+    "Your own stressor, written as a model in --model (repeatable).",
     multiple=True,
     metavar="NAME=ENGINE,KEY=VALUE,…",
 )

@@ -33,10 +33,10 @@ COMMANDS = {
     ),
     "capacity": ("loadtrt.cli.capacity", "Find the highest arrival rate that meets objectives, and confirm it."),
     "build": ("loadtrt.cli.build", "Build a plan from an ONNX, zoo or Caffe model, for this GPU or another."),
-    "trtexec": ("loadtrt.cli.trtexec_line", "Take a command line of trtexec: print what it means here, and run it."),
+    "trtexec": ("loadtrt.cli.trtexec_line", "Translate a command line of trtexec, and run it."),
     "profile": ("loadtrt.cli.profile", "Time each layer of an engine, or of two engines side by side."),
     "compare": ("loadtrt.cli.compare", "Compare two results, of loadtrt or of trtexec, and gate on regressions."),
-    "merge": ("loadtrt.cli.merge", "Make one result of the results of a fleet's workers."),
+    "merge": ("loadtrt.cli.merge", "Merge the results of a fleet's workers into one."),
     "report": ("loadtrt.cli.report", "Write results as an HTML page, Markdown, CSV or a trace."),
     "watch": ("loadtrt.cli.watch", "Show the live view of a run in another terminal or on another machine."),
     "export": ("loadtrt.cli.export", "Write a finished run in another tool's format."),
@@ -44,8 +44,8 @@ COMMANDS = {
     "doctor": ("loadtrt.cli.doctor", "Check GPU, driver, TensorRT and host, and show how to fix what is wrong."),
     "schema": ("loadtrt.cli.schema", "Print the JSON schema of a configuration or of a result."),
     "zoo": ("loadtrt.cli.zoo", "Generate and write a model, such as googlenet."),
-    "example": ("loadtrt.cli.example", "Write a configuration to begin with."),
-    "dashboards": ("loadtrt.cli.dashboards", "Write the files of Grafana and Prometheus."),
+    "example": ("loadtrt.cli.example", "Write an example configuration."),
+    "dashboards": ("loadtrt.cli.dashboards", "Write dashboards and rules for Grafana and Prometheus."),
     "completion": ("loadtrt.cli.completion", "Print the completion script of a shell."),
 }
 

@@ -11,21 +11,21 @@ from loadtrt.cli.outputs import Output, require_outputs
 from loadtrt.errors import UsageError
 
 
-@click.command("merge", short_help="Make one result of those of the workers of a fleet.")
+@click.command("merge", short_help="Merge the results of a fleet's workers into one.")
 @click.argument("files", metavar="FILE…", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option("--json", "json_file", metavar="FILE|-", help="Write the whole result as JSON; - is stdout.")
 @click.option("--junit", metavar="FILE", help="Write validity and objectives as JUnit XML, one test each.")
 @click.option("--quiet", is_flag=True, help="Print no summary.")
 @click.option("--force", is_flag=True, help=FORCE_HELP)
 def command(files: tuple[Path, ...], json_file: str | None, junit: str | None, quiet: bool, force: bool) -> int:
-    """Make one result of the results of a fleet's workers, which `loadtrt run --worker` wrote.
+    """Merge the results of a fleet's workers, which `loadtrt run --worker` wrote, into one.
 
     \b
     loadtrt run --engine g.plan --rate 4000/s --worker 0/2 --start-at 2026-11-29T16:00:00Z --json 0.json   (one host)
     loadtrt run --engine g.plan --rate 4000/s --worker 1/2 --start-at 2026-11-29T16:00:00Z --json 1.json   (another)
     loadtrt merge 0.json 1.json --json fleet.json
 
-    Workers without a result are lost: what the others measured is kept, and the exit code is 3.
+    Workers without a result are lost: the measurements of the others are kept, and the exit code is 3.
     """
     from loadtrt.cli.delivery import Delivery, json_of, say_verdict, show_beside
     from loadtrt.cli.running import exit_code

@@ -32,7 +32,7 @@ _SEVERAL = "{} to plan for, where FILEs have several.  [default: that of the hig
 @extra(
     "--demand",
     "Load",
-    "Arrival rate at the peak, in requests per second; of several models NAME=RATE (repeatable).",
+    "Arrival rate at the peak, in requests per second; for several models NAME=RATE (repeatable).",
     multiple=True,
     metavar="[NAME=]5000/s",
 )
@@ -70,7 +70,7 @@ _SEVERAL = "{} to plan for, where FILEs have several.  [default: that of the hig
 @extra(
     "--together",
     "Fleet",
-    "Of several models: a measurement beside each other, by `interference` or `capacity --of` (repeatable).",
+    "With several models: a measurement of them beside each other, by `interference` or `capacity --of` (repeatable).",
     multiple=True,
     metavar="FILE",
     type=click.Path(path_type=Path),
@@ -104,12 +104,12 @@ def command(
     loadtrt plan-capacity a.json b.json --demand a=3000/s --demand b=800/s --together pair.json
 
     FILE: a result of `loadtrt capacity` or `loadtrt sweep`, or several of `loadtrt run`: closed loops with --contexts 1
-    and more, and runs at an arrival rate, against which predictions are checked. Of `run --repeat` each start counts.
+    and more, and runs at an arrival rate, against which predictions are checked. Each start of `run --repeat` counts.
 
     The demand is --demand, --demand-inferences, --stages (the highest rate is the peak) or --trace (the busiest hour is
     replayed). Without --objective, the objectives of FILEs count.
 
-    Of several models each FILE is the capacity of one alone. The model has the name of its file, or the one of
+    With several models, each FILE is the capacity of one alone. The model has the name of its file, or the name in
     NAME=FILE. --together is a measurement of them beside each other. The answer is the fewest GPUs, with the models
     apart and with models on the same GPUs. Random routing and Poisson arrivals are assumed.
 

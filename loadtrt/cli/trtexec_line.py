@@ -39,19 +39,19 @@ _OF_TENSORRT = {
 @click.option(
     "--like",
     type=click.Choice([str(version) for version in VERSIONS]),
-    help="Version of trtexec whose options and defaults are meant.  [default: 10, or the one that has these options]",
+    help="Version of trtexec whose options and defaults apply.  [default: 10, or the one that has these options]",
 )
 @click.option("--print", "only_print", is_flag=True, help="Print the commands of loadtrt without running them.")
 @click.argument("line", metavar="OPTIONS OF TRTEXEC…", nargs=-1, type=click.UNPROCESSED)
 def command(like: str | None, only_print: bool, line: tuple[str, ...]) -> int:
-    """Take a command line of trtexec 8, 10 or 11: print the lines of loadtrt that it means, and run them.
+    """Translate a command line of trtexec 8, 10 or 11 into commands of loadtrt, print these, and run them.
 
     \b
     loadtrt trtexec --loadEngine=googlenet.plan --infStreams=4 --useCudaGraph --useSpinWait
     loadtrt trtexec --onnx=googlenet.onnx --saveEngine=googlenet.plan --fp16 --shapes=data:16x3x224x224
     loadtrt trtexec --like 8 --deploy=googlenet.prototxt --output=prob --batch=16 --print
 
-    Names what has no counterpart, and whether a measurement without it is of something else. docs/from-trtexec.md has
+    Lists options without a counterpart, and says where the measurement differs without them. docs/from-trtexec.md has
     a table.
     """
     given = parse(line, None if like is None else int(like))

@@ -61,7 +61,7 @@ def _copies(result: RunResult, use: Utilization) -> Finding | None:
     elif sets == 2 and result.config.model.contexts == 1:  # of several lanes, one always has its next copy ready
         remedies.append("--buffers 3 keeps the link busy from one request to the next")
     if engine.mode.get("submit") != "apart" and (submit := measured_submit(result.config.model)):
-        remedies.append(f"{submit} tries copies on streams of their own")
+        remedies.append(f"{submit} tries copies on their own streams")
     wide = sorted({spec.dtype for spec in engine.tensors if spec.is_input == (phase == "h2d")} & {"fp32", "fp64"})
     if wide and engine.kind in _REAL:
         remedies.append(f"{tensors} in a type smaller than {wide[0].upper()}, such as FP16 or uint8, copy faster")

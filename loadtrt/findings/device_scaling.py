@@ -115,7 +115,7 @@ def _why(fewest: RunResult, run: RunResult, cores: int | None) -> tuple[str, str
     """(evidence, cause, remedy) of what was lost."""
     throttled = [next((it for it in each.model.findings if it.kind == "throttled"), None) for each in (fewest, run)]
     if throttled[1] is not None and throttled[0] is None:
-        return throttled[1].evidence, "power or heat holds devices back that run side by side", throttled[1].remedy
+        return throttled[1].evidence, "power or heat slows down devices that run side by side", throttled[1].remedy
     if cores and run.host_cores >= FULL_CORES * cores:
         used = f"the workers used {run.host_cores:.1f} of {plural(cores, 'core')}"
         return used, "the host's cores are full", "more cores, fewer workers, or --wait block"
@@ -129,9 +129,9 @@ def _why(fewest: RunResult, run: RunResult, cores: int | None) -> tuple[str, str
         return (
             "no part of a request took longer" if timed else "device times were not measured",
             "the workers were late, or waited for each other" if run.model.starved_fraction else "it is not known",
-            "look at the workers by themselves: 'loadtrt run' with the same devices has a row for each",
+            "look at each worker: 'loadtrt run' with the same devices has a row for each",
         )
     _, part, before, after = max(grown)
     name, cause = _PARTS[part]
-    took = f"{name} took {format_duration(after)} on average, and {format_duration(before)} before"
+    took = f"{name} took {format_duration(after)} on average, and {format_duration(before)} on the fewest devices"
     return took, cause, _REMEDIES["h2d" if part == "d2h" else part]

@@ -98,7 +98,7 @@ def _dropped(result: RunResult) -> Finding | None:
         kind="dropped",
         evidence=f"{plural(result.model.dropped, 'request')} ({rough_percent(share)} of all) came due while "
         f"{result.config.model.max_queue} waited, and were dropped",
-        cause="the queue was full; latencies are of the other requests, which waited less because of it",
+        cause="the queue was full; latencies cover only the other requests, which therefore waited less",
         remedy=either(lower_load(result.config.model), more_contexts(result.config.model), "a larger --max-queue"),
     )
 
@@ -238,7 +238,7 @@ def _inexact(result: RunResult) -> Finding | None:
     return Finding(
         kind="not-exact",
         evidence=f"{plural(result.model.metrics['latency'].count, 'request')} are more than the records that are kept",
-        cause="percentiles are from histograms, and within 0.4 %; lanes and phases are of the kept records",
+        cause="percentiles come from histograms, within 0.4 %; lanes and phases describe the kept records",
         remedy="none is needed; a shorter run has exact percentiles",
     )
 

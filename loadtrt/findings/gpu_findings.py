@@ -163,15 +163,16 @@ def _others(sharing: GpuSharing, busy_fraction: float | None, *, accepted: bool)
     if not told:
         return None
     if any(client.computed for client in told):
-        cause, remedy = "this run had what they left of the GPU, as --shared-gpu accepts", "end them for the GPU's own"
+        cause = "this run had what they left of the GPU, as --shared-gpu accepts"
+        remedy = "end them to measure the GPU alone"
     elif _too_busy(sharing.own_sm_ratio or 0.0, busy_fraction):  # which of the ids is this run's was guessed
         own = format_percent(sharing.own_sm_ratio or 0.0)
         cause = f"NVML counts kernels for {own} of the time as this run's, which "
         cause += f"computed for {format_percent(busy_fraction or 0.0)}: one of them seems to have computed"
         remedy = "end them, and see whether the numbers stay"
     elif all(client.sm_ratio is not None for client in told):
-        cause = "they hold memory and computed nothing that would show"
-        remedy = "end them where memory is short, or where they might begin to compute"
+        cause = "they hold memory, and no kernel of theirs was seen"
+        remedy = "end them if memory is short, or if they might begin to compute"
     else:
         cause = f"whether they computed is not known: NVML does not tell {' nor '.join(sharing.unknown)}"
         remedy = "end them, and see whether the numbers stay"

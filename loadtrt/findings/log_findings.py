@@ -49,7 +49,7 @@ def findings_of_log(
                 cause="TensorRT logged this about the plan or this machine, and continued"
                 if not errors
                 else "a call failed that loadtrt does not need, or TensorRT continued in another way",
-                remedy=f"{where} what it logged around that; run.json has each message whole",
+                remedy=f"{where} what it logged around that; run.json has each message in full",
             )
         )
     return found

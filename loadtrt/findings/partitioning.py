@@ -43,9 +43,9 @@ def unpartitioned(result: RunResult) -> Finding | None:
         kind="unpartitioned",
         evidence=f"{contexts} contexts compute at the same time, each request of batch {engine.batch} for "
         f"{format_duration(compute)}",
-        cause="the contexts' kernels share all SMs; where each context has SMs of its own, a full GPU may serve a few "
+        cause="the contexts' kernels share all SMs; if each context has its own SMs, a full GPU may serve a few "
         "percent more",
-        remedy=f"'loadtrt sweep {copies}--contexts {lanes} --partitions 1,{_PARTITIONS}' shows what they bring",
+        remedy=f"'loadtrt sweep {copies}--contexts {lanes} --partitions 1,{_PARTITIONS}' shows whether they help",
     )
 
 

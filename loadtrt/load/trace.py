@@ -188,7 +188,7 @@ def trace_keys(file: str, key: str, column: str | None = None) -> npt.NDArray[np
                 numbers.append(known[text])
     except UsageError as error:
         raise UsageError(
-            str(error).replace("remove --trace-column", f"it has no {shortened(key)} to deal by")
+            str(error).replace("remove --trace-column", f"it has no {shortened(key)}, which sticky routing needs")
         ) from None
     keys = np.array(numbers, np.uint64)
     return keys if order is None else keys[order]

@@ -51,7 +51,7 @@ def wanted_interference(
     Raises UsageError.
     """
     if file is None and not models:
-        raise UsageError("interference is between models, and there is none: give two engines, such as a.plan b.plan")
+        raise UsageError("interference needs two models, and there is none: give two engines, such as a.plan b.plan")
     own = {name: given.get(name, default) for name, default in OPTIONS.items()}
     arrivals = given.get("arrivals") or ARRIVALS[0]
     if arrivals not in ARRIVALS:
@@ -85,7 +85,7 @@ def wanted_interference(
         raise UsageError(f"{min(taken)} is a model and a stressor: give one of them another name")
     if len(config.models) < 2 and not made:
         raise UsageError(
-            "interference is between models, and there is one: give another engine, or --stressors for its fingerprint"
+            "interference needs two models, and there is one: give another engine, or --stressors for its fingerprint"
         )
     return Wanted(
         config=config,

@@ -153,7 +153,7 @@ def test_others_on_the_gpu() -> None:
         "gpu-shared",
         "other processes were on this GPU: python3 (process 7, 1.00 GiB)",
     )
-    assert found.cause == "they hold memory and computed nothing that would show"
+    assert found.cause == "they hold memory, and no kernel of theirs was seen"
     (found,) = gpu_findings(None, GpuSharing((computes, holds)), accepted=True)
     assert "process 8 (1.00 GiB, kernels for 48 % of the time), python3" in found.evidence
     assert "--shared-gpu" in found.cause

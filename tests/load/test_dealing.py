@@ -57,7 +57,7 @@ def test_the_workers_take_the_whole_schedule(
     (tmp_path / "trace.csv").write_text(TRACE)
     monkeypatch.chdir(tmp_path)
     if routing.startswith("sticky") and "trace" not in load:
-        with pytest.raises(UsageError, match="which a trace has"):
+        with pytest.raises(UsageError, match="which only a trace has"):
             _fleet(2, routing=routing, **LOADS[load])
         return
     whole, _ = (config := RunConfig.of(engine="simulated:null", **LOADS[load])).due(config.model)
@@ -196,7 +196,7 @@ def test_what_is_no_worker_or_routing(read: Any, text: str, sentence: str) -> No
         ({"precision": "3%"}, "--precision would end each worker by its own numbers"),
         ({"scenario": "server", "rate": 100, "objective": "latency.p99 < 10ms"}, "scenarios are for one process"),
         ({"trace": "trace.csv", "trace_column": "time", "routing": "sticky:session"}, "no column 'session'"),
-        ({"trace": "trace.log", "routing": "sticky:user"}, "it has no user to deal by"),
+        ({"trace": "trace.log", "routing": "sticky:user"}, "it has no user, which sticky routing needs"),
     ],
 )
 def test_what_workers_refuse(
