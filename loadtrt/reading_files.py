@@ -62,16 +62,14 @@ def open_file(
     return opened
 
 
-def read_bytes(
-    file: str | Path, what: str, most: int, *, pipes: bool = True, takes: Collection[str] | None = ()
-) -> bytes:
+def read_bytes(file: str | Path, what: str, most: int, *, pipes: bool = True) -> bytes:
     """The bytes of a file, at most `most`.
 
-    file, what, pipes, takes: as for `open_file`.
+    file, what, pipes: as for `open_file`.
 
     Raises UsageError as `open_file` does, and for a longer file.
     """
-    with open_file(file, what, pipes=pipes, takes=takes) as opened:
+    with open_file(file, what, pipes=pipes) as opened:
         try:
             status = os.fstat(opened.fileno())
             data = b""
@@ -89,14 +87,14 @@ def read_bytes(
     return data
 
 
-def read_text(file: str | Path, what: str, most: int, *, pipes: bool = True) -> str:
+def read_text(file: str | Path, what: str, most: int) -> str:
     """The text of a file in UTF-8, with or without a byte order mark.
 
-    file, what, most, pipes: as for `read_bytes`.
+    file, what, most: as for `read_bytes`.
 
     Raises UsageError as `read_bytes` does, and UnicodeDecodeError.
     """
-    return read_bytes(file, what, most, pipes=pipes).decode("utf-8-sig")
+    return read_bytes(file, what, most).decode("utf-8-sig")
 
 
 def parse_json(text: str | bytes) -> Any:
