@@ -91,11 +91,11 @@ def gpu_driver(root: Path = Path("/")) -> str:
     return version[1] if version is not None else ""
 
 
-def visible_gpus(root: Path = Path("/")) -> int:
-    """How many NVIDIA GPUs CUDA_VISIBLE_DEVICES leaves of those here. root: folder of /dev."""
+def visible_gpus() -> int:
+    """How many NVIDIA GPUs CUDA_VISIBLE_DEVICES leaves of those here."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
-        return len(list((root / "dev").glob("nvidia[0-9]*")))
+        return len(list(Path("/dev").glob("nvidia[0-9]*")))
     return len([entry for entry in visible.split(",") if entry.strip()])
 
 
