@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from loadtrt.asked.config import RunConfig
     from loadtrt.engines.engine import Engine
-    from loadtrt.engines.reference import Reference
     from loadtrt.lanes.model_run import OnTick
     from loadtrt.lanes.start_instant import StartAt
     from loadtrt.load.tensors import Arrays
@@ -44,12 +43,10 @@ async def run_session(
     board: Board | None = None,
     *,
     allocated: bool = False,
-    start_at: StartAt | None = None,
-    reference: Reference | None = None,
 ) -> None:
     """`run_models` of one model, with what `ModelRun` has of it."""
-    run = ModelRun(engine, config.model, inputs, session, "", on_tick, board, allocated, reference)
-    await run_models([run], config, stop, clocks_settled, start_at=start_at)
+    run = ModelRun(engine, config.model, inputs, session, "", on_tick, board, allocated)
+    await run_models([run], config, stop, clocks_settled)
 
 
 async def run_models(
