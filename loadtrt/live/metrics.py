@@ -85,9 +85,9 @@ def together(observations: Iterable[Observation], native: bool = False) -> list[
     return sorted(whole.values(), key=lambda metric: _ORDER[metric.name])
 
 
-def families(seen: Observation, native: bool = False) -> list[Metric]:
+def families(seen: Observation) -> list[Metric]:
     """The families of FAMILIES, without those that have no value now, of one model."""
-    return together([replace(seen, others=())], native)
+    return together([replace(seen, others=())])
 
 
 def _parts(seen: Observation, native: bool) -> Iterator[Metric]:
