@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 LONGEST_IDLE, LOWEST_INDEX, RANDOM_TIES, TWO_CHOICES = range(4)
 
 # Cells of Fleet.n.
-RULE, DRAWN, FEWEST, CELLS = range(4)
+RULE, DRAWN, FEWEST = range(3)
 
 
 class Router(NamedTuple):
