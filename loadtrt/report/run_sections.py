@@ -93,7 +93,7 @@ def latency(result: RunResult) -> Iterator[Block]:
     if histogram is not None:
         times = ((name, time_of(result.model.metrics, name)) for name in _MARKED)
         marks = [(name, time) for name, time in times if time is not None]
-        yield Figure("Spectrum", spectrum(histogram, marks, bounds, "latency"), "how many requests took how long")
+        yield Figure("Spectrum", spectrum(histogram, marks, bounds), "how many requests took how long")
         curves = [("latency", histogram)]
         for name in ("service", "compute"):
             other = histogram_of(result, name)

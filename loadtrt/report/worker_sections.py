@@ -96,7 +96,7 @@ def _figures(result: RunResult, name: str) -> Iterator[Block]:
         return
     for run, model in zip(runs, measured, strict=True):
         marks = [(rank, time) for rank in ("p50", "p99") if (time := time_of(model.metrics, rank))]
-        chart = spectrum(Histogram.from_dict(model.histograms["latency"]), marks, bounds, "latency")
+        chart = spectrum(Histogram.from_dict(model.histograms["latency"]), marks, bounds)
         yield Figure(f"{whose}worker {run.worker}", chart, "how many requests took how long")
 
 

@@ -55,7 +55,7 @@ def test_a_spectrum_shows_every_request() -> None:
     widths are ln(right / left)); and each bar tells its count."""
     rng = np.random.default_rng(1)
     histogram = _histogram(*(rng.lognormal(16, 0.6, 5000)).astype(np.int64).tolist())
-    root = _parsed(spectrum(histogram, [("p50", 1e7)], [], "latency"))
+    root = _parsed(spectrum(histogram, [("p50", 1e7)], []))
     told, areas = 0, []
     for found in _of_class(root, "f1"):
         match = re.search(r": ([\d ]+) of 5 000", found.findtext("title") or "")
@@ -72,7 +72,7 @@ def test_a_spectrum_shows_every_request() -> None:
 
 def test_a_spectrum_of_one_value_has_one_bar() -> None:
     """And room on either side."""
-    bar, *rest = _of_class(_parsed(spectrum(_histogram(5_000_000), [], [], "latency")), "f1")
+    bar, *rest = _of_class(_parsed(spectrum(_histogram(5_000_000), [], [])), "f1")
     assert rest == []
     assert 60 < float(bar.get("x", "0")) < 460
 

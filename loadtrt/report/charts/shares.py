@@ -115,7 +115,7 @@ def near(bounds: Sequence[Objective], low: float, high: float) -> list[Objective
     return [bound for bound in bounds if low / _FAR <= bound.bound_ns <= high * _FAR]
 
 
-def spectrum(histogram: Histogram, marks: Sequence[tuple[str, float]], bounds: Sequence[Objective], metric: str) -> str:
+def spectrum(histogram: Histogram, marks: Sequence[tuple[str, float]], bounds: Sequence[Objective]) -> str:
     """How many requests had which latency.
 
     The height of a bar is its share of requests ÷ its width in ln(latency), in % of requests a 1 % of latency: areas
@@ -123,7 +123,7 @@ def spectrum(histogram: Histogram, marks: Sequence[tuple[str, float]], bounds: S
     would take most of the axis, are not drawn.
 
     marks: percentiles (name, ns).
-    bounds: of this metric.
+    bounds: of latency.
     """
     last = int(np.flatnonzero(histogram.counts)[-1])
     first = int(np.searchsorted(np.cumsum(histogram.counts), max(_SHORTEST * histogram.count, 1)))
@@ -143,7 +143,7 @@ def spectrum(histogram: Histogram, marks: Sequence[tuple[str, float]], bounds: S
             bars.append((left, right, share / math.log(right / left) * _PERCENT, text))
     highest = max(bar[2] for bar in bars)
     bounds = near(bounds, edges[0], edges[-1])
-    x = durations(metric, (edges[0], edges[-1], *(bound.bound_ns for bound in bounds)), log=True, most=8)
+    x = durations("latency", (edges[0], edges[-1], *(bound.bound_ns for bound in bounds)), log=True, most=8)
     y = linear("% of requests a 1 % of latency", 0, highest * 1.06, most=6)
     keys = [Key("objective", "bad rule")] if bounds else []
     named = [(value, f"{name} {format_duration(value)}") for name, value in marks]
@@ -152,7 +152,7 @@ def spectrum(histogram: Histogram, marks: Sequence[tuple[str, float]], bounds: S
     for bound in bounds:
         plot.upright(bound.bound_ns, "bad rule")
     percentiles = ", ".join(f"{name} {format_duration(value)}" for name, value in marks) or "no percentile is supported"
-    return plot.svg(f"Spectrum of {metric}", f"{format_count(total)} requests; {percentiles}.")
+    return plot.svg("Spectrum of latency", f"{format_count(total)} requests; {percentiles}.")
 
 
 def shares(
