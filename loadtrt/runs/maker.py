@@ -120,12 +120,6 @@ class Maker:
             self.signals.__exit__()
 
     @property
-    def opened(self) -> Opened:
-        """The engine that is open, of a run of one model."""
-        (opened,) = self.models.values()
-        return opened
-
-    @property
     def session(self) -> Session:
         """What the last run measured, of a run of one model."""
         (session,) = self.sessions.values()

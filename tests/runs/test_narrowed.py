@@ -110,7 +110,8 @@ def test_each_part_has_the_way_that_is_best_for_it(rig: Rig, monkeypatch: pytest
 def test_a_part_says_when_to_look_as_the_whole_does(rig: Rig) -> None:
     """So that it can be driven beside other models; an engine that does not say is looked at all the time."""
     rig.open(RunConfig.of(engine="simulated:service=5ms,clock=virtual", contexts=2, quiet=True))
-    whole = cast("Any", rig)._maker.opened.engine
+    (opened,) = cast("Any", rig)._maker.models.values()
+    whole = opened.engine
     part = Narrowed(whole, Part(1, 1), [{}])
     assert isinstance(part, Shares)
     whole.submit(0, 0)
