@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadtrt.cli.github import require_summary, tell_result
+from loadtrt.cli.github import require_summary
 from loadtrt.cli.options import GroupedCommand, extra, flag, options, read_as
 from loadtrt.cli.outputs import inputs_of, outputs_of, require_outputs
 from loadtrt.errors import EXIT_INTERRUPTED, EXIT_INVALID, EXIT_MISSED, EXIT_UNDECIDED, UsageError
@@ -99,7 +99,7 @@ def command(
     Exit codes: 0 found and confirmed, estimated with --quick, or throughput limits the rate; 98 undecided in that time;
     99 no rate meets the objectives; 97 the load generator was the bottleneck, or others use the cores or the GPU.
     """
-    from loadtrt.cli.delivery import carried_out, say_verdict
+    from loadtrt.cli.delivery import carry_out_and_tell
     from loadtrt.results.capacity_result import CapacityResult
     from loadtrt.sizing.find import Finder
     from loadtrt.sizing.wanted import one_of, wanted_of
@@ -114,11 +114,7 @@ def command(
     require_outputs(outputs_of(values, "a search for capacity"), [config, *inputs_of(values)], force=force)
     require_summary(wanted.config.github)
     make = partial(Finder, wanted)
-    result = carried_out(wanted.config, CapacityResult, make, resume=resume, force=force)
-    code = say_verdict(result, _exit_code(result), quiet=wanted.config.quiet)
-    if wanted.config.github:
-        tell_result(result, code, wanted.config.json_file)
-    return code
+    return carry_out_and_tell(wanted.config, CapacityResult, make, _exit_code, resume=resume, force=force)
 
 
 def _exit_code(result: CapacityResult) -> int:

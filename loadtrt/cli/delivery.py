@@ -55,10 +55,18 @@ def json_of(result: Result) -> str:
     return result.to_json()
 
 
-def carried_out(
-    config: RunConfig, schema: type[_Result], work_on: Callable[..., Many[_Result]], *, resume: bool, force: bool
-) -> _Result:
-    """What `capacity.keeping.carry_out` returns; it is shown whatever ends the runs."""
+def carry_out_and_tell(
+    config: RunConfig,
+    schema: type[_Result],
+    work_on: Callable[..., Many[_Result]],
+    code_of: Callable[[_Result], int],
+    *,
+    resume: bool,
+    force: bool,
+) -> int:
+    """`sizing.keeping.carry_out`, with its result shown, whatever ends the runs, and told to GitHub where that is asked
+    for. Returns the exit code, which `code_of` gives a result."""
+    from loadtrt.cli.github import tell_result
     from loadtrt.cli.voice import Voice
     from loadtrt.report.plain import terminal_text
     from loadtrt.sizing.keeping import carry_out
@@ -68,10 +76,14 @@ def carried_out(
             show_beside(config.json_file, terminal_text(result))
 
     voice = Voice(quiet=config.quiet)
-    return carry_out(
+    result = carry_out(
         config, schema, work_on, voice, SIGNALS,
         resume=resume, force=force, show=show, insist=voice.insist, leave=leave,
     )  # fmt: skip
+    code = say_verdict(result, code_of(result), quiet=config.quiet)
+    if config.github:
+        tell_result(result, code, config.json_file)
+    return code
 
 
 def show(text: str, stream: TextIO) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadtrt.cli.github import require_summary, tell_result
+from loadtrt.cli.github import require_summary
 from loadtrt.cli.options import GroupedCommand, extra, flag, options
 from loadtrt.cli.outputs import inputs_of, outputs_of, require_outputs
 from loadtrt.errors import EXIT_INTERRUPTED, EXIT_INVALID
@@ -122,16 +122,12 @@ def command(
     inputs = [name for options_ in values for name in inputs_of(options_)]
     require_outputs(outputs_of(values[0], "a measurement of interference"), [config, *inputs], force=force)
     require_summary(checked.github)
-    from loadtrt.cli.delivery import carried_out, say_verdict
+    from loadtrt.cli.delivery import carry_out_and_tell
     from loadtrt.results.interference_result import InterferenceResult
     from loadtrt.sizing.neighbours import Neighbours
 
     make = partial(Neighbours, wanted)
-    result = carried_out(checked, InterferenceResult, make, resume=resume, force=force)
-    code = say_verdict(result, _exit_code(result), quiet=checked.quiet)
-    if checked.github:
-        tell_result(result, code, checked.json_file)
-    return code
+    return carry_out_and_tell(checked, InterferenceResult, make, _exit_code, resume=resume, force=force)
 
 
 def _exit_code(result: InterferenceResult) -> int:

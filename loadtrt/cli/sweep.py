@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadtrt.cli.github import require_summary, tell_result
+from loadtrt.cli.github import require_summary
 from loadtrt.cli.options import GroupedCommand, flag, options
 from loadtrt.cli.outputs import inputs_of, outputs_of, require_outputs
 from loadtrt.errors import EXIT_INTERRUPTED, EXIT_INVALID
@@ -50,7 +50,7 @@ def command(config: Path | None, all_points: bool, resume: bool, force: bool, **
     Without --rate each point is a closed loop. Along --contexts and --buffers the sweep stops once two further values
     have gained less than 5 % of throughput. The file of --json is written after each point.
     """
-    from loadtrt.cli.delivery import carried_out, say_verdict
+    from loadtrt.cli.delivery import carry_out_and_tell
     from loadtrt.results.capacity_result import SweepResult
     from loadtrt.sizing.sweeper import Sweeper, base_and_axes
 
@@ -59,11 +59,7 @@ def command(config: Path | None, all_points: bool, resume: bool, force: bool, **
     require_outputs(outputs_of(values, "a sweep"), [config, *inputs_of(values)], force=force)
     require_summary(base.github)
     make = partial(Sweeper, base, axes, all_points=all_points)
-    result = carried_out(base, SweepResult, make, resume=resume, force=force)
-    code = say_verdict(result, _exit_code(result), quiet=base.quiet)
-    if base.github:
-        tell_result(result, code, base.json_file)
-    return code
+    return carry_out_and_tell(base, SweepResult, make, _exit_code, resume=resume, force=force)
 
 
 def _exit_code(result: SweepResult) -> int:
