@@ -14,7 +14,7 @@ from loadtrt.report.formatting import UNKNOWN, count_or, percent_text, time_or
 from loadtrt.report.run_verdict import outcome_badge, state_badge, time_of, turns_text
 from loadtrt.report.settings import latency_bounds
 from loadtrt.results.one_model import models_of
-from loadtrt.stats.merging import SPREAD_NS, began_ns, versions_of
+from loadtrt.stats.merging import SPREAD_NS, began_after, versions_of
 from loadtrt.stats.sample_size import least_samples
 from loadtrt.units import format_duration, plural
 
@@ -206,13 +206,10 @@ def _clock(run: RunResult) -> float | None:
 
 def _table(result: RunResult) -> Table:
     several = len(result.models) > 1
-    starts = {run.worker: began_ns(run) for run in result.workers}
-    first = min((start for start in starts.values() if start is not None), default=0)
     rows: list[tuple[Cell, ...]] = []
-    for run in result.workers:
-        start = starts[run.worker]
+    for run, after in zip(result.workers, began_after(result.workers), strict=True):
         for name, single in models_of(run).items():
-            shown = (UNKNOWN if start is None else format_duration(start - first), *_numbers(single.model))
+            shown = (UNKNOWN if after is None else format_duration(after), *_numbers(single.model))
             where = Name(str(run.environment.get("host", ""))), Name(_device(run, single.model))
             rows.append(
                 (run.worker, *((Name(name),) if several else ()), *where, state_badge(single), *shown, *_gpu_cells(run))

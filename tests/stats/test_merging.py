@@ -202,9 +202,15 @@ def test_versions_that_differ() -> None:
     assert "versions-differ" not in {item.kind for item in merged(runs).model.problems}
 
 
+def in_real_time(run: RunResult) -> RunResult:
+    """The same numbers, by a clock that passes by itself."""
+    engine = run.model.engine
+    return run.with_model(engine=replace(engine, mode={**engine.mode, "clock": "loop"}))
+
+
 def test_workers_that_began_apart() -> None:
     """Beyond the stated bound the fleet was smaller than its load was made for."""
-    runs = fleet(3, rate=600, duration="2s")
+    runs = [in_real_time(run) for run in fleet(3, rate=600, duration="2s")]
     second = runs[0].began[:19]
     for apart, late in ((SPREAD_NS, False), (SPREAD_NS + 1, True)):
         other = runs[2].model_copy(update={"began": f"{second}.{apart:09d}+00:00"})
@@ -216,6 +222,26 @@ def test_workers_that_began_apart() -> None:
         told = merged([run.model_copy(update={"late_start_ns": instant}) for run in (*begun, other)])
         (problem,) = (item for item in told.model.problems if item.kind == "late-start")
         assert problem.remedy.startswith(remedy)
+
+
+def test_virtual_clocks_begin_together() -> None:
+    """Whenever the processes did, on whichever host, and whether or not an instant was asked for: of the clock on which
+    they measure, all begin at one instant."""
+    runs = fleet(3, rate=600, duration="2s")
+    hours = [
+        run.model_copy(update={"began": f"2026-11-30T{place:02d}:00:00+00:00", "environment": {"host": str(place)}})
+        for place, run in enumerate(runs)
+    ]
+    real = merged([in_real_time(run) for run in hours])
+    assert {"late-start"} == {item.kind for item in real.model.problems}
+    assert "clocks-apart" in {item.kind for item in real.model.findings}
+    assert "7200 s" in html_text([Loaded("fleet.json", real)])
+    for instant in (None, 0):
+        result = merged([run.model_copy(update={"late_start_ns": instant}) for run in hours])
+        assert result.valid
+        assert result.start_spread_ns == 0
+        assert "clocks-apart" not in {item.kind for item in result.model.findings}
+        assert "7200 s" not in html_text([Loaded("fleet.json", result)])
 
 
 def test_validity_is_the_worst_workers() -> None:
@@ -261,7 +287,7 @@ def _few(run: RunResult) -> Finding:
 
 def test_clocks_of_several_hosts() -> None:
     """That are not known to be right are told; one host has one clock."""
-    runs = fleet(2, rate=600, duration="1s")
+    runs = [in_real_time(run) for run in fleet(2, rate=600, duration="1s")]
     other = runs[1].model_copy(update={"environment": {**runs[1].environment, "host": "b", "clock_error_ns": None}})
     kinds = {item.kind for item in merged([runs[0], other]).model.findings}
     assert "clocks-apart" in kinds
