@@ -13,6 +13,8 @@ from loadtrt.load.dealing import is_even, parse_worker
 from loadtrt.printing import command_line, shortened
 from loadtrt.results.one_model import one_of
 from loadtrt.results.run_result import Finding, LostWorker, Problem, RunResult
+from loadtrt.stats.idle_workers import KIND as IDLE
+from loadtrt.stats.idle_workers import got_none, idle_workers
 from loadtrt.stats.run_length import few_samples
 from loadtrt.stats.union import union_of
 from loadtrt.units import MILLISECOND_NS, format_duration, plural
@@ -126,7 +128,9 @@ def _sum(runs: Sequence[RunResult], lost: tuple[LostWorker, ...], count: int) ->
         found = gathered([part.findings for part in parts], "worker", [run.worker for run in runs])
         failures = [part.failure for part in parts if part.failure is not None]
         union = union_of(model, parts, missing, per_gpu, even=is_even(first.config.routing))
-        found = tuple(item for item in found if item.kind != "few-samples")  # together they may be enough
+        found = tuple(item for item in found if item.kind not in ("few-samples", IDLE))  # judged of all together
+        if not (told or union.ok or union.failed or union.unserved):
+            told = (Problem(kind="no-requests", evidence="no request was served", remedy="measure for longer"),)
         models[name] = union.model_copy(
             update={
                 "valid": not told and all(part.valid for part in parts),
@@ -170,14 +174,18 @@ def _sum(runs: Sequence[RunResult], lost: tuple[LostWorker, ...], count: int) ->
         lost=lost,
         start_spread_ns=spread,
     )
-    return result.model_copy(update={"models": {name: _with_few_samples(result, name) for name in models}})
+    return result.model_copy(update={"models": {name: _with_findings(result, name) for name in models}})
 
 
-def _with_few_samples(result: RunResult, name: str) -> ModelResult:
-    """A model of the fleet, which has the finding if all its workers together had too few requests."""
-    model = result.models[name]
-    few = few_samples(one_of(result, name)) if model.ok else None
-    return model if few is None else model.model_copy(update={"findings": (*model.findings, few)})
+def _with_findings(result: RunResult, name: str) -> ModelResult:
+    """A model of the fleet, with what is found of all its workers together: some were idle, or all had too few
+    requests."""
+    model, alone = result.models[name], one_of(result, name)
+    if not model.ok:
+        return model
+    idle, few = [run.worker for run in alone.workers if got_none(run.model)], few_samples(alone)
+    found = [idle_workers(alone.config, idle, len(alone.workers) + len(alone.lost))] if idle else []
+    return model.model_copy(update={"findings": (*model.findings, *found, *([] if few is None else [few]))})
 
 
 def _last_counts(lost: Sequence[LostWorker]) -> str:

@@ -22,8 +22,8 @@ from loadtrt.report.plain import terminal_text
 from loadtrt.report.result_files import Loaded
 from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.results.run_result import Finding, LostWorker, RunResult
+from loadtrt.stats.adding import Adding
 from loadtrt.stats.merging import SPREAD_NS, merge
-from loadtrt.stats.union import _Adding
 from loadtrt.stats.verdict import effective_of, trusted
 from reported import html_text
 
@@ -108,9 +108,15 @@ def test_errors_of_workers_go_together(load: dict[str, Any], independent: bool) 
     apart: intervals are as wide then as if all workers had one error."""
     runs = fleet(4, rate=1600, duration="30s", judged=True, **load)
     result = merged(runs).model
-    sizes = [run.model.objectives[0].effective or 0.0 for run in runs]
+    shares = [run.model.objectives[0] for run in runs]
+    sizes, parts = ([each(share) for share in shares] for each in (lambda it: it.effective, lambda it: it.requests))
     whole = result.objectives[0].effective or 0.0
-    assert trusted(whole) == pytest.approx(sum(map(trusted, sizes)) if independent else trusted(min(sizes)))
+    if independent:
+        assert trusted(whole) == pytest.approx(sum(map(trusted, sizes)))
+    else:  # the deviations add up, each of its worker's part of the requests
+        deviation = sum(part / sum(parts) * size**-0.5 for part, size in zip(parts, sizes, strict=True))
+        assert whole == pytest.approx(deviation**-2)
+        assert min(sizes) <= whole <= max(sizes)
     rates = [run.model.throughput for run in runs]
     lows = [(rate.requests_per_s or 0.0) - (rate.confidence.low or 0.0) for rate in rates if rate.confidence]
     width = math.hypot(*lows) if independent else math.fsum(lows)
@@ -126,14 +132,14 @@ def test_many_short_workers_are_worth_no_more_than_they_are() -> None:
     bound = -math.log(0.01) / (1 - load)  # p99 of the law, in mean services
     random, squares = np.random.default_rng(4), []
     for _ in range(fleets):
-        late, sizes = [], []
+        late, sizes = [], list[tuple[int, float]]()
         for _ in range(workers):
             services = random.exponential(1.0, count)
             walk = np.cumsum(np.append(0.0, services[:-1] - random.exponential(1 / load, count - 1)))
             latency = walk - np.minimum.accumulate(walk) + services  # Lindley's recursion, solved
             late.append(np.mean(latency > bound))
-            sizes.append(effective_of(latency > bound, np.minimum(latency / bound, 1.0)))
-        squares.append((np.mean(late) - 0.01) ** 2 * _Adding(together=False).size(sizes) / (0.01 * 0.99))
+            sizes.append((count, effective_of(latency > bound, np.minimum(latency / bound, 1.0))))
+        squares.append((np.mean(late) - 0.01) ** 2 * Adding(together=False).size(sizes) / (0.01 * 0.99))
     assert np.mean(squares) < 1 + 2 * math.sqrt(2 / fleets)
 
 
