@@ -216,9 +216,10 @@ def _table(result: RunResult) -> Table:
                 (run.worker, *((Name(name),) if several else ()), *where, _badge(single), *shown, *_gpu_cells(run))
             )
     for item in result.lost:
-        last = UNKNOWN if item.completed is None else f"{item.completed} by then"
+        last = f"{item.completed} by then" if item.completed else UNKNOWN
         filled: tuple[Cell, ...] = ("", "", outcome_badge("lost"), UNKNOWN, last, *[UNKNOWN] * 5)
         rows.append((str(item.worker), *(("",) if several else ()), *filled))
+    rows.sort(key=lambda row: int(str(row[0])))
     numbers = ("began after", "requests", "requests/s", "latency p50", "latency p99", *_OF_GPU)
     header = ("worker", *(("model",) if several else ()), "host", "device", "", *numbers)
     if not any(run.telemetry is not None for run in result.workers):

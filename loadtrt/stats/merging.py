@@ -192,7 +192,7 @@ def _last_counts(lost: Sequence[LostWorker]) -> str:
     """What is known of workers that are lost."""
     return "".join(
         f"; worker {item.worker}: {item.why}"
-        + ("" if item.completed is None else f", after {plural(item.completed, 'request')} at the last count")
+        + (f", after {plural(item.completed, 'request')} at the last count" if item.completed else "")
         for item in lost
     )
 

@@ -98,7 +98,7 @@ def test_fewer_requests_than_workers(options: dict[str, Any], cause: str) -> Non
 
 def test_a_fleet_that_served_nothing_is_invalid() -> None:
     """As a run of one process is, which is nobody's worker."""
-    nothing = {"rate": 1, "duration": "1ms"}
+    nothing: dict[str, Any] = {"rate": 1, "duration": "1ms"}
     result = merged(workers_of(2, **nothing))
     assert not result.valid
     assert [item.kind for item in result.model.problems] == ["no-requests"]

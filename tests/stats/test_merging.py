@@ -109,7 +109,7 @@ def test_errors_of_workers_go_together(load: dict[str, Any], independent: bool) 
     runs = fleet(4, rate=1600, duration="30s", judged=True, **load)
     result = merged(runs).model
     shares = [run.model.objectives[0] for run in runs]
-    sizes, parts = ([each(share) for share in shares] for each in (lambda it: it.effective, lambda it: it.requests))
+    sizes, parts = [share.effective or 0.0 for share in shares], [share.requests for share in shares]
     whole = result.objectives[0].effective or 0.0
     if independent:
         assert trusted(whole) == pytest.approx(sum(map(trusted, sizes)))
