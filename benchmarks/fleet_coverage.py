@@ -56,6 +56,7 @@ from loadtrt.sizing.fleet_prediction import predict
 from loadtrt.sizing.measured_law import Known, pooled
 from loadtrt.sizing.station import latencies
 from loadtrt.stats import union
+from loadtrt.stats.adding import Adding
 from loadtrt.stats.flow_law import flow_of
 from loadtrt.stats.merging import merge
 from loadtrt.stats.verdict import effective_of
@@ -227,7 +228,7 @@ def truth(cell: Cell, fleets: Sequence[tuple[Instants, Instants, Instants]]) -> 
 
 def measured(cell: Cell, owner: Instants, latency: Instants) -> dict[str, Ends]:
     """The intervals of the percentiles, of the union of all GPUs."""
-    whole, adding, ends = Histogram(), union._Adding(together=is_even(cell.routing)), {}
+    whole, adding, ends = Histogram(), Adding(together=is_even(cell.routing)), {}
     whole.add(latency)
     for name in NAMES:
         sizes = []
@@ -235,7 +236,7 @@ def measured(cell: Cell, owner: Instants, latency: Instants) -> dict[str, Ends]:
             own = latency[owner == gpu]
             place = math.ceil(PERCENTILES[name] * len(own)) - 1
             value = np.partition(own, place)[place]
-            sizes.append(effective_of(own > value, np.minimum(own / value, 1.0)))
+            sizes.append((len(own), effective_of(own > value, np.minimum(own / value, 1.0))))
         ends[name] = union._quantile_ends(whole, PERCENTILES[name], adding.size(sizes), len(latency))
     return ends
 

@@ -23,8 +23,8 @@ from loadtrt.asked.objective import parse_objective
 from loadtrt.environment import environment
 from loadtrt.records.histogram import Histogram
 from loadtrt.records.records import COLUMNS, DROPPED, Records
+from loadtrt.results.breakdown import Throughput
 from loadtrt.results.gpu_telemetry import GpuFacts, GpuInterval, GpuTelemetry, SamplingCost, telemetry_of
-from loadtrt.results.run_result import ObjectiveShare, Throughput
 from loadtrt.results.steadiness import Interval
 from loadtrt.stats.intervals import rate_interval
 from loadtrt.stats.verdict import judge
@@ -33,6 +33,8 @@ from loadtrt.units import SECOND_NS, format_count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from loadtrt.results.run_result import ObjectiveShare
 
 LOADS = (0.5, 0.7, 0.85, 0.95)
 REQUESTS = 20_000

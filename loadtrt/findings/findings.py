@@ -17,7 +17,9 @@ from loadtrt.findings.partitioning import outside_share
 from loadtrt.findings.remedies import either, lower_load, more_contexts
 from loadtrt.findings.utilization import BUSY
 from loadtrt.findings.validity import busy_of, remedy_for
+from loadtrt.load.dealing import parse_worker
 from loadtrt.results.run_result import Finding
+from loadtrt.stats.idle_workers import got_none, idle_workers
 from loadtrt.stats.run_length import few_samples, is_offline, longer, whole_seconds
 from loadtrt.units import SECOND_NS, format_count, format_duration, plural, rough_percent
 
@@ -33,7 +35,9 @@ def findings_of(result: RunResult) -> tuple[Finding, ...]:
     """Findings, the most important first: what devalues other numbers, what limited the run, what the sample size
     supports."""
     if not result.model.ok:
-        return ()
+        asked = result.config.worker
+        idle = asked is not None and got_none(result.model)
+        return (idle_workers(result.config, [result.worker], parse_worker(str(asked))[1]),) if idle else ()
     beside = result.model.together_ns is not None  # beside other models, which use the GPU, too
     busy = result.model.overlap.busy_fraction if result.model.overlap and not beside else None
     findings: list[Finding | None] = [_deviates(result), _overloaded(result), _dropped(result)]

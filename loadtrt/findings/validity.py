@@ -71,6 +71,7 @@ class Counts:
     overloaded: whether the backlog grew until the end (stats/steady.py).
     served_per_s: throughput, requests a second; None where it is not known.
     sharing: who else used the GPU; None where there is none, or nobody asked.
+    none_due: whether this is of a worker of a fleet that was sent no request, which is no fault where none was due.
     """
 
     lateness_ns: float
@@ -85,6 +86,7 @@ class Counts:
     overloaded: bool = False
     served_per_s: float | None = None
     sharing: GpuSharing | None = None
+    none_due: bool = False
 
 
 def lateness_limit_ns(
@@ -223,7 +225,7 @@ def _of_requests(counts: Counts, terms: Terms) -> Iterator[Problem]:
             evidence=f"{unserved} had not been served when the run ended (their age counts as latency)",
             remedy=f"the load is above capacity, or the engine hangs: {terms.less_load}, or raise --drain",
         )
-    if not (counts.ok or counts.failed or counts.unserved):
+    if not (counts.ok or counts.failed or counts.unserved or (counts.none_due and not counts.broken)):
         evidence, remedy = "no request was served", "measure for longer"
         if counts.interrupted:
             evidence, remedy = "the run was interrupted before any request was served", "interrupt it later"

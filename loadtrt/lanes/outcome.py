@@ -14,9 +14,9 @@ from loadtrt.lanes.recorder import Recorder
 from loadtrt.records.board import KEEP
 from loadtrt.records.histogram import Histogram
 from loadtrt.records.records import DROPPED, FAILED, METRICS, OK, UNSERVED
-from loadtrt.results.breakdown import Phases, RoutingCost
+from loadtrt.results.breakdown import Phases, RoutingCost, Throughput
 from loadtrt.results.gpu_telemetry import mark_throttled
-from loadtrt.results.run_result import ModelResult, ObjectiveShare, Problem, RunResult, Throughput
+from loadtrt.results.run_result import ModelResult, ObjectiveShare, Problem, RunResult
 from loadtrt.stats.early import Widths, ranks_of
 from loadtrt.stats.flow_law import flow_of
 from loadtrt.stats.intervals import rate_interval
@@ -95,6 +95,7 @@ def result_of(
         ok=ok,
         failed=failed,
         unserved=unserved,
+        none_due=config.worker is not None and session.began_at is not None and not recorder.submitted,
         interrupted=session.interrupted,
         broken=session.failure is not None,
         overloaded=bool(steadiness.overloaded),
@@ -294,4 +295,5 @@ def _throughput(recorder: Recorder, config: RunConfig) -> Throughput:
         inferences_per_s=None if rate is None else rate * recorder.inferences / int(recorder.by_lane.sum()),
         offered_per_s=config.offered_per_s(config.model),
         confidence=rate_interval(rate, recorder.records) if rate is not None and load.steady_rate else None,
+        span_ns=recorder.span_ns,
     )

@@ -21,6 +21,7 @@ GOOD, BAD, FAINT, STRONG = "#76b900", "bold red", "bright_black", "bold"
 P50, P99 = WINDOW_RANKS.index(0.5), WINDOW_RANKS.index(0.99)
 _RANKS = tuple("max" if rank == 1 else f"p{100 * rank:g}" for rank in WINDOW_RANKS)
 _RANKS_BY_WORTH = ("p99", "p50", "max", "p90", "p99.9", "p95")
+_AWAY = ("lost", "silent")  # phases of workers that are not heard of
 _TAIL = 0.001  # of the latencies at either end, not drawn in the histogram
 _LEAST_CHART = 10  # columns
 _LABELS = 25  # columns before a chart: name and number
@@ -161,11 +162,11 @@ class Charts:
 
     def workers(self, rows: int) -> list[Text]:
         """A table of the workers of a fleet, as many columns as fit; where there is no room for all, of those that are
-        lost and of those with the highest p99, and how many more there are."""
+        lost or silent and of those with the highest p99, and how many more there are."""
         workers = self._view.workers
         shown, more = workers, 0
         if len(workers) > rows - 1:
-            worst = sorted(workers, key=lambda worker: (worker.phase != "lost", -(worker.p99_ns or 0)))
+            worst = sorted(workers, key=lambda worker: (worker.phase not in _AWAY, -(worker.p99_ns or 0)))
             shown = tuple(worker for worker in workers if worker in worst[: max(rows - 2, 0)])
             more = len(workers) - len(shown)
         cells: list[tuple[str, ...]] = [
@@ -181,7 +182,7 @@ class Charts:
             line = Text()
             for cell, width, (name, *_) in zip(row, widths, columns, strict=True):
                 over = worker is not None and name.startswith("p99") and (worker.p99_ns or 0) > self._p99_bound_ns
-                style = FAINT if worker is None else BAD if over or cell == "lost" else ""
+                style = FAINT if worker is None else BAD if over or cell in _AWAY else ""
                 line.append(f"{cell:<{width}}   " if name in ("worker", "phase") else f"{cell:>{width}}   ", style)
             lines.append(line)
         return [*lines, Text.styled(f"and {more} more", FAINT)] if more else lines

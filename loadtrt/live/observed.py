@@ -214,9 +214,10 @@ def _gpu_of(gpus: dict[str, GpuReading | None]) -> GpuReading | None:
 
 
 def _row(view: View, *, lost: bool) -> WorkerView:
-    p99_ns = None if view.window is None else view.window[WINDOW_RANKS.index(0.99)]
-    phase, facts = "lost" if lost else view.phase, view.facts
-    rate = None if lost else view.requests_per_s
+    silent = any(alert.kind == "silent" for alert in view.alerts)  # its last second is long over
+    p99_ns = None if view.window is None or lost or silent else view.window[WINDOW_RANKS.index(0.99)]
+    phase, facts = "lost" if lost else "silent" if silent else view.phase, view.facts
+    rate = None if lost or silent else view.requests_per_s
     return WorkerView(facts.worker, facts.device, phase, rate, p99_ns, view.ok, view.in_flight, view.gpu)
 
 

@@ -59,7 +59,7 @@ class WorkerView:
     """One worker of a fleet now.
 
     worker, device: its number, and that of its device; "" where --devices was not said.
-    phase: of PHASES, or "lost".
+    phase: of PHASES, "silent" or "lost".
     requests_per_s: served requests a second; None: not known.
     p99_ns: of the latencies in its last whole second.
     ok: served requests.

@@ -108,6 +108,13 @@ class Tally:
         measured_ns = self.measured_ns
         return self.starved_ns / (len(self.outcomes) * measured_ns) if measured_ns else 0.0
 
+    @property
+    def span_ns(self) -> tuple[int, int] | None:
+        """The first completion of a served request and the last completion, from the start; None where none was
+        served."""
+        first = self.first_completed_ns
+        return None if first is None else (first - self.start_ns, self.measured_ns)
+
     def throughput_per_s(self, closed: bool) -> float | None:
         """Served requests a second; None where the completions span no time.
 

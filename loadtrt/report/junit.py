@@ -40,6 +40,7 @@ def _run_suite(name: str, run: RunResult, models: int) -> Element:
         "device": run.model.engine.device,
         "batch": str(run.model.engine.batch),
         "contexts": str(run.config.model.contexts),
+        **({"workers": run.fleet} if run.workers else {}),
         "requests": str(run.model.ok),
         **({"revision": str(run.environment["revision"])} if "revision" in run.environment else {}),
         **run.config.labels,

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 from loadtrt.records.histogram import Histogram
 from loadtrt.report.charts.shares import spectrum
 from loadtrt.report.charts.timeline import side_by_side
-from loadtrt.report.document import Figure, Name, Section, Table, section, words
+from loadtrt.report.document import Badge, Figure, Name, Section, Table, section, words
 from loadtrt.report.formatting import UNKNOWN, count_or, percent_text, time_or
 from loadtrt.report.run_verdict import outcome_badge, state_badge, time_of, turns_text
 from loadtrt.report.settings import latency_bounds
 from loadtrt.results.one_model import models_of
-from loadtrt.stats.merging import SPREAD_NS, began_ns, versions_of
+from loadtrt.stats.idle_workers import got_none
+from loadtrt.stats.merging import SPREAD_NS, began_after, versions_of
 from loadtrt.stats.sample_size import least_samples
 from loadtrt.units import format_duration, plural
 
@@ -206,21 +207,19 @@ def _clock(run: RunResult) -> float | None:
 
 def _table(result: RunResult) -> Table:
     several = len(result.models) > 1
-    starts = {run.worker: began_ns(run) for run in result.workers}
-    first = min((start for start in starts.values() if start is not None), default=0)
     rows: list[tuple[Cell, ...]] = []
-    for run in result.workers:
-        start = starts[run.worker]
+    for run, after in zip(result.workers, began_after(result.workers), strict=True):
         for name, single in models_of(run).items():
-            shown = (UNKNOWN if start is None else format_duration(start - first), *_numbers(single.model))
+            shown = (UNKNOWN if after is None else format_duration(after), *_numbers(single.model))
             where = Name(str(run.environment.get("host", ""))), Name(_device(run, single.model))
             rows.append(
-                (run.worker, *((Name(name),) if several else ()), *where, state_badge(single), *shown, *_gpu_cells(run))
+                (run.worker, *((Name(name),) if several else ()), *where, _badge(single), *shown, *_gpu_cells(run))
             )
     for item in result.lost:
-        last = UNKNOWN if item.completed is None else f"{item.completed} by then"
+        last = f"{item.completed} by then" if item.completed else UNKNOWN
         filled: tuple[Cell, ...] = ("", "", outcome_badge("lost"), UNKNOWN, last, *[UNKNOWN] * 5)
         rows.append((str(item.worker), *(("",) if several else ()), *filled))
+    rows.sort(key=lambda row: int(str(row[0])))
     numbers = ("began after", "requests", "requests/s", "latency p50", "latency p99", *_OF_GPU)
     header = ("worker", *(("model",) if several else ()), "host", "device", "", *numbers)
     if not any(run.telemetry is not None for run in result.workers):
@@ -228,6 +227,11 @@ def _table(result: RunResult) -> Table:
     one_host = len({run.environment.get("host") for run in result.workers}) == 1
     left_out = (*((header.index("host"),) if one_host else ()), header.index("began after"))
     return Table(header, tuple(rows), words=5 if several else 4, detail=left_out)
+
+
+def _badge(single: RunResult) -> Badge:
+    """How a worker's run of a model ended, or that there was nothing for it to do."""
+    return outcome_badge("idle") if single.valid and got_none(single.model) else state_badge(single)
 
 
 def _device(run: RunResult, model: ModelResult) -> str:

@@ -54,6 +54,28 @@ class ConfidenceInterval(Model):
     effective: Positive
 
 
+class Throughput(Model):
+    """Requests served within the measured time.
+
+    offered_per_s: offered load; None in a closed loop.
+    confidence: 95 % confidence interval of requests_per_s.
+    span_ns: the first completion of a served request and the last completion, ns from the start of measuring; None
+        where nothing was served.
+    """
+
+    requests_per_s: float | None
+    inferences_per_s: float | None
+    offered_per_s: float | None
+    confidence: ConfidenceInterval | None = None
+    span_ns: tuple[Count, Count] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_margin(cls, given: Any) -> Any:
+        """As in MetricSummary."""
+        return {key: value for key, value in given.items() if key != "margin"} if isinstance(given, dict) else given
+
+
 class MetricSummary(Model):
     """One metric over all requests.
 

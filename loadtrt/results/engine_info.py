@@ -155,6 +155,11 @@ class EngineInfo:
         """Whether requests are timed on the device (--device-times)."""
         return self.settings["device times"] == "on"
 
+    @property
+    def virtual_time(self) -> bool:
+        """Whether its clock is virtual: it passes with what is simulated, however fast or busy the host is."""
+        return self.mode.get("clock") == "virtual"
+
 
 @dataclass(frozen=True, slots=True)
 class ClockMapping:

@@ -22,7 +22,6 @@ from loadtrt.results import Count, Model, Result
 from loadtrt.results.breakdown import (  # noqa: TC001
     Batches,
     Cohort,
-    ConfidenceInterval,
     Lane,
     MetricSummary,
     MixPart,
@@ -31,6 +30,7 @@ from loadtrt.results.breakdown import (  # noqa: TC001
     RoutingCost,
     Sample,
     ScenarioResult,
+    Throughput,
     Window,
 )
 from loadtrt.results.engine_info import ClockMapping, EngineInfo, MemoryBill, Verification  # noqa: TC001  # pydantic reads them
@@ -80,25 +80,6 @@ class LostWorker(Model):
     worker: Count
     why: str
     completed: Count | None = None
-
-
-class Throughput(Model):
-    """Requests served within the measured time.
-
-    offered_per_s: offered load; None in a closed loop.
-    confidence: 95 % confidence interval of requests_per_s.
-    """
-
-    requests_per_s: float | None
-    inferences_per_s: float | None
-    offered_per_s: float | None
-    confidence: ConfidenceInterval | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_margin(cls, given: Any) -> Any:
-        """As in MetricSummary."""
-        return {key: value for key, value in given.items() if key != "margin"} if isinstance(given, dict) else given
 
 
 class ObjectiveShare(Model):

@@ -11,7 +11,7 @@ from loadtrt.lanes.outcome import result_of
 from loadtrt.printing import command_line
 from loadtrt.results.engine_info import GPU_KINDS
 from loadtrt.results.run_result import Problem, RunResult
-from loadtrt.stats.merging import SPREAD_NS, began_ns
+from loadtrt.stats.merging import SPREAD_NS, began_after
 from loadtrt.units import format_duration, plural
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ def result_apart(config: RunConfig, workers: Sequence[StartedWorker], own: Colle
     if telemetry is not None and telemetry.energy_joules is not None:
         joules = telemetry.energy_joules / inferences if inferences else None
         telemetry = telemetry.model_copy(update={"joules_per_inference": joules})
-    begun = [began for run in measured if (began := began_ns(run)) is not None]
-    spread = max(begun) - min(begun) if len(begun) > 1 else None
+    begun = [after for after in began_after(measured) if after is not None]
+    spread = max(begun) if len(begun) > 1 else None
     late = list(_late(measured, spread))
     of_all = {"telemetry": telemetry, "sharing": sharing, "start_spread_ns": spread}
     singles: dict[str, RunResult] = {}
@@ -93,7 +93,7 @@ def _way(engine: EngineInfo, processes: int, sharing: GpuSharing | None) -> str:
 def _late(runs: Sequence[RunResult], spread: int | None) -> Iterator[Problem]:
     """That models did not begin together."""
     if spread is not None and spread > SPREAD_NS:
-        (last,) = max(runs, key=lambda run: began_ns(run) or 0).models
+        (last,) = runs[began_after(runs).index(spread)].models
         yield Problem(
             kind="late-start",
             evidence=f"{last} began to be measured {format_duration(spread)} after the first model (limit "

@@ -284,10 +284,10 @@ class _Fleet:
         if not results or self._failed is not None:
             first = self._failed or self._workers[0]
             error = UsageError if first.link.code == UsageError.exit_code else EngineError
-            more = f" (and so did {plural(len(lost) - 1, 'other worker')})" if len(lost) > 1 else ""
             if first.model:
                 raise error(f"{first.model}: {first.error or first.lost.why}")
-            raise error(first.error or f"no worker measured anything: {first.name}: {first.lost.why}{more}")
+            none = f"none of {plural(len(lost), 'worker')} left a result" if len(lost) > 1 else "there is no result"
+            raise error(first.error or f"{none}: {first.name}: {first.lost.why}")
         for item in lost:
             self._say_lost(item)
         if self._models:

@@ -52,7 +52,7 @@ def measure(
     A fleet that cannot be run has the reason. A signal ends the measurements, and the plan has those until then.
     """
     measured: list[MeasuredFleet] = []
-    left_out = POOLED if plan.engine.mode.get("clock") == "virtual" else ()
+    left_out = POOLED if plan.engine.virtual_time else ()
     for choice in plan.choices:
         if choice.needed is None or choice.routing in left_out or signals.requested():
             continue

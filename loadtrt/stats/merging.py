@@ -13,6 +13,8 @@ from loadtrt.load.dealing import is_even, parse_worker
 from loadtrt.printing import command_line, shortened
 from loadtrt.results.one_model import one_of
 from loadtrt.results.run_result import Finding, LostWorker, Problem, RunResult
+from loadtrt.stats.idle_workers import KIND as IDLE
+from loadtrt.stats.idle_workers import got_none, idle_workers
 from loadtrt.stats.run_length import few_samples
 from loadtrt.stats.union import union_of
 from loadtrt.units import MILLISECOND_NS, format_duration, plural
@@ -115,8 +117,7 @@ def _sum(runs: Sequence[RunResult], lost: tuple[LostWorker, ...], count: int) ->
     if lost:
         numbers = ", ".join(str(item.worker) for item in lost)
         missing = f"{len(runs)} of {plural(count, 'worker')}: nothing is known of the requests of worker {numbers}"
-    begun = [began for run in runs if (began := began_ns(run)) is not None]
-    spread = max(begun) - min(begun) if begun else None
+    spread = max((after for after in began_after(runs) if after is not None), default=None)
     problems = list(_problems(runs, spread))
     findings = list(_findings(runs))
     per_gpu = list({_gpu(run) or str(place): place for place, run in reversed(list(enumerate(runs)))}.values())
@@ -127,7 +128,9 @@ def _sum(runs: Sequence[RunResult], lost: tuple[LostWorker, ...], count: int) ->
         found = gathered([part.findings for part in parts], "worker", [run.worker for run in runs])
         failures = [part.failure for part in parts if part.failure is not None]
         union = union_of(model, parts, missing, per_gpu, even=is_even(first.config.routing))
-        found = tuple(item for item in found if item.kind != "few-samples")  # together they may be enough
+        found = tuple(item for item in found if item.kind not in ("few-samples", IDLE))  # judged of all together
+        if not (told or union.ok or union.failed or union.unserved):
+            told = (Problem(kind="no-requests", evidence="no request was served", remedy="measure for longer"),)
         models[name] = union.model_copy(
             update={
                 "valid": not told and all(part.valid for part in parts),
@@ -171,29 +174,44 @@ def _sum(runs: Sequence[RunResult], lost: tuple[LostWorker, ...], count: int) ->
         lost=lost,
         start_spread_ns=spread,
     )
-    return result.model_copy(update={"models": {name: _with_few_samples(result, name) for name in models}})
+    return result.model_copy(update={"models": {name: _with_findings(result, name) for name in models}})
 
 
-def _with_few_samples(result: RunResult, name: str) -> ModelResult:
-    """A model of the fleet, which has the finding if all its workers together had too few requests."""
-    model = result.models[name]
-    few = few_samples(one_of(result, name)) if model.ok else None
-    return model if few is None else model.model_copy(update={"findings": (*model.findings, few)})
+def _with_findings(result: RunResult, name: str) -> ModelResult:
+    """A model of the fleet, with what is found of all its workers together: some were idle, or all had too few
+    requests."""
+    model, alone = result.models[name], one_of(result, name)
+    if not model.ok:
+        return model
+    idle, few = [run.worker for run in alone.workers if got_none(run.model)], few_samples(alone)
+    found = [idle_workers(alone.config, idle, len(alone.workers) + len(alone.lost))] if idle else []
+    return model.model_copy(update={"findings": (*model.findings, *found, *([] if few is None else [few]))})
 
 
 def _last_counts(lost: Sequence[LostWorker]) -> str:
     """What is known of workers that are lost."""
     return "".join(
         f"; worker {item.worker}: {item.why}"
-        + ("" if item.completed is None else f", after {plural(item.completed, 'request')} at the last count")
+        + (f", after {plural(item.completed, 'request')} at the last count" if item.completed else "")
         for item in lost
     )
 
 
-def began_ns(run: RunResult) -> int | None:
-    """When measuring began, Unix time in ns, by the clock of the host that started the workers where that of a worker
-    is known to be ahead of it; None where it never did."""
-    return run.began_ns - int(run.environment.get("clock_ahead_ns", 0)) if run.began else None
+def began_after(runs: Sequence[RunResult]) -> list[int | None]:
+    """How long after the first of the runs each began to measure, ns, by the clock on which it measures; None where it
+    never did. Clocks of hosts count as far as they are known to be apart. Virtual clocks begin together, whenever the
+    processes did."""
+    begun = [run.began_ns - int(run.environment.get("clock_ahead_ns", 0)) if run.began else None for run in runs]
+    first = min((began for began in begun if began is not None), default=0)
+    return [
+        None if began is None else 0 if _virtual_time(run) else began - first
+        for run, began in zip(runs, begun, strict=True)
+    ]
+
+
+def _virtual_time(run: RunResult) -> bool:
+    """Whether it was measured by a virtual clock: all models of a run have one, or none."""
+    return any(model.engine.virtual_time for model in run.models.values())
 
 
 def _gpu(run: RunResult) -> str:
@@ -204,7 +222,7 @@ def _gpu(run: RunResult) -> str:
 def _problems(runs: Sequence[RunResult], spread: int | None) -> Iterator[Problem]:
     """What is wrong with the fleet as such."""
     if spread is not None and spread > SPREAD_NS:
-        last = max(runs, key=lambda run: began_ns(run) or 0)
+        last = runs[began_after(runs).index(spread)]
         same = all(run.late_start_ns is not None for run in runs)  # instant: that of --start-at, or of who started them
         hosts = {run.environment.get("host") for run in runs}
         yield Problem(
@@ -236,7 +254,7 @@ def _findings(runs: Sequence[RunResult]) -> Iterator[Finding]:
     """What the reader of the fleet's result should know."""
     hosts = {str(run.environment.get("host")): _clock_error_ns(run) for run in runs}
     loose = [host for host, error in hosts.items() if error is None or error > SPREAD_NS]
-    if len(hosts) > 1 and loose:
+    if len(hosts) > 1 and loose and not any(map(_virtual_time, runs)):
         yield Finding(
             kind="clocks-apart",
             evidence=f"the clock of {', '.join(loose)} is not known to be right within {format_duration(SPREAD_NS)}",

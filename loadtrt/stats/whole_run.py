@@ -46,8 +46,8 @@ if TYPE_CHECKING:
 
     from loadtrt.asked.objective import Objective, Verdict
     from loadtrt.records.records import Records
+    from loadtrt.results.breakdown import Throughput
     from loadtrt.results.gpu_telemetry import GpuTelemetry
-    from loadtrt.results.run_result import Throughput
     from loadtrt.results.steadiness import Interval
 
     # A number, its interval, and why it or the interval is not known.
@@ -57,6 +57,7 @@ _BLOCKS = 8
 _STUDENT = 2.365  # t at 97.5 % with 7 degrees of freedom
 _MOST_LAG = 0.99
 _NORMAL = 1.96
+RATE_CHANGES = "the arrival rate changes, and the parts of the run differ by its schedule: use a constant --rate"
 _MOST_TIMES = 1000  # times as long: nobody makes a longer run
 
 
@@ -128,7 +129,7 @@ def _of_rate(
         sides = max(factor - half, 0.0), factor + half
     reason = None
     if not steady:
-        reason = "the arrival rate changes, and the parts of the run differ by its schedule: use a constant --rate"
+        reason = RATE_CHANGES
     elif low is None and high is None:
         reason = f"{plural(served, 'request')} are too few for a confidence interval of a rate: make a longer run"
     return rate * factor, (low and low * sides[0], high and high * sides[1]), reason

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -117,9 +118,12 @@ def test_power_and_cores_explain_a_loss() -> None:
     assert found is not None
     assert "SM clock fell" in found.evidence
     assert found.remedy == "raise it"
-    full = scaling(one, several.model_copy(update={"host_cores": 1.9}), 2)
-    assert full is not None
-    assert "the workers used 1.9 of 2 cores" in full.evidence
+    full = several.model_copy(update={"host_cores": 1.9})
+    for clock, told in (("loop", True), ("virtual", False)):  # processor time over virtual time says nothing of cores
+        engine = replace(full.model.engine, mode={**full.model.engine.mode, "clock": clock})
+        found = scaling(one, full.with_model(engine=engine), 2)
+        assert found is not None
+        assert ("the workers used 1.9 of 2 cores" in found.evidence) is told
 
 
 def test_a_sweep_shows_both() -> None:

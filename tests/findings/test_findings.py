@@ -10,9 +10,9 @@ from test_gpu_findings import second, telemetry
 
 from loadtrt.cli.main import cli
 from loadtrt.findings.findings import findings_of
-from loadtrt.results.breakdown import Phases
+from loadtrt.results.breakdown import Phases, Throughput
 from loadtrt.results.gpu_telemetry import GpuClient, GpuSharing
-from loadtrt.results.run_result import Finding, RunResult, Throughput
+from loadtrt.results.run_result import Finding, RunResult
 from loadtrt.results.steadiness import SlowPart, Stall, Steadiness
 from loadtrt.sizing.outcomes import host_bound
 from loadtrt.units import SECOND_NS

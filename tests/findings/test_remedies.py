@@ -19,8 +19,7 @@ from loadtrt.errors import UsageError
 from loadtrt.findings.findings import findings_of
 from loadtrt.findings.remedies import faster_host, larger_batch, less_load
 from loadtrt.findings.validity import Counts, Terms, problems_of
-from loadtrt.results.breakdown import Batches
-from loadtrt.results.run_result import Throughput
+from loadtrt.results.breakdown import Batches, Throughput
 from loadtrt.results.steadiness import SlowPart, Stall, Steadiness
 from loadtrt.units import SECOND_NS
 from runs_by_hand import engine, run_of

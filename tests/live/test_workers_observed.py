@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from prometheus_client.exposition import generate_latest
 
 from exported import FACTS, READING, page, values
 from loadtrt.lanes.recorder import Recorder
-from loadtrt.live.alerts import Alert
+from loadtrt.live.alerts import SILENCE_NS, Alert
 from loadtrt.live.exporter import Collected
 from loadtrt.live.follower import follower_of
 from loadtrt.live.frame import render, status_line
@@ -151,6 +152,19 @@ def test_what_of_gpus_adds_up_is_drawn() -> None:
     assert gpu == READING
     alone = fleet(STEADY, bus="bus").view()
     assert alone.gpu == READING
+
+
+def test_a_worker_that_stands_still_has_no_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its last second is long over; its count stays."""
+    runs = [Run(board, facts_of(n), lambda *_: None) for n, board in enumerate(boards(STEADY, 3))]
+    (workers,) = models_of_run(runs)
+    assert [(row.phase, row.p99_ns is None, row.ok) for row in workers.view().workers] == [("measure", False, 100)] * 3
+    later = time.time_ns() + SILENCE_NS + SECOND_NS
+    monkeypatch.setattr(time, "time_ns", lambda: later)
+    view = workers.view()
+    assert {alert.kind for alert in view.alerts} == {"silent"}
+    rows = [(row.phase, row.requests_per_s, row.p99_ns, row.ok) for row in view.workers]
+    assert rows == [("silent", None, None, 100)] * 3
 
 
 def test_a_lost_worker() -> None:

@@ -14,8 +14,8 @@ from loadtrt.report.partition_sections import KEPT, sms_of
 from loadtrt.report.plain import plain
 from loadtrt.report.result_files import Loaded
 from loadtrt.report.sweep_sections import sweep
+from loadtrt.results.breakdown import Throughput
 from loadtrt.results.capacity_result import SweepPoint, SweepResult
-from loadtrt.results.run_result import Throughput
 from reported import html_text, markdown_text
 from runs_by_hand import run_of
 

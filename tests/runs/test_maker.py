@@ -46,10 +46,11 @@ def test_a_run_from_a_script() -> None:
 
 
 def test_a_result_keeps_who_had_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing where nobody else did."""
+    """Nothing where nobody else did, and of a virtual clock, from which they take nothing."""
     for busy in ("the cores are used by others: load average 7.2 on 2 cores", None):
         monkeypatch.setattr(maker, "busy_host", lambda _, busy=busy: busy)
-        assert loadtrt.run(**VIRTUAL).environment.get("busy_host") == busy
+        assert loadtrt.run(**REAL).environment.get("busy_host") == busy
+        assert "busy_host" not in loadtrt.run(**VIRTUAL).environment
 
 
 def test_a_run_in_a_notebook() -> None:
@@ -152,6 +153,18 @@ def test_measuring_does_not_begin_before_its_instant(options: dict[str, Any]) ->
     result = loadtrt.run(start_at=start_at, **options)
     assert _began_ns(result) >= start_at - result.began_error_ns
     assert result.model.ok == options["requests"]
+
+
+@pytest.mark.parametrize("hours", [-1, 1], ids=["it has passed", "it is far away"])
+def test_a_virtual_clock_is_at_its_instant(hours: int) -> None:
+    """However late the host is, and without a leap: what a device does at some time of its clock, it does then."""
+    options = {**VIRTUAL, "engine": f"{VIRTUAL['engine']},stall=50ms@100ms", "warmup": "5ms"}
+    start_at = time.time_ns() + hours * 3600 * SECOND_NS
+    at_once, result = loadtrt.run(**options), loadtrt.run(start_at=start_at, **options)
+    assert _began_ns(result) == start_at
+    assert (result.late_start_ns, result.began_error_ns) == (0, 0)
+    assert result.valid
+    assert result.model.histograms == at_once.model.histograms
 
 
 def test_a_start_instant_that_has_passed_is_a_problem() -> None:

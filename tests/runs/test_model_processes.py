@@ -310,6 +310,10 @@ def pair(**of_b: Any) -> tuple[RunConfig, list[StartedWorker]]:
 def test_models_that_do_not_begin_together_are_told(ms: int, late: bool) -> None:
     """All are INVALID then, as each was without the other for a while."""
     config, both = pair(began=f"2026-11-30T12:00:00.{ms:03d}000000+00:00")
+    for worker in both:
+        assert worker.result is not None
+        engine = worker.result.model.engine
+        worker.result = worker.result.with_model(engine=replace(engine, mode={**engine.mode, "clock": "loop"}))
     result = result_apart(config, both, ())
     assert result.start_spread_ns == ms * 10**6
     assert result.valid is not late
@@ -317,6 +321,14 @@ def test_models_that_do_not_begin_together_are_told(ms: int, late: bool) -> None
         told = [problem.evidence for problem in model.problems]
         assert bool(told) is late
         assert not told or told[0].startswith("b began to be measured 11.0 ms after the first model")
+
+
+def test_models_of_virtual_clocks_begin_together() -> None:
+    """Whenever their processes did."""
+    config, both = pair(began="2026-11-30T13:00:00.000000000+00:00")
+    result = result_apart(config, both, ())
+    assert result.start_spread_ns == 0
+    assert result.valid
 
 
 @pytest.mark.parametrize(

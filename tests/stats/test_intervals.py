@@ -16,8 +16,8 @@ from loadtrt.records.histogram import QUANTILE_ERROR, Histogram
 from loadtrt.records.records import COLUMNS, FAILED, METRICS, Records
 from loadtrt.report.formatting import percent_text
 from loadtrt.report.plain import terminal_text
-from loadtrt.results.breakdown import PERCENTILES, ConfidenceInterval, MetricSummary
-from loadtrt.results.run_result import ObjectiveShare, Throughput
+from loadtrt.results.breakdown import PERCENTILES, ConfidenceInterval, MetricSummary, Throughput
+from loadtrt.results.run_result import ObjectiveShare
 from loadtrt.stats.binomial import quantile_ranks
 from loadtrt.stats.intervals import mean_interval, quantile_interval, rate_interval
 from loadtrt.stats.summary import summarize

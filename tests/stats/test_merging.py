@@ -22,8 +22,8 @@ from loadtrt.report.plain import terminal_text
 from loadtrt.report.result_files import Loaded
 from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.results.run_result import Finding, LostWorker, RunResult
+from loadtrt.stats.adding import Adding
 from loadtrt.stats.merging import SPREAD_NS, merge
-from loadtrt.stats.union import _Adding
 from loadtrt.stats.verdict import effective_of, trusted
 from reported import html_text
 
@@ -108,9 +108,15 @@ def test_errors_of_workers_go_together(load: dict[str, Any], independent: bool) 
     apart: intervals are as wide then as if all workers had one error."""
     runs = fleet(4, rate=1600, duration="30s", judged=True, **load)
     result = merged(runs).model
-    sizes = [run.model.objectives[0].effective or 0.0 for run in runs]
+    shares = [run.model.objectives[0] for run in runs]
+    sizes, parts = [share.effective or 0.0 for share in shares], [share.requests for share in shares]
     whole = result.objectives[0].effective or 0.0
-    assert trusted(whole) == pytest.approx(sum(map(trusted, sizes)) if independent else trusted(min(sizes)))
+    if independent:
+        assert trusted(whole) == pytest.approx(sum(map(trusted, sizes)))
+    else:  # the deviations add up, each of its worker's part of the requests
+        deviation = sum(part / sum(parts) * size**-0.5 for part, size in zip(parts, sizes, strict=True))
+        assert whole == pytest.approx(deviation**-2)
+        assert min(sizes) <= whole <= max(sizes)
     rates = [run.model.throughput for run in runs]
     lows = [(rate.requests_per_s or 0.0) - (rate.confidence.low or 0.0) for rate in rates if rate.confidence]
     width = math.hypot(*lows) if independent else math.fsum(lows)
@@ -126,14 +132,14 @@ def test_many_short_workers_are_worth_no_more_than_they_are() -> None:
     bound = -math.log(0.01) / (1 - load)  # p99 of the law, in mean services
     random, squares = np.random.default_rng(4), []
     for _ in range(fleets):
-        late, sizes = [], []
+        late, sizes = [], list[tuple[int, float]]()
         for _ in range(workers):
             services = random.exponential(1.0, count)
             walk = np.cumsum(np.append(0.0, services[:-1] - random.exponential(1 / load, count - 1)))
             latency = walk - np.minimum.accumulate(walk) + services  # Lindley's recursion, solved
             late.append(np.mean(latency > bound))
-            sizes.append(effective_of(latency > bound, np.minimum(latency / bound, 1.0)))
-        squares.append((np.mean(late) - 0.01) ** 2 * _Adding(together=False).size(sizes) / (0.01 * 0.99))
+            sizes.append((count, effective_of(latency > bound, np.minimum(latency / bound, 1.0))))
+        squares.append((np.mean(late) - 0.01) ** 2 * Adding(together=False).size(sizes) / (0.01 * 0.99))
     assert np.mean(squares) < 1 + 2 * math.sqrt(2 / fleets)
 
 
@@ -202,9 +208,15 @@ def test_versions_that_differ() -> None:
     assert "versions-differ" not in {item.kind for item in merged(runs).model.problems}
 
 
+def in_real_time(run: RunResult) -> RunResult:
+    """The same numbers, by a clock that passes by itself."""
+    engine = run.model.engine
+    return run.with_model(engine=replace(engine, mode={**engine.mode, "clock": "loop"}))
+
+
 def test_workers_that_began_apart() -> None:
     """Beyond the stated bound the fleet was smaller than its load was made for."""
-    runs = fleet(3, rate=600, duration="2s")
+    runs = [in_real_time(run) for run in fleet(3, rate=600, duration="2s")]
     second = runs[0].began[:19]
     for apart, late in ((SPREAD_NS, False), (SPREAD_NS + 1, True)):
         other = runs[2].model_copy(update={"began": f"{second}.{apart:09d}+00:00"})
@@ -216,6 +228,26 @@ def test_workers_that_began_apart() -> None:
         told = merged([run.model_copy(update={"late_start_ns": instant}) for run in (*begun, other)])
         (problem,) = (item for item in told.model.problems if item.kind == "late-start")
         assert problem.remedy.startswith(remedy)
+
+
+def test_virtual_clocks_begin_together() -> None:
+    """Whenever the processes did, on whichever host, and whether or not an instant was asked for: of the clock on which
+    they measure, all begin at one instant."""
+    runs = fleet(3, rate=600, duration="2s")
+    hours = [
+        run.model_copy(update={"began": f"2026-11-30T{place:02d}:00:00+00:00", "environment": {"host": str(place)}})
+        for place, run in enumerate(runs)
+    ]
+    real = merged([in_real_time(run) for run in hours])
+    assert {"late-start"} == {item.kind for item in real.model.problems}
+    assert "clocks-apart" in {item.kind for item in real.model.findings}
+    assert "7200 s" in html_text([Loaded("fleet.json", real)])
+    for instant in (None, 0):
+        result = merged([run.model_copy(update={"late_start_ns": instant}) for run in hours])
+        assert result.valid
+        assert result.start_spread_ns == 0
+        assert "clocks-apart" not in {item.kind for item in result.model.findings}
+        assert "7200 s" not in html_text([Loaded("fleet.json", result)])
 
 
 def test_validity_is_the_worst_workers() -> None:
@@ -261,7 +293,7 @@ def _few(run: RunResult) -> Finding:
 
 def test_clocks_of_several_hosts() -> None:
     """That are not known to be right are told; one host has one clock."""
-    runs = fleet(2, rate=600, duration="1s")
+    runs = [in_real_time(run) for run in fleet(2, rate=600, duration="1s")]
     other = runs[1].model_copy(update={"environment": {**runs[1].environment, "host": "b", "clock_error_ns": None}})
     kinds = {item.kind for item in merged([runs[0], other]).model.findings}
     assert "clocks-apart" in kinds

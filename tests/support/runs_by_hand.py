@@ -8,9 +8,9 @@ from typing import Any
 from loadtrt.asked.config import RunConfig
 from loadtrt.load.tensors import TensorSpec
 from loadtrt.records.records import METRICS
-from loadtrt.results.breakdown import Lane, MetricSummary, Overlap, Phases
+from loadtrt.results.breakdown import Lane, MetricSummary, Overlap, Phases, Throughput
 from loadtrt.results.engine_info import EngineInfo, MemoryBill
-from loadtrt.results.run_result import ModelResult, RunResult, Throughput
+from loadtrt.results.run_result import ModelResult, RunResult
 from loadtrt.results.steadiness import Steadiness
 from loadtrt.units import SECOND_NS
 
