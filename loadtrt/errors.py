@@ -6,10 +6,11 @@ The command line prints the message on stderr and exits with `exit_code`, withou
 from __future__ import annotations
 
 import errno
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 EXIT_INVALID = 97  # the numbers are not the engine's alone, as where the load generator was the bottleneck
 EXIT_UNDECIDED = 98  # the sample is too small for a verdict on an objective
@@ -62,6 +63,17 @@ class CudaError(EngineError):
         super().__init__(f"{call} failed with {status}: {explanation}")
         self.call = call
         self.status = status
+
+
+@contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Let errors begin with what they are about, such as one of several models. what: "" where nothing needs a name."""
+    try:
+        yield
+    except LoadtrtError as error:
+        if what:
+            error.args = (f"{what}: {error}",)
+        raise
 
 
 def shortage_of(error: BaseException) -> str | None:

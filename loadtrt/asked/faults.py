@@ -83,6 +83,9 @@ def fault_of(item: Any, given: dict[str, Any], source: str, several: bool) -> st
     if of_line:
         model = ""
     if not path:
+        own = given.get("models", {}).get(item["loc"][1], {}) if item["loc"][:1] == ("models",) else {}
+        if any(option_name(key) in message for key in own):
+            return f"--model {item['loc'][1]}: {message}"
         return f"{source}: {model.rstrip('.')}: {message}" if model else message
     where = f"{source}: {model}{path[0]}" if of_line or path[0] not in given else option_name(str(path[0]))
     inside = "".join(f".{shortened(str(part))}" for part in path[1:] if not isinstance(part, int))

@@ -16,7 +16,7 @@ from loadtrt.asked.load_options import OPTIONS as LOAD_OPTIONS
 from loadtrt.asked.load_options import load_of, merged
 from loadtrt.asked.mlperf import overruled_by_scenario, with_scenario
 from loadtrt.asked.model import Model
-from loadtrt.errors import UsageError, nearest
+from loadtrt.errors import UsageError, naming, nearest
 from loadtrt.load.request_sizes import overruled_sizes
 from loadtrt.printing import bounded_repr, say, shortened
 
@@ -201,11 +201,12 @@ def _config_of(
         raise UsageError(joined(faults, len(faults)))
     if not base and (config.worker is not None or config.ray is not None):
         config.require_one_host()
-    for asked in config.models.values():  # not where a result is read, which may be elsewhere
-        asked.load.require()
-        config.keys(asked)
-        if not base:
-            asked.require_contexts()
+    for name, asked in config.models.items():  # not where a result is read, which may be elsewhere
+        with naming(name if len(config.models) > 1 else ""):
+            asked.load.require()
+            config.keys(asked)
+            if not base:
+                asked.require_contexts()
     return config
 
 

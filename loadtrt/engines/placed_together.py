@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loadtrt.engines.simulation import parse_simulation
-from loadtrt.errors import LoadtrtError, UsageError
+from loadtrt.errors import LoadtrtError, UsageError, naming
 from loadtrt.results.engine_info import GPU_KINDS
 
 if TYPE_CHECKING:
@@ -36,11 +36,11 @@ def require_together(name: str, model: Model, others: Mapping[str, tuple[Model, 
 def require_apart(models: Mapping[str, Model]) -> None:
     """Raise UsageError where models cannot each be in a process of its own: simulated ones that share a device, or of
     which only some are in virtual time."""
-    simulations = {
-        name: parse_simulation(model.engine.removeprefix(_SIMULATED), 0)
-        for name, model in models.items()
-        if model.engine.startswith(_SIMULATED) and model.engine != f"{_SIMULATED}null"
-    }
+    simulations = {}
+    for name, model in models.items():
+        if model.engine.startswith(_SIMULATED) and model.engine != f"{_SIMULATED}null":
+            with naming(name):
+                simulations[name] = parse_simulation(model.engine.removeprefix(_SIMULATED), 0)
     for name, simulation in simulations.items():
         if simulation.device:
             raise UsageError(

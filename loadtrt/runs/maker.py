@@ -17,7 +17,7 @@ from loadtrt.asked.reading import keys_of
 from loadtrt.engines.open import open_engine
 from loadtrt.engines.placed_together import place_together, require_together
 from loadtrt.environment import busy_host, core_times, environment
-from loadtrt.errors import LoadtrtError, UsageError
+from loadtrt.errors import LoadtrtError, UsageError, naming
 from loadtrt.lanes.input_sets import inputs_for
 from loadtrt.lanes.model_run import ModelRun, Session, tickers
 from loadtrt.lanes.scheduler import Stop
@@ -161,7 +161,8 @@ class Maker:
                     self.talks.status(f"loading {model.engine}", slow=True)
                     others = {other: (config.models[other], opened.engine) for other, opened in self.models.items()}
                     require_together(name, model, others)
-                    self.models[name] = open_model(config.drawing(model), options[name], self.talks, also)
+                    with naming(name if len(config.models) > 1 else ""):
+                        self.models[name] = open_model(config.drawing(model), options[name], self.talks, also)
                 place_together({name: opened.engine for name, opened in self.models.items()})
                 for opened in self.models.values() if len(self.models) > 1 else ():
                     opened.bill = opened.engine.memory(opened.inputs.sets)  # beside the weights of the others

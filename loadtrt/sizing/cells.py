@@ -79,6 +79,11 @@ class Wanted:
         return Cell(share=share, model=model, neighbour=neighbour, level=level, neighbour_level=neighbour_level)
 
 
+def place_of(cell: Cell) -> tuple[str, ...]:
+    """What makes two cells the same one, in two results."""
+    return cell.share, cell.model, cell.neighbour, cell.level, cell.neighbour_level
+
+
 def finished(cell: Cell, number: int, precision: float) -> bool:
     """Whether the cell has a round of this number, needs none, or can have none. A ratio decides: of p99; in a closed
     loop, of throughput."""

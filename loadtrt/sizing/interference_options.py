@@ -10,7 +10,7 @@ from loadtrt.asked.model_option import parse_models
 from loadtrt.asked.reading import ending_otherwise, load_config
 from loadtrt.asked.ways_to_share import parse_shares
 from loadtrt.engines.placed_together import require_apart
-from loadtrt.errors import EngineError, UsageError
+from loadtrt.errors import EngineError, UsageError, naming
 from loadtrt.results.interference_result import CLOSED, IDLE
 from loadtrt.sizing.cells import Wanted
 from loadtrt.units import SECOND_NS, parse_share
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 OPTIONS = {"load": "50%", "neighbour": "0,50%,90%,closed", "share": "streams", "rounds": 5, "precision": "10%"}
 ARRIVALS = ("poisson", "constant")
 MOST_ROUNDS = 100
-_LENGTH_NS, _LONGEST_NS = 5 * SECOND_NS, 60 * SECOND_NS  # where no duration is given
+LENGTH_NS, LONGEST_NS = 5 * SECOND_NS, 60 * SECOND_NS  # where no duration is given
 _RESOURCES = ("dram", "pcie", "sm", "l2")
 _MOST_LEVEL = 2.0
 
@@ -61,8 +61,8 @@ def wanted_interference(
     config = load_config(file, rest, without=ending_otherwise("interference"), several=True)
     longest_ns = 0
     if config.duration is None:
-        longest_ns = _LONGEST_NS
-        config = config.model_copy(update={"duration": _LENGTH_NS})
+        longest_ns = LONGEST_NS
+        config = config.model_copy(update={"duration": LENGTH_NS})
     for name, model in config.models.items():
         why = _unfit(model)
         if why is None and stressors and model.engine.startswith("simulated:"):
@@ -77,10 +77,10 @@ def wanted_interference(
     }
     texts |= own_stressors
     seed = next(iter(config.models.values())).seed
-    made = {
-        name: load_config(None, {"seed": seed + len(config.models) + place, **text}).model
-        for place, (name, text) in enumerate(texts.items())
-    }
+    made = {}
+    for place, (name, text) in enumerate(texts.items()):
+        with naming(f"--stressor {name}"):
+            made[name] = load_config(None, {"seed": seed + len(config.models) + place, **text}).model
     if taken := config.models.keys() & made.keys():
         raise UsageError(f"{min(taken)} is a model and a stressor: give one of them another name")
     if len(config.models) < 2 and not made:

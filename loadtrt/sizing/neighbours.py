@@ -30,7 +30,7 @@ from loadtrt.results.interference_result import (
     Measured,
     Round,
 )
-from loadtrt.sizing.cells import OWN, STRESS, finished, measured_of, summed_up, takes_ns
+from loadtrt.sizing.cells import OWN, STRESS, finished, measured_of, place_of, summed_up, takes_ns
 from loadtrt.sizing.fingerprints import error_of, fingerprints_of, predictions_of
 from loadtrt.sizing.keeping import to_the_end
 from loadtrt.sizing.rig import MACHINE, SEEDS, Rig, changed, require_same
@@ -79,15 +79,19 @@ class Neighbours:
         )
 
     def resume(self, before: InterferenceResult) -> int:
-        """Take the rounds of an unfinished result, without cells that failed or are INVALID, and return their number.
-        Closed loops that are INVALID stay where rounds have their rates. Raises UsageError if it was of something else.
+        """Take the rounds of an unfinished result, without cells that failed or are INVALID, and without the round of a
+        cell that was to be made again, with longer runs. Return their number. Closed loops that are INVALID stay where
+        rounds have their rates. Raises UsageError if it was of something else.
         """
         difference = changed(_asked(before), _asked(self.result))
         if difference is not None:
             raise UsageError(f"the measurement in the file differs: {difference}; name another file")
-        known = {_place(cell): cell for cell in before.cells if cell.valid}
+        known = {place_of(cell): cell for cell in before.cells if cell.valid}
         for group in self._groups:
-            group[:] = [known.pop(_place(cell), cell) for cell in group]
+            for place, cell in enumerate(group):
+                former = known.pop(place_of(cell), cell)
+                if len(former.rounds) != 1 or self._longer_ns(former) is None:
+                    group[place] = former
         if known:
             lost = next(iter(known.values()))
             raise UsageError(
@@ -172,22 +176,27 @@ class Neighbours:
         rate = self._rate_of(cell.model, cell.level)
         if cell.rounds or rate is None:
             return self._tried(cell, number, turn)
-        cell = self._lengthened(cell, least_length(rate))
-        made, length_ns, longest_ns = self._tried(cell, number, turn), self.result.length_ns, self._wanted.longest_ns
-        while (longer := self._lengthened(cell, takes_ns(made, length_ns(cell), longest_ns))) is not cell:
+        cell = self._lengthened(cell, self._longer_ns(cell, least_length(rate)))
+        made = self._tried(cell, number, turn)
+        while (longer_ns := self._longer_ns(made)) is not None:
+            longer = self._lengthened(cell, longer_ns)
             again = self._tried(longer, number, turn)
             if again is longer:
                 break
             cell, made = longer, again
         return made
 
-    def _lengthened(self, cell: Cell, wanted_ns: float) -> Cell:
-        """The cell with runs of this length, where it has shorter ones, and may have those."""
-        length_ns, wanted_ns = self.result.length_ns(cell), whole_seconds(wanted_ns)
-        if not length_ns < wanted_ns <= self._wanted.longest_ns:
+    def _longer_ns(self, cell: Cell, wanted_ns: float | None = None) -> int | None:
+        """How long the runs of a cell are to be instead; None where they stay. wanted_ns: None: as its round asks."""
+        length_ns, longest_ns = self.result.length_ns(cell), self._wanted.longest_ns
+        whole_ns = whole_seconds(takes_ns(cell, length_ns, longest_ns) if wanted_ns is None else wanted_ns)
+        return whole_ns if length_ns < whole_ns <= longest_ns else None
+
+    def _lengthened(self, cell: Cell, longer_ns: int | None) -> Cell:
+        if longer_ns is None:
             return cell
-        self._talks.say(f"{cell_words(cell)}: runs of {format_duration(wanted_ns)}, as the interval of p99 takes them")
-        return cell.model_copy(update={"length_ns": wanted_ns})
+        self._talks.say(f"{cell_words(cell)}: runs of {format_duration(longer_ns)}, as the interval of p99 takes them")
+        return cell.model_copy(update={"length_ns": longer_ns})
 
     def _tried(self, cell: Cell, number: int, turn: int) -> Cell:
         """The cell with one round more, or with why there is none; the cell itself where a signal came."""
@@ -235,6 +244,7 @@ class Neighbours:
         wanted = {"alone": {cell.model: cell.level}, "beside": beside}
         if cell.neighbour_level == CLOSED:
             wanted["neighbour_alone"] = {cell.neighbour: CLOSED}
+        self._rig_for(cell)  # a way that the engines cannot have is refused before the model is measured alone
         runs: dict[str, RunResult] = {}
         measured: dict[str, Measured] = {}
         for kind in wanted if turn % 2 == 0 else reversed(wanted):
@@ -322,10 +332,6 @@ class Neighbours:
 def _rate(closed_per_s: float, level: str) -> float:
     """The level of a closed loop's throughput, in digits that a person copies."""
     return float(f"{parse_share(level) * closed_per_s:.6g}")
-
-
-def _place(cell: Cell) -> tuple[str, ...]:
-    return cell.share, cell.model, cell.neighbour, cell.level, cell.neighbour_level
 
 
 def _asked(result: InterferenceResult) -> dict[str, Any]:

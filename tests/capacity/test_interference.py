@@ -76,6 +76,20 @@ def of(result: InterferenceResult, model: str, level: str, share: str = "streams
     return cell
 
 
+def stopping_after(monkeypatch: pytest.MonkeyPatch, runs: int) -> None:
+    """Send a signal in the run after so many."""
+    made, count = Rig.run, 0
+
+    def stopping(rig: Rig, *given: object, **more: object) -> object:
+        nonlocal count
+        count += 1
+        if count > runs:
+            SIGNALS.ask()
+        return made(rig, *given, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Rig, "run", stopping)
+
+
 def test_all_runs_are_pushed_by_the_names_of_their_models(tmp_path: Path) -> None:
     """Those of one model alone, and of both on engines that are placed otherwise, by one observer."""
     with listening() as (url, got):
@@ -197,9 +211,10 @@ SLOW = [
 ]
 
 
-def test_runs_are_as_long_as_their_interval_takes(tmp_path: Path) -> None:
+def test_runs_are_as_long_as_their_interval_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a model at 38/s 5 s have no p99. Cells that need no longer runs have none; the longest are of a minute. Those
-    that follow have the rates, and the seeds, that they would have. What is continued has the same lengths."""
+    that follow have the rates, and the seeds, that they would have. What is continued has the same lengths, also after
+    a signal in the longer runs of a first round."""
     file = tmp_path / "i.json"
     result = measured(file, *SLOW)
     for cell in result.cells:
@@ -213,16 +228,13 @@ def test_runs_are_as_long_as_their_interval_takes(tmp_path: Path) -> None:
         expected = (cell.rate_per_s or 0) * (cell.length_ns or 0) / SECOND_NS
         assert len(cell.rounds) == len(due) == 3
         assert all(0.8 * expected < 1.11 * one < 1.2 * expected for one in due)  # without the first tenth
-    cut = result.model_copy(
-        update={
-            "outcome": "interrupted",
-            "cells": tuple(cell.model_copy(update={"rounds": cell.rounds[:2]}) for cell in result.cells),
-        }
-    )
-    file.write_text(cut.model_dump_json())
-    again = measured(file, *SLOW, "--resume")
-    assert [cell.length_ns for cell in again.cells] == [cell.length_ns for cell in result.cells]
-    assert [cell.rounds for cell in again.cells] == [cell.rounds for cell in result.cells]
+    file = tmp_path / "again.json"
+    stopping_after(monkeypatch, 5)  # both alone, and in the first cell the pair of short runs and one longer run
+    assert run(*SLOW, "--no-verify", "--quiet", "--json", file).returncode == 130
+    monkeypatch.undo()
+    (cut,) = read_result(InterferenceResult, file).cells
+    assert (len(cut.rounds), (cut.length_ns or 0) < (result.cells[0].length_ns or 0)) == (1, True)
+    assert measured(file, *SLOW, "--resume").cells == result.cells
     fast = pair("", "", "simulated:service=500us,clock=virtual", "simulated:service=500us,clock=virtual")
     quick = measured(tmp_path / "q.json", *fast, "--neighbour", "50%", "--rounds", "1")
     assert {cell.length_ns for cell in quick.cells} == {None}
@@ -359,19 +371,25 @@ def test_an_engine_that_hangs_alone_is_told_and_opened_anew(tmp_path: Path) -> N
     assert {cell.model: cell.failure for cell in result.cells} == {"a": "alone: no request was served", "b": None}
 
 
-def test_a_way_that_an_engine_cannot_have_fails_with_its_reason(tmp_path: Path) -> None:
-    """Other ways are measured."""
+def test_a_way_that_an_engine_cannot_have_fails_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other ways are measured. Nothing is measured alone for a way that is refused: six runs are both closed loops, and
+    a pair for each cell of the other way."""
     nobody = "simulated:service=1ms,clock=virtual"
+    runs, made = [], Rig.run
+    monkeypatch.setattr(Rig, "run", lambda rig, *given, **more: runs.append(given[1]) or made(rig, *given, **more))
     result = measured(
         tmp_path / "i.json",
         *pair("", "", nobody, nobody),
         *("--share", "streams,priority", "--neighbour", "0", "--rounds", "1", "--duration", "300ms"),
     )
+    assert len(runs) == 6
     failures = {cell.share: cell.failure for cell in result.cells}
     assert failures["streams"] is None
     assert "add device=gpu0" in str(failures["priority"])
     done = run(A, B, "--share", "sms=32+100", "--neighbour", "0", "--rounds", "1", "--duration", "100ms", "--no-verify")
-    assert "loadtrt: simulated engine: its device has no SMs to count: write --share sms as a share" in done.stderr
+    assert "simulated engine: its device has no SMs to count: write --share sms as a share" in done.stderr
     assert "add device=gpu0" in terminal_text(result)
 
 
@@ -412,17 +430,9 @@ def test_what_is_continued_is_as_if_never_interrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: InterferenceResult, runs: int
 ) -> None:
     """A signal at any run: what is in the file is valid, and --resume makes the same cells of it, to the last digit."""
-    file, made, count = tmp_path / "i.json", Rig.run, 0
-
-    def stopping(rig: Rig, *given: object, **more: object) -> object:
-        nonlocal count
-        count += 1
-        if count > runs:
-            SIGNALS.ask()
-        return made(rig, *given, **more)  # type: ignore[arg-type]
-
+    file = tmp_path / "i.json"
     asked: tuple[str | Path, ...] = (*OPTIONS, "--share", "streams,sms=25%+75%", "--json", file, "--quiet")
-    monkeypatch.setattr(Rig, "run", stopping)
+    stopping_after(monkeypatch, runs)
     assert run(*asked).returncode == 130
     monkeypatch.undo()
     assert read_result(InterferenceResult, file).outcome == "interrupted"
@@ -754,6 +764,7 @@ def test_closed_loops_that_are_invalid_are_measured_again(tmp_path: Path, whole:
         ([*pair(",stages='10/s:1s, 20/s:1s'")], "a: its load (poisson in stages"),
         ([*pair(), "--stressor", "a=simulated:null"], "a is a model and a stressor"),
         ([*pair(), "--stressor", "x"], "--stressor x has no name"),
+        ([*pair(), "--stressor", "s=simulated:null,rate=nan"], "--stressor s: --rate: 'nan' is not a rate"),
     ],
 )
 def test_bad_arguments(arguments: list[str], message: str) -> None:

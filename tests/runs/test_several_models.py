@@ -355,6 +355,9 @@ def test_ctrl_c_writes_both(server: Server, tmp_path: Path, engine: str, signals
     assert b["ok"] + b["unserved"] > 0
 
 
+TWO_SIMULATED = ("--model", "a=simulated:null", "--model", "b=simulated:null")
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -383,6 +386,14 @@ def test_ctrl_c_writes_both(server: Server, tmp_path: Path, engine: str, signals
             ["--model", 'a="simulated:clock=virtual"', "--model", "b=simulated:null"],
             "a is simulated in virtual time and b is not",
         ),
+        # Which of the models it is, wherever the fault is found.
+        (["--model", "a=simulated:null", "--model", "b=simulated:servce=1ms"], "loadtrt: b: simulated engine: unknown"),
+        ([*TWO_SIMULATED, "--model-processes", "--model", "c=simulated:nul"], "loadtrt: c: simulated engine: unknown"),
+        (
+            ["--model", "a=simulated:null", "--model", "b=simulated:null,max-queue=4"],
+            "--model b: --max-queue is for an",
+        ),
+        ([*TWO_SIMULATED, "--max-queue", "4"], "loadtrt: --max-queue is for an open loop"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(arguments: list[str], sentence: str) -> None:
