@@ -3,6 +3,7 @@
     python -m benchmarks.against_trtexec --trtexec 'trtexec --versionCompatible' --loadtrt=--allow-host-code \\
         --tree old=../old --tree new=. \\
         --row 'GoogLeNet b16' googlenet.plan data:16x3x224x224 1,4 --row ResNet resnet.plan - 1,4 --json rows.json
+    python -m benchmarks.against_trtexec --tree on=. --tree 'off=. --device-times off' --row tiny tiny.plan - 1,4
     python -m benchmarks.against_trtexec --shown rows.json more.json      # the table again
 
 The same mode for all: copies included, CUDA graphs, spinning, as many streams as contexts. Hosts wander: a row's runs
@@ -53,14 +54,16 @@ def run_trtexec(options: argparse.Namespace, plan: str, shapes: str, contexts: i
 
 
 def run_loadtrt(options: argparse.Namespace, tree: str, plan: str, shapes: str, contexts: int) -> Run:
-    """What the package in the folder `tree` measured, its verdict, what it chose and what it found first."""
+    """What the package in the folder of `tree` measured with its options; its verdict, choices and first finding."""
+    folder, *own = shlex.split(tree)
     command = [
         *(sys.executable, "-m", "loadtrt", "run", "--engine", plan, "--contexts", str(contexts)),
         *([] if shapes == "-" else ["--shapes", shapes]),
         *("--duration", f"{options.seconds:g}s", "--warmup", f"{options.warmup:g}s", "--quiet", "--json", "-"),
         *shlex.split(options.loadtrt),
+        *own,
     ]
-    paths = [tree, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    paths = [str(Path(folder).resolve()), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     try:
@@ -102,7 +105,7 @@ def measure(options: argparse.Namespace, name: str, plan: str, shapes: str, cont
             if tool == TRTEXEC:
                 runs[tool] = run_trtexec(options, plan, shapes, contexts)
             else:
-                runs[tool] = run_loadtrt(options, str(Path(trees[tool]).resolve()), plan, shapes, contexts)
+                runs[tool] = run_loadtrt(options, trees[tool], plan, shapes, contexts)
         rounds.append(runs)
     return {"name": name, "plan": Path(plan).name, "shapes": shapes, "contexts": contexts, "rounds": rounds}
 
@@ -171,7 +174,7 @@ def main() -> None:
     """Print the table, and the machine it was made on."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trtexec", default=TRTEXEC, help="its command, with what it needs beside plan and load")
-    parser.add_argument("--tree", action="append", metavar="NAME=FOLDER", help="a loadtrt, the newest last")
+    parser.add_argument("--tree", action="append", metavar="NAME=FOLDER [OPTION…]", help="a loadtrt, the newest last")
     parser.add_argument("--row", nargs=4, action="append", default=[], metavar=("NAME", "PLAN", "SHAPES|-", "1,4"))
     parser.add_argument("--loadtrt", default="", help="more options for `loadtrt run`")
     parser.add_argument("--rounds", type=int, default=3)

@@ -3,7 +3,7 @@
 #   PLANS  folder of googlenet_dyn_fp16_vc.plan and tiny_mlp_fp32_vc.plan, and of own.plan where there is another network
 #   OUT    folder of the results
 #   STEP   below, the most important first, with the seconds that it is expected to take and those after which it is
-#          ended; what it measured by then is kept
+#          ended; what it measured by then is kept. All end at the Unix time UNTIL, where that is given
 #              tests         360, 480
 #              partitions    120, 300
 #              pair           90, 350
@@ -11,6 +11,8 @@
 #              stressors      30, 120
 #              curve          65, 180
 #              fingerprints  240, 400    goes on where it ended
+#              short         240, 400    goes on where it ended
+#              processes      80, 120    goes on where it ended
 #              matrix        660, 720    goes on where it ended
 set -u
 plans=$1 out=$2
@@ -19,7 +21,9 @@ mkdir -p "$out"
 googlenet=$plans/googlenet_dyn_fp16_vc.plan tiny=$plans/tiny_mlp_fp32_vc.plan
 
 within() { # SECONDS COMMAND...: Ctrl-C then, so that the command writes what it has
-    timeout -s INT -k 30 "$@"
+    limit=$1 left=$((${UNTIL:-9999999999} - $(date +%s)))
+    shift
+    [ $left -gt 0 ] && timeout -s INT -k 30 $((left < limit ? left : limit)) "$@"
 }
 
 loadtrt() { # SECONDS NAME ARGUMENT...
@@ -111,6 +115,15 @@ of_all() { # SECONDS NAME ARGUMENT...
 
 fingerprints() {
     of_all 400 fingerprints --stressors --neighbour 90% --rounds 2
+}
+
+short() { # fingerprints by launches on the SMs of 50 µs instead of 1 ms
+    of_all 400 short --stressors --stressor 'sm="stressor:sm,time=50us"' --neighbour 90% --rounds 2
+}
+
+processes() { # a process for each model
+    measured 120 processes --model "tiny=$tiny,rate=2000/s" --model "b16=$googlenet,batch=16,contexts=2" \
+        --neighbour 90% --share processes --rounds 2
 }
 
 matrix() {
