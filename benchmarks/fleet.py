@@ -145,7 +145,7 @@ def latencies(device: Device, due: Floats, work: Floats, gpus: int, routing: Rou
     times, ends, follows, left = np.zeros((3, gpus)), np.zeros(lanes), np.full(count, NONE), np.zeros(count)
     times[2] = np.inf
     arrays = slow, due, work, choices, of_gpus, times, of_lanes, ends, follows, left
-    place = ("random", "two-choices", "least-outstanding").index(routing)
+    place = {"two-choices": 1, "least-outstanding": 2}.get(routing, 0)
     if is_compiled():
         machine_code(serve, (), (place, *arrays), "the fleet")((place, *arrays))
         return left - due
