@@ -19,15 +19,13 @@ import json
 import math
 import os
 import time
-from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache
-from heapq import heappop, heappush
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from click.testing import CliRunner
@@ -35,6 +33,7 @@ from click.testing import CliRunner
 from loadtrt.cli.main import cli
 from loadtrt.environment import environment
 from loadtrt.errors import UsageError
+from loadtrt.loop.compiled import is_compiled, machine_code
 from loadtrt.report.result_files import read_result
 from loadtrt.results.capacity_result import CapacityResult
 from loadtrt.results.fleet_result import ROUTINGS
@@ -61,6 +60,7 @@ NEAR = 0.02  # a true p99 so near its bound is simulated longer
 LONG, LONGEST = 1_000_000, 4_000_000  # requests
 ONE_LANE = 8_000_000  # requests of one GPU of one context, as a million leave an error of 0.7 %
 NS = 1e-9  # to which latencies are rounded
+NONE = -1  # a request, or a lane
 
 
 @dataclass(frozen=True)
@@ -135,93 +135,122 @@ def devices() -> list[Device]:
 # --- the truth: an event simulation that knows the law, written apart from loadtrt/sizing/station.py
 
 
-class Server:
-    """One GPU: lanes, each with a request that computes and at most one that waits in it; the others wait in line."""
-
-    def __init__(self, contexts: int) -> None:
-        self.lanes: list[deque[int]] = [deque() for _ in range(contexts)]
-        self.line: deque[int] = deque()
-        self.since = [float(lane) for lane in range(-contexts, 0)]  # when each lane last gained or lost a request
-        self.ends: list[tuple[float, int]] = []  # (progress at which its lane's request is done, lane)
-        self.progress = self.at = 0.0
-        self.load = self.stamp = 0
-
-
 def latencies(device: Device, due: Floats, work: Floats, gpus: int, routing: Routing, seed: int) -> Floats:
     """Latencies in s of requests that come at `due` to a fleet; to a single GPU, they are its own."""
-    random = np.random.default_rng([seed, 77])
-    choices = random.integers(gpus, size=(len(due), 2)) if routing == "two-choices" else None
-    slow = [SERVICE_S * (1 + device.contention * (busy - 1)) for busy in range(device.contexts + 1)]
-    servers = [Server(device.contexts) for _ in range(gpus)]
-    since = [float(place) for place in range(gpus)]  # when each GPU last gained or lost a request
-    fewest = [(0, since[place], place) for place in range(gpus)]  # outstanding, since when, GPU
-    clock, arrived, came, works = float(gpus), 0, due.tolist(), work.tolist()
-    left = [0.0] * len(came)
-    events: list[tuple[float, int, int]] = []  # (instant, stamp, GPU)
+    random, count, lanes = np.random.default_rng([seed, 77]), len(due), gpus * device.contexts
+    choices = random.integers(gpus, size=2 * count if routing == "two-choices" else 0)
+    slow = np.array([SERVICE_S * (1 + device.contention * (busy - 1)) for busy in range(device.contexts + 1)])
+    of_gpus, of_lanes = np.full((5, gpus), NONE), np.full((3, lanes), NONE)
+    of_gpus[:2], of_gpus[4], of_lanes[2] = 0, range(gpus), np.tile(range(-device.contexts, 0), gpus)
+    times, ends, follows, left = np.zeros((3, gpus)), np.zeros(lanes), np.full(count, NONE), np.zeros(count)
+    times[2] = np.inf
+    arrays = slow, due, work, choices, of_gpus, times, of_lanes, ends, follows, left
+    place = {"two-choices": 1, "least-outstanding": 2}.get(routing, 0)
+    if is_compiled():
+        machine_code(serve, (), (place, *arrays), "the fleet")((place, *arrays))
+        return left - due
+    lists = [array.tolist() for array in arrays]
+    serve(place, *lists)
+    return np.array(lists[-1]) - due
 
-    def plan(place: int, server: Server, now: float) -> None:
-        server.stamp += 1
-        if server.ends:
-            wait = (server.ends[0][0] - server.progress) * slow[len(server.ends)]
-            heappush(events, (now + wait, server.stamp, place))
 
-    def move(server: Server, now: float) -> None:
-        if server.ends:
-            server.progress += (now - server.at) / slow[len(server.ends)]
-        server.at = now
+def serve(
+    routing: int,
+    slow: Any,
+    due: Any,
+    works: Any,
+    choices: Any,
+    of_gpus: Any,
+    times: Any,
+    of_lanes: Any,
+    ends: Any,
+    follows: Any,
+    left: Any,
+) -> None:
+    """Fill in when each request leaves, s. numba compiles this.
 
-    def enter(server: Server, request: int) -> None:
-        nonlocal clock
-        lane = min(range(device.contexts), key=lambda each: (len(server.lanes[each]), server.since[each]))
-        clock += 1
-        server.since[lane] = clock
-        server.lanes[lane].append(request)
-        if len(server.lanes[lane]) == 1:
-            heappush(server.ends, (server.progress + works[request], lane))
+    A lane has a request that computes and at most one that waits in it; the others wait in line, one line for each GPU.
 
-    while arrived < len(came) or events:
-        if events and (arrived == len(came) or events[0][0] < came[arrived]):
-            now, stamp, place = heappop(events)
-            server = servers[place]
-            if stamp != server.stamp:
-                continue
-            move(server, now)
-            _, lane = heappop(server.ends)
-            request = server.lanes[lane].popleft()
-            left[request] = now
-            clock += 1
-            server.since[lane] = clock
-            server.load -= 1
-            if server.lanes[lane]:
-                heappush(server.ends, (server.progress + works[server.lanes[lane][0]], lane))
-            if server.line:
-                enter(server, server.line.popleft())
+    routing: 0: all requests go to the first GPU; 1: to one of two choices; 2: to one with the fewest.
+    slow: s that a lane takes for work of 1, by the number of busy lanes.
+    choices: of each request the two GPUs, one after the other.
+    of_gpus: of each GPU: requests; busy lanes; first and last request in line; when it last gained or lost a request.
+    times: of each GPU: work that a busy lane would have done so far; the instant of that, s; its next completion, s.
+    of_lanes: of each lane: the request that computes; the one that waits; when it last gained or lost a request.
+    ends: of each lane, what its GPU has done when its request is done.
+    follows: of each request the next one in line.
+    """
+    loads, busy, first, last, since = of_gpus
+    progress, at, next_s = times
+    computes, waits, moved = of_lanes
+    gpus, contexts, arrived, clock = len(loads), len(ends) // len(loads), 0, len(loads)
+    for _ in range(2 * len(due)):
+        gpu = 0
+        for each in range(1, gpus):
+            if next_s[each] < next_s[gpu]:
+                gpu = each
+        completes = arrived == len(due) or next_s[gpu] < due[arrived]
+        if completes:
+            now, request = next_s[gpu], first[gpu]
         else:
-            now = came[arrived]
-            if routing == "least-outstanding":
-                while True:
-                    _, then, place = heappop(fewest)
-                    if then == since[place]:  # otherwise it has gained or lost requests since, and has another entry
-                        break
-            elif choices is not None:
-                first, second = choices[arrived].tolist()
-                place = second if servers[second].load < servers[first].load else first
-            else:
-                place = 0
-            server = servers[place]
-            move(server, now)
-            server.load += 1
-            if sum(map(len, server.lanes)) == device.contexts * BUFFERS:
-                server.line.append(arrived)
-            else:
-                enter(server, arrived)
+            now, request = due[arrived], arrived
             arrived += 1
-        if routing == "least-outstanding":
+            if routing == 0:
+                gpu = 0
+            elif routing == 1:
+                gpu = choices[2 * request]
+                if loads[choices[2 * request + 1]] < loads[gpu]:
+                    gpu = choices[2 * request + 1]
+            else:
+                gpu = 0
+                for each in range(1, gpus):
+                    more = loads[each] - loads[gpu]
+                    if more < 0 or (more == 0 and since[each] < since[gpu]):
+                        gpu = each
+        if busy[gpu]:
+            progress[gpu] += (now - at[gpu]) / slow[busy[gpu]]
+        at[gpu], lanes = now, range(gpu * contexts, (gpu + 1) * contexts)
+        if completes:
+            lane = NONE
+            for each in lanes:
+                if computes[each] != NONE and (lane == NONE or ends[each] < ends[lane]):
+                    lane = each
+            left[computes[lane]], computes[lane], waits[lane] = now, waits[lane], NONE
             clock += 1
-            since[place] = clock
-            heappush(fewest, (server.load, clock, place))
-        plan(place, server, now)
-    return np.array(left) - due
+            moved[lane] = clock
+            loads[gpu] -= 1
+            if computes[lane] == NONE:
+                busy[gpu] -= 1
+            else:
+                ends[lane] = progress[gpu] + works[computes[lane]]
+            if request != NONE:
+                first[gpu] = follows[request]
+        else:
+            loads[gpu] += 1
+            if loads[gpu] > contexts * BUFFERS:  # all lanes are full
+                if first[gpu] == NONE:
+                    first[gpu] = request
+                else:
+                    follows[last[gpu]] = request
+                last[gpu], request = request, NONE
+        if request != NONE:  # it enters the lane with the fewest
+            lane, fewest = NONE, BUFFERS
+            for each in lanes:
+                has = (computes[each] != NONE) + (waits[each] != NONE)
+                if has < fewest or (has == fewest < BUFFERS and moved[each] < moved[lane]):
+                    lane, fewest = each, has
+            clock += 1
+            moved[lane] = clock
+            if computes[lane] == NONE:
+                computes[lane], ends[lane] = request, progress[gpu] + works[request]
+                busy[gpu] += 1
+            else:
+                waits[lane] = request
+        clock += 1
+        since[gpu], next_s[gpu] = clock, np.inf
+        for each in lanes:
+            if computes[each] != NONE:
+                next_s[gpu] = min(next_s[gpu], now + (ends[each] - progress[gpu]) * slow[busy[gpu]])
 
 
 @cache

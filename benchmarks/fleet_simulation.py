@@ -1,6 +1,6 @@
 """How right `plan-capacity` is: its simulation against closed forms, and what better routing saves.
 
-    python -m benchmarks.fleet_simulation [--speed] [--json FILE]
+    python -m benchmarks.fleet_simulation [--speed] [--predictions capacity.json] [--json FILE]
 
 **Accuracy.** p99 of latency by simulation, from a Station and a rate alone, beside the closed form of the same
 queue: M/M/c, M/D/1, and E_G/M/1, which is round robin.
@@ -9,7 +9,8 @@ queue: M/M/c, M/D/1, and E_G/M/1, which is round robin.
 That is right where requests are sent to GPUs at random. The table says what round-robin and least-outstanding need.
 
 **Speed.** --speed shows the processor time of a simulated request alone, in Python and as machine code: of GPUs that
-serve each request by itself, that form batches of up to 16, and whose queue is bounded at 16.
+serve each request by itself, that form batches of up to 16, and whose queue is bounded at 16. --predictions shows that
+of whole predictions of a measured GPU, 75 % busy: drawing gaps and work, the simulation, and sorting latencies.
 """
 
 from __future__ import annotations
@@ -29,13 +30,16 @@ from benchmarks.queues import allen_cunneen, gamma_m_1, markov_quantile
 from loadtrt.asked.objective import Objective, parse_objective
 from loadtrt.environment import environment
 from loadtrt.load.request_sizes import parse_batching
+from loadtrt.report.result_files import read_result
+from loadtrt.results.capacity_result import CapacityResult
 from loadtrt.results.engine_info import EngineInfo
 from loadtrt.results.fleet_result import ROUTINGS, TIES, Gpu
+from loadtrt.sizing import fleet_plan
 from loadtrt.sizing import station as of_station
 from loadtrt.sizing.batch_simulation import serve
 from loadtrt.sizing.batching import Server
 from loadtrt.sizing.demand import fewest_for, steady_demand
-from loadtrt.sizing.evidence import Evidence
+from loadtrt.sizing.evidence import Evidence, evidence_of
 from loadtrt.sizing.fleet_plan import plan_fleet
 from loadtrt.sizing.fleet_prediction import predict
 from loadtrt.sizing.measured_law import Known
@@ -264,6 +268,25 @@ def speed_row(queue: str, model: Station | Server, gpus: int, routing: Routing) 
     return f"{name:<28}{queue:<8}{model.contexts:>9}{model.buffers:>8}{cells[0]:>9.2f}{cells[1]:>14.2f}"
 
 
+def prediction_rows(file: Path) -> Iterator[str]:
+    """Processor time of predictions, in Python and as machine code: µs a request, and s of the most that a plan
+    simulates for one routing policy."""
+    law, objectives = evidence_of(read_result(CapacityResult, file)).law, [parse_objective("latency.p99 < 1s")]
+    fleets: list[tuple[int, Routing]] = [(1, "random"), (20, "round-robin"), (20, "two-choices")]
+    for gpus, routing in (*fleets, (20, "least-outstanding"), (300, "least-outstanding")):
+        demand, cells = steady_demand(0.75 * gpus * law.station.most_per_s), []
+        for pays in (math.inf, -1):
+            of_station._PAYS = pays  # type: ignore[assignment]
+            requests: list[int] = []
+            predict(demand, law, routing, gpus, objectives, 1, looks=(4,))  # numba is imported
+            began = time.process_time()
+            predict(demand, law, routing, gpus, objectives, 1, requests.append, looks=(4,))
+            cells.append((time.process_time() - began) / sum(requests))
+        name, most = f"{plural(gpus, 'GPU')}, {routing}", fleet_plan._MOST_SIMULATED
+        each = f"{cells[0] * 1e6:>9.2f}{cells[1] * 1e6:>14.2f}"
+        yield f"{name:<28}{each}{cells[0] * most:>11.0f}{cells[1] * most:>14.0f}"
+
+
 def show(title: str, law: str, rows: Iterator[Accuracy]) -> list[Accuracy]:
     """Print a table as it is made."""
     print(f"\n{title}\n{'':24}{'load':>6}{law:>10}{'simulated':>11}{'95 %':>18}{'simulation off by':>20}")
@@ -285,12 +308,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write the rows there too")
     parser.add_argument("--speed", action="store_true", help="show the processor time of a request alone")
+    parser.add_argument("--predictions", type=Path, metavar="FILE", help="show that of predictions for this GPU")
     options = parser.parse_args()
     machine = environment()
     print(f"{machine['cpu']}, {machine['cores']} cores, CPython {machine['python']}, numpy {np.__version__}")
     if options.speed:
         print(f"\nprocessor time of a request, µs\n{'':<28}queue    contexts buffers   Python  machine code")
         for line in speed_table():
+            print(line, flush=True)
+        return
+    if options.predictions:
+        most = f"s of {fleet_plan._MOST_SIMULATED // 10**6} million"
+        print(f"\nprocessor time of predictions{'µs of a request':>23}{most:>25}")
+        print(f"{'':<28}{'Python':>9}{'machine code':>14}{'Python':>11}{'machine code':>14}")
+        for line in prediction_rows(options.predictions):
             print(line, flush=True)
         return
     laws = show("p99 of latency ÷ mean service time: closed forms", "law", against_laws())

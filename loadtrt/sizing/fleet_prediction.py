@@ -6,9 +6,9 @@ quantile of one replication, u_s the mean and d_s half the difference of both ln
 
     var ln q = Σ d_s² / S + var(u_s) / S
 
-the law's part, which no longer simulation makes smaller, and the simulation's. The law's part also has the variance of
-what is too rare to be measured (`Law.unseen`). The ends of the interval are t times the
-deviation away from ln q, q the quantile of all replications together, t Student's for S − 1.
+the law's part, which no longer simulation makes smaller, and the simulation's. The ends of the interval are t times the
+deviation away from ln q, q the quantile of all replications together, t Student's for S − 1. The upper end also has the
+variance of services that were too rare to be measured (`Law.unseen`): they can only make latencies longer.
 
 A high quantile of a replication is skewed: busy spells are rare and long, so that most replications have less than
 their share of them, and both their mean and their deviation are too small. Near saturation ln q has a skewness of about
@@ -78,8 +78,9 @@ class Spread(NamedTuple):
 
     def ends(self, value: float, times: float) -> tuple[float, float]:
         """The interval of a quantile, of whose logarithm these are the variances, of so many standard deviations."""
-        law, simulation = times * math.sqrt(self.law + self.unseen), times * math.sqrt(self.simulation)
-        below, above = math.hypot(law, simulation / (1 + simulation)), math.hypot(law, simulation * (1 + simulation))
+        law, longer = times * math.sqrt(self.law), times * math.sqrt(self.law + self.unseen)
+        simulation = times * math.sqrt(self.simulation)
+        below, above = math.hypot(law, simulation / (1 + simulation)), math.hypot(longer, simulation * (1 + simulation))
         return value * math.exp(-min(below, _FAR)), value * math.exp(min(above, _FAR))
 
 
@@ -214,9 +215,12 @@ def _share(
     bad = 1 - good / count
     of_share = spreads[1](np.array([np.mean(part > bound.limit_ns) for part in parts]))
     unseen = spreads[0].unseen * (bad * math.log(bad)) ** 2 if bad else 0.0  # of a tail that falls exponentially
-    variance = (of_share.law + of_share.simulation + unseen) * (times / _NORMAL) ** 2
-    effective = min(bad * (1 - bad) / variance, float(count)) if variance and bad else float(count)
-    low, high = share_interval(bad, effective)
+    known = of_share.law + of_share.simulation
+    least, effective = (
+        min(bad * (1 - bad) / variance * (_NORMAL / times) ** 2, float(count)) if variance and bad else float(count)
+        for variance in (known, known + unseen)
+    )
+    low, high = share_interval(bad, least)[0], share_interval(bad, effective)[1]
     dropped = value > _DROPPED_NS
     bounded = not any(_quantile(part, bound.rank) > _DROPPED_NS for part in parts)
     return ObjectiveShare(
