@@ -113,7 +113,7 @@ class Tally:
         """The first completion of a served request and the last completion, from the start; None where none was
         served."""
         first = self.first_completed_ns
-        return None if first is None else (first - self.start_ns, self.measured_ns)
+        return None if first is None else (max(first - self.start_ns, 0), self.measured_ns)
 
     def throughput_per_s(self, closed: bool) -> float | None:
         """Served requests a second; None where the completions span no time.
