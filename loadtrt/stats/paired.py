@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 LEAST_PAIRS = 3
 LEAST = {"latency.p50": 4.0, "latency.p99": 200.0, "latency.mean": 40.0}  # effective requests of a run
-# Of a longer run: of queues that change slowly, short runs seem to be worth more than they are. With 1.5, 90 % of intervals hold the
-# ratio at a load of 0.75, with 2.5 93 % (docs/interference.md)
+# Of a longer run: if queues change slowly, short runs overestimate their effective size. At a load of 0.75 intervals of
+# p99 hold the ratio in 90 % with 1.5, and in 93 % with 2.5.
 MARGIN = 2.5
 ENOUGH = 1.25  # times as long, with that margin: runs that are worth twice what they must be
 _MOST = 100.0  # of the logarithm of a ratio, which exp() still takes
