@@ -24,7 +24,7 @@ The next two: of percentiles of latency, under each routing, with Poisson arriva
 The truth is that of a queue at rest: in closed form for M/M/1 and E_N/M/1, else of the last four fifths of all fleets
 that are measured, or of 10 million requests, and 20 million at a load of 0.95. The numbers are % of intervals (95 %)
 that hold it. open: % without an upper end. width: the upper over the lower end, the median of those that have both.
-below, above: % of intervals of p99 that lie there. --only: rows whose names contain one of these.
+below, above: % of intervals of p99 that lie below or above the truth. --only: rows whose names contain one of these.
 """
 
 from __future__ import annotations

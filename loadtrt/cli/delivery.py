@@ -64,8 +64,10 @@ def carry_out_and_tell(
     resume: bool,
     force: bool,
 ) -> int:
-    """`sizing.keeping.carry_out`, with its result shown, whatever ends the runs, and told to GitHub where that is asked
-    for. Returns the exit code, which `code_of` gives a result."""
+    """Carry out the runs, show the result whatever ends them, and report it to GitHub with --github.
+
+    code_of: exit code of a result. Returns the exit code of the command.
+    """
     from loadtrt.cli.github import tell_result
     from loadtrt.cli.voice import Voice
     from loadtrt.report.plain import terminal_text

@@ -187,7 +187,7 @@ class Neighbours:
         return made
 
     def _longer_ns(self, cell: Cell, wanted_ns: float | None = None) -> int | None:
-        """How long the runs of a cell are to be instead; None where they stay. wanted_ns: None: as its round asks."""
+        """The length that the runs of a cell get, ns; None to keep theirs. wanted_ns: None for what its round needs."""
         length_ns, longest_ns = self.result.length_ns(cell), self._wanted.longest_ns
         whole_ns = whole_seconds(takes_ns(cell, length_ns, longest_ns) if wanted_ns is None else wanted_ns)
         return whole_ns if length_ns < whole_ns <= longest_ns else None
