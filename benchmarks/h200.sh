@@ -1,11 +1,12 @@
 #!/bin/sh
 # A GPU beside trtexec, and several GPUs of a host: PYTHON=python3 benchmarks/h200.sh PLANS OUT STEP...
-#   PLANS  folder of googlenet_dyn_fp16_vc.plan and tiny_mlp_fp32_vc.plan; `plans` adds own.plan and convnet.plan
+#   PLANS  folder of googlenet_dyn_fp16_vc.plan and tiny_mlp_fp32_vc.plan; `plans` adds own.plan and convnet.plan, which
+#          only the TensorRT that builds them can load
 #   OUT    folder of the results
 #   STEP   below, with the seconds that it is expected to take and those after which it is ended; what it measured by
 #          then is kept. All end at the Unix time UNTIL, where that is given
-#              plans      60, 240   needs TensorRT's builder
-#              rows      150, 220   needs convnet.plan, and in TRTEXEC the command of a trtexec of the same TensorRT
+#              plans      25, 240   needs TensorRT's builder
+#              rows      280, 300   needs convnet.plan, and in TRTEXEC the command of a trtexec of the same TensorRT
 #              together  130, 200   on the GPUs of DEVICES ("0 1"), as all below
 #              routing   250, 360
 #              lost       20,  60
@@ -34,16 +35,16 @@ build() { # PLAN NET OPTION...
 
 plans() { # MobileNet at batch 4 and a digit classifier
     within 60 nets "$python" -m benchmarks.nets "$out/nets"
-    build own mobilenet --fp16 --version-compatible
+    build own mobilenet --fp16
     build convnet convnet
     rm -r "$out/nets"
 }
 
 rows() { # with and without device times
-    within 220 rows "$python" -m benchmarks.against_trtexec --trtexec "${TRTEXEC:-trtexec} --versionCompatible" \
+    within 300 rows "$python" -m benchmarks.against_trtexec --trtexec "${TRTEXEC:-trtexec} --versionCompatible" \
         --loadtrt=--allow-host-code --tree on=. --tree "off=. --device-times off" --rounds 3 --seconds 1 --warmup .5 \
-        --within 200 --json "$out/rows.json" --row tiny "$tiny" - 1,4 --row convnet "$plans/convnet.plan" - 1,4 \
-        --row "GoogLeNet b16" "$googlenet" data:16x3x224x224 4
+        --within 280 --json "$out/rows.json" --row convnet "$plans/convnet.plan" - 4,1 \
+        --row "GoogLeNet b16" "$googlenet" data:16x3x224x224 4 --row tiny "$tiny" - 1,4
 }
 
 gpus() { # SECONDS NAME WHAT ENGINE OPTION...

@@ -13,7 +13,8 @@
 #              fingerprints  240, 400    goes on where it ended
 #              short         240, 400    goes on where it ended
 #              processes      80, 120    goes on where it ended
-#              matrix        660, 720    goes on where it ended
+#              matrix        460, 500    goes on where it ended
+#              protect       520, 620    goes on where it ended
 set -u
 plans=$1 out=$2
 shift 2
@@ -127,7 +128,17 @@ processes() { # a process for each model
 }
 
 matrix() {
-    of_all 720 matrix --share streams,priority,sms=32+100,both --neighbour 90% --rounds 3
+    of_all 500 matrix --share streams,priority,sms=32+100,both --neighbour 90% --rounds 2
+}
+
+beside_b16() { # NAME MODEL: in rounds that are long enough for an interval of its p99
+    resumed 310 "protect-$1" interference --allow-host-code --duration 6s --warmup 300ms --rounds 3 --neighbour 90% \
+        --share priority,sms=32+100,streams --model "$1=$2" --model "b16=$googlenet,batch=16,contexts=2"
+}
+
+protect() { # the worst pairs
+    beside_b16 b1 "$googlenet,batch=1,contexts=2"
+    [ ! -f "$plans/own.plan" ] || beside_b16 own "$plans/own.plan"
 }
 
 for step in "$@"; do

@@ -97,20 +97,26 @@ def test_every_way_of_submitting_is_right(tiny: Path, submit: str, contexts: str
 
 @pytest.mark.parametrize("contexts", ["1", "4"])
 @pytest.mark.parametrize("submit", ["auto", "graph", "apart"])
-def test_without_device_times_requests_are_right_and_no_slower(tiny: Path, submit: str, contexts: str) -> None:
-    """Outputs are those of a quiet run; throughput counts the same completions, within 10 % of that with times or more;
-    instants of completion are the GPU's; no time on the device is in the result."""
+def test_without_device_times_requests_are_right(tiny: Path, submit: str, contexts: str) -> None:
+    """Outputs are those of a quiet run, and completions the GPU's; no time on the device is in the result."""
     load = ("--contexts", contexts, "--submit", submit, "--requests", "20000", "--verify", "--max-lateness", "1s")
+    _, result = _run(tiny, *load, "--device-times", "off")
+    assert result["verification"]["different"] == 0
+    assert result["ok"] == result["submitted"] >= 20000
+    assert "compute" not in result["metrics"]
+    assert result["overlap"] is None
+    assert result["engine"]["mode"]["device times"] == "off"
+    sums = {name: histogram["sum_ns"] for name, histogram in result["histograms"].items()}
+    assert sums["latency"] == sums["queue"] + sums["service"]
+    assert result["metrics"]["service"]["min_ns"] > 0
+
+
+def test_without_device_times_requests_are_no_slower(tiny: Path) -> None:
+    """Throughput counts the same completions, within 10 % of that with times or more."""
+    load = ("--contexts", "4", "--requests", "20000", "--max-lateness", "1s")
     best = dict.fromkeys(("on", "off"), 0.0)
     for times in ("on", "off") * 2:  # in turns, as hosts vary
         _, result = _run(tiny, *load, "--device-times", times)
-        assert result["verification"]["different"] == 0
-        assert result["ok"] == result["submitted"] >= 20000
-        assert ("compute" in result["metrics"]) == (result["overlap"] is not None) == (times == "on")
-        assert result["engine"]["mode"].get("device times", "on") == times
-        sums = {name: histogram["sum_ns"] for name, histogram in result["histograms"].items()}
-        assert sums["latency"] == sums["queue"] + sums["service"]
-        assert result["metrics"]["service"]["min_ns"] > 0
         best[times] = max(best[times], result["throughput"]["requests_per_s"])
     assert best["off"] >= 0.9 * best["on"]
 
