@@ -172,7 +172,7 @@ def _busy(result: RunResult, use: Utilization) -> Finding | None:
     cause, part, share = "the engine itself is the limit, neither the host nor the copies", "copies", use.link
     if use.thread > share:
         part, share = "the thread that enqueues", use.thread
-    if share >= FULL:
+    if share >= FULL or use.enqueuing >= max(ENQUEUING, use.link):  # that thread collects, too
         cause = f"the engine itself is the limit, and next to it {part}, busy {format_percent(share)} of the time"
     if on_host:
         cause = "the limit is the model's computation on the CPU, not loadtrt"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loadtrt.results.gpu_telemetry import SLOWDOWNS, clients_text, slowdowns_of, weighted_mean
+from loadtrt.results.gpu_telemetry import SHARED_LIMIT, SLOWDOWNS, clients_text, slowdowns_of, weighted_mean
 from loadtrt.results.run_result import Finding
 from loadtrt.units import SECOND_NS, format_percent
 
@@ -169,6 +169,10 @@ def _others(sharing: GpuSharing, busy_fraction: float | None, *, accepted: bool)
         own = format_percent(sharing.own_sm_ratio or 0.0)
         cause = f"NVML counts kernels for {own} of the time as this run's, which "
         cause += f"computed for {format_percent(busy_fraction or 0.0)}: one of them seems to have computed"
+        remedy = "end them, and see whether the numbers stay"
+    elif any(client.sm_ratio for client in told):
+        limit = format_percent(SHARED_LIMIT)
+        cause = f"they computed for less than {limit} of the time, as NVML counts it: it may count too little"
         remedy = "end them, and see whether the numbers stay"
     elif all(client.sm_ratio is not None for client in told):
         cause = "they hold memory, and no kernel of theirs was seen"

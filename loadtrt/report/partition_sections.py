@@ -48,7 +48,8 @@ def _needed(others: str, points: list[tuple[SweepPoint, RunResult]]) -> Iterator
         return
     most = max(rate for _, rate, _ in known)
     sms, rate, run = next(item for item in known if item[1] >= KEPT * most)
-    p99, last = (time_or(time_of(one.model.metrics, "p99")) for one in (run, known[-1][2]))
+    p99, at_most = (time_or(time_of(one.model.metrics, "p99")) for one in (run, known[-1][2]))
+    beside = "" if sms == known[-1][0] else f"; {at_most} on {known[-1][0]} SMs"
     text = f"{sms} SMs are enough for {100 * KEPT:.0f} % of the throughput"
     if sms == known[0][0]:
         text = f"{sms} SMs, the fewest that were measured, are enough for {100 * KEPT:.0f} % of the throughput"
@@ -56,7 +57,7 @@ def _needed(others: str, points: list[tuple[SweepPoint, RunResult]]) -> Iterator
         text = f"the throughput still grows at {sms} SMs, the most that were measured"
     yield words(
         f"{others}{': ' if others else ''}{text}: {format_count(rate)} of {format_count(most)} inferences/s, latency "
-        f"p99 {p99}; {last} on {known[-1][0]} SMs"
+        f"p99 {p99}{beside}"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _struct
 import gc
+import importlib.metadata
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -155,6 +156,14 @@ def test_files_that_are_no_lean_runtime(bench: Bench, tmp_path: Path, kind: str)
     with pytest.raises(UsageError, match=words):
         bench.load(batch=1, lean_library=str(path))
     assert not bench.world.preflighted
+
+
+def test_the_version_is_that_which_the_library_tells() -> None:
+    """Law: that of its package, of a real library, which has a lean runtime's entry."""
+    package = pytest.importorskip("tensorrt_dispatch_libs")
+    (path,) = Path(package.__path__[0]).glob("libnvinfer_dispatch.so.*")
+    installed = importlib.metadata.version("tensorrt_dispatch_cu13_libs").split(".")
+    assert lean_library._loaded(path).version == tuple(map(int, installed[:3]))
 
 
 def test_the_command_line_takes_it(tmp_path: Path) -> None:

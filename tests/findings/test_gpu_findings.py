@@ -154,6 +154,12 @@ def test_others_on_the_gpu() -> None:
         "other processes were on this GPU: python3 (process 7, 1.00 GiB)",
     )
     assert found.cause == "they hold memory, and no kernel of theirs was seen"
+    little = GpuClient(9, "Xorg", GIB, sm_ratio=0.015)
+    (found,) = gpu_findings(None, GpuSharing((little, holds)))
+    assert found.evidence.endswith(
+        "Xorg (process 9, 1.00 GiB, kernels for 1.5 % of the time), python3 (process 7, 1.00 GiB)"
+    )
+    assert found.cause == "they computed for less than 2 % of the time, as NVML counts it: it may count too little"
     (found,) = gpu_findings(None, GpuSharing((computes, holds)), accepted=True)
     assert "process 8 (1.00 GiB, kernels for 48 % of the time), python3" in found.evidence
     assert "--shared-gpu" in found.cause

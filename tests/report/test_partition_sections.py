@@ -60,6 +60,7 @@ def test_the_knee_is_the_fewest_sms_that_keep_the_throughput() -> None:
     text = _curve({16: 500.0, 48: 960.0, 32: 951.0, 64: 1000.0, 128: 999.0})
     assert "32 SMs are enough for 95 % of the throughput: 951 of 1 000 inferences/s, latency p99 4.00 ms" in text
     assert "; 4.00 ms on 128 SMs" in text
+    assert "; " not in _curve({8: 100.0, 16: 180.0})  # which are the most
     assert "8 SMs, the fewest that were measured, are enough for 95 % of the throughput" in _curve({8: 98.0, 16: 101.0})
     assert "the throughput still grows at 16 SMs, the most that were measured" in _curve({8: 100.0, 16: 180.0})
     assert "8 SMs, the fewest" in _curve({8: 110.0, 16: 100.0})  # clocks fall under load
