@@ -112,14 +112,14 @@ def _of_capacity(result: CapacityResult, contexts: int | None, batch: int | None
         and candidate.engine
     ]
     if not fitting:
-        climbed = [candidate for candidate in result.candidates if candidate.ladder]
         known = ", ".join(
             f"{plural(each.contexts, 'context')} {'with a batcher' if each.batcher else f'at batch {each.items}'}"
-            for each in climbed
+            for each in result.candidates
+            if each.ladder
         )
-        raise UsageError(
-            f"the search for capacity measured {known or 'no closed loop'}: choose with --contexts and --batch"
-        )
+        choose = f"{known}: choose with --contexts and --batch"
+        why = choose if known else f"no closed loop: {result.failure or 'it ended early'}"
+        raise UsageError(f"the search for capacity measured {why}")
     chosen = result.best if result.best in fitting else max(fitting, key=_most_inferences)
     if chosen.batcher or result.config.model.max_queue is not None:
         return _of_server(result, chosen)

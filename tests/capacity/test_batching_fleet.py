@@ -219,6 +219,16 @@ def test_a_delay_that_leaves_no_room_is_told(objective: str, sentence: str, fold
     assert sentence in done.stderr
 
 
+def test_a_search_that_measured_nothing_says_why(tmp_path: Path) -> None:
+    """Its file has the failure, which is what a plan from it fails by."""
+    file = tmp_path / "capacity.json"
+    missing = ("--engine", tmp_path / "missing.plan", "--objective", "latency.p99 < 20ms")
+    assert loadtrt("capacity", *missing, "--json", file).returncode == 2
+    done = loadtrt("plan-capacity", file, "--demand", "2000/s")
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1), done.stderr
+    assert "measured no closed loop: cannot read plan" in done.stderr
+
+
 def test_a_batcher_is_planned_from_a_search_alone(folder: Path, tmp_path: Path) -> None:
     """A sweep and runs with a batcher have no closed loops of its batches; a search that ended early too few."""
     swept, ran = tmp_path / "sweep.json", tmp_path / "run.json"
