@@ -97,6 +97,8 @@ def evidence_of(source: Source, contexts: int | None = None, batch: int | None =
             return _of_capacity(source, contexts, batch)
         case SweepResult():
             runs = tuple(point.run for point in source.points if point.run is not None)
+            if not runs:
+                raise UsageError(f"the sweep measured nothing: {source.failure or 'it ended early'}")
             return _of_runs(runs, "sweep", contexts, batch)
         case _:
             return _of_runs(source, "set of runs", contexts, batch)
@@ -106,10 +108,8 @@ def _of_capacity(result: CapacityResult, contexts: int | None, batch: int | None
     fitting = [
         candidate
         for candidate in result.candidates
-        if contexts in (None, candidate.contexts)
-        and batch in (None, candidate.items)
-        and candidate.ladder
-        and candidate.engine
+        if contexts in (None, candidate.contexts) and batch in (None, candidate.items)
+        if candidate.ladder and candidate.engine
     ]
     if not fitting:
         known = ", ".join(

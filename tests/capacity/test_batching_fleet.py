@@ -219,14 +219,20 @@ def test_a_delay_that_leaves_no_room_is_told(objective: str, sentence: str, fold
     assert sentence in done.stderr
 
 
-def test_a_search_that_measured_nothing_says_why(tmp_path: Path) -> None:
-    """Its file has the failure, which is what a plan from it fails by."""
-    file = tmp_path / "capacity.json"
-    missing = ("--engine", tmp_path / "missing.plan", "--objective", "latency.p99 < 20ms")
-    assert loadtrt("capacity", *missing, "--json", file).returncode == 2
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        (("capacity", "--objective", "latency.p99 < 20ms"), "capacity measured no closed loop: cannot read plan"),
+        (("sweep", "--contexts", "1,2"), "the sweep measured nothing: cannot read plan"),
+    ],
+)
+def test_a_file_of_nothing_says_why(command: tuple[str, ...], sentence: str, tmp_path: Path) -> None:
+    """It has the failure, which is what a plan from it fails by."""
+    file = tmp_path / "file.json"
+    assert loadtrt(*command, "--engine", tmp_path / "missing.plan", "--json", file).returncode == 2
     done = loadtrt("plan-capacity", file, "--demand", "2000/s")
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1), done.stderr
-    assert "measured no closed loop: cannot read plan" in done.stderr
+    assert sentence in done.stderr
 
 
 def test_a_batcher_is_planned_from_a_search_alone(folder: Path, tmp_path: Path) -> None:
