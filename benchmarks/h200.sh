@@ -7,6 +7,7 @@
 #          then is kept. All end at the Unix time UNTIL, where that is given
 #              plans      25, 240   needs TensorRT's builder
 #              rows      280, 300   needs convnet.plan, and in TRTEXEC the command of a trtexec of the same TensorRT
+#              beside    110, 180
 #              together  130, 200   on the GPUs of DEVICES ("0 1"), as all below
 #              routing   250, 360
 #              lost       20,  60
@@ -45,6 +46,21 @@ rows() { # with and without device times
         --loadtrt=--allow-host-code --tree on=. --tree "off=. --device-times off" --rounds 3 --seconds 1 --warmup .5 \
         --within 280 --json "$out/rows.json" --row convnet "$plans/convnet.plan" - 4,1 \
         --row "GoogLeNet b16" "$googlenet" data:16x3x224x224 4 --row tiny "$tiny" - 1,4
+}
+
+readme() { # NAME: the run that README shows
+    within 40 "$1" "$python" -m loadtrt run --engine "$googlenet" --allow-host-code --batch 16 --contexts 4 --duration 3s
+}
+
+beside() { # alone, and beside another process that takes 0.5, 2, 5 and 10 % of the SMs' time
+    readme beside-0
+    for rate in 5 20 50 100; do
+        timeout 60 "$python" -m loadtrt run --engine stressor:sm,time=1ms --rate $rate/s --duration 15s --shared-gpu \
+            >"$out/stressor-$rate.txt" 2>&1 &
+        sleep 6 # it has loaded by then
+        readme "beside-$rate"
+        wait
+    done
 }
 
 gpus() { # SECONDS NAME WHAT ENGINE OPTION...
