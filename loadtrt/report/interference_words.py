@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from loadtrt.asked.ways_to_share import PLAIN, words_of
 from loadtrt.report.formatting import UNKNOWN, between, percent_text
-from loadtrt.results.interference_result import CLOSED, IDLE
+from loadtrt.results.interference_result import CLOSED, IDLE, OWN
 from loadtrt.stats.sample_size import least_samples
 from loadtrt.units import SECOND_NS, exact_duration, format_count
 
@@ -21,7 +21,7 @@ _NOTHING = 0.005  # of the throughput
 
 def level_words(level: str) -> str:
     """How a neighbour is loaded, as part of a sentence."""
-    words = {IDLE: "idle", CLOSED: "in a closed loop", "own": "under its own load"}
+    words = {IDLE: "idle", CLOSED: "in a closed loop", OWN: "under its own load"}
     return words.get(level) or f"at {level.removesuffix('%')} %"
 
 

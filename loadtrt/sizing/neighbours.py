@@ -24,13 +24,14 @@ from loadtrt.report.interference_words import cell_words, few_words, least_lengt
 from loadtrt.results.interference_result import (
     CLOSED,
     IDLE,
+    OWN,
     Alone,
     Cell,
     InterferenceResult,
     Measured,
     Round,
 )
-from loadtrt.sizing.cells import OWN, STRESS, finished, measured_of, place_of, summed_up, takes_ns
+from loadtrt.sizing.cells import STRESS, finished, measured_of, place_of, summed_up, takes_ns
 from loadtrt.sizing.fingerprints import error_of, fingerprints_of, predictions_of
 from loadtrt.sizing.keeping import to_the_end
 from loadtrt.sizing.rig import MACHINE, SEEDS, Rig, changed, require_same

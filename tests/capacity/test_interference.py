@@ -738,7 +738,7 @@ def test_a_ratio_without_an_interval_says_so(whole: InterferenceResult) -> None:
     cells = tuple(cell.model_copy(update={"ratios": (p99,), "overloaded": False}) for cell in whole.cells)
     shown = whole.model_copy(update={"cells": cells})
     assert headline(shown) == (
-        "no p99 is known to rise: the most is 14.6× (no interval), a beside b at 50 %, on plain streams"
+        "no p99 is known to rise: the highest is 14.6× (no interval) that alone, a beside b at 50 %, on plain streams"
     )
     assert "not bounded on both sides: an interval takes two rounds or more" in " ".join(terminal_text(shown).split())
 
