@@ -98,7 +98,7 @@ def measure_watched(rate: int | None, seconds: float, options: list[str]) -> Row
     lateness = Histogram.from_dict(result.model.histograms["lateness"])
     p50, p99 = lateness.quantiles((0.5, 0.99))
     sent_per_s = result.model.throughput.requests_per_s or 0.0
-    return Row(rate, sent_per_s, p50, p99, float(lateness.max or 0), result.host_cores)
+    return Row(rate, sent_per_s, p50, p99, float(lateness.max or 0), result.host_cores or 0.0)
 
 
 def cost_ns(checkout: Path, arrivals: str) -> float:

@@ -56,7 +56,7 @@ def one_run(rate: int, wait: str, seconds: float, options: list[str]) -> dict[st
         if not file.exists():
             sys.exit(f"{shlex.join(command)} failed")
         result = RunResult.model_validate_json(file.read_text())
-    numbers = {"cores": result.host_cores}
+    numbers = {"cores": result.host_cores or 0.0}
     for metric, ranks in (("lateness", (0.5, 0.99, 0.999)), ("latency", (0.5, 0.99))):
         values = Histogram.from_dict(result.model.histograms[metric]).quantiles(ranks)
         numbers |= {f"{metric} p{100 * rank:g}": value / 1e3 for rank, value in zip(ranks, values, strict=True)}

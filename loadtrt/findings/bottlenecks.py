@@ -95,7 +95,7 @@ def _host(result: RunResult, use: Utilization) -> Finding | None:
     elif latency and late / latency >= LATE and not model.load.closed:
         evidence = f"the load generator added {format_duration(late)} to a mean latency of {format_duration(latency)}"
     elif full:
-        evidence = f"loadtrt used {result.host_cores:.2f} of its one core"
+        evidence = f"loadtrt used {result.host_cores or 0.0:.2f} of its one core"
     else:
         return None
     if blocks:

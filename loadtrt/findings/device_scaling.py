@@ -116,7 +116,7 @@ def _why(fewest: RunResult, run: RunResult, cores: int | None) -> tuple[str, str
     throttled = [next((it for it in each.model.findings if it.kind == "throttled"), None) for each in (fewest, run)]
     if throttled[1] is not None and throttled[0] is None:
         return throttled[1].evidence, "power or heat slows down devices that run side by side", throttled[1].remedy
-    if cores and run.host_cores >= FULL_CORES * cores and not run.model.engine.virtual_time:
+    if cores and run.host_cores is not None and run.host_cores >= FULL_CORES * cores:
         used = f"the workers used {run.host_cores:.1f} of {plural(cores, 'core')}"
         return used, "the host's cores are full", "more cores, fewer workers, or --wait block"
     grown = []

@@ -56,7 +56,7 @@ def utilization_of(result: RunResult) -> Utilization:
     sets = config.contexts * buffer_sets(result) * config.requests_per_launch
     return Utilization(
         enqueuing=enqueuing,
-        thread=max(enqueuing, min(result.host_cores, 1.0) if blocks else 0.0),
+        thread=max(enqueuing, min(result.host_cores or 0.0, 1.0) if blocks else 0.0),
         copying_in=_share(batches_per_s, copy_ns(result, "h2d")),
         copying_out=_share(batches_per_s, copy_ns(result, "d2h")) if one_a_launch else 0.0,
         computing=model.overlap.busy_fraction if model.overlap and not (plain and enqueuing >= FULL) else 0.0,

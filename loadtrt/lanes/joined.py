@@ -78,7 +78,9 @@ def joined(singles: Mapping[str, RunResult], config: RunConfig, sent: Mapping[st
                 update={name: max(getattr(phase, name) for phase in phases) for name in longest}
                 | {name: sum(getattr(phase, name) for phase in phases) for name in sums}
             ),
-            "host_cores": max(single.host_cores for single in singles.values()),
+            "host_cores": max(
+                (cores for single in singles.values() if (cores := single.host_cores) is not None), default=None
+            ),
             "clock": next((single.clock for single in singles.values() if single.clock is not None), None),
             "models": models,
         }

@@ -204,7 +204,7 @@ def result_of(
             measure_ns=measured_ns,
             drain_ns=driven.end_ns - driven.sent_ns if driven else 0,
         ),
-        host_cores=recorder.cpu_ns / measured_ns if measured_ns else 0.0,
+        host_cores=None if info.virtual_time else recorder.cpu_ns / measured_ns if measured_ns else 0.0,
         clock=engine.clock_mapping(),
         telemetry=telemetry,
         sharing=sharing,

@@ -154,9 +154,16 @@ async def _measure(
     try:
         for run, drive in zip(runs, drives, strict=True):
             run.session.recorder = drive.driver.recorder
-        clock, instant = wall_clock(engine.now_ns), None
-        if start_at is not None:
-            clock, instant = await wait_for_start(engine, start_at, stop)
+
+        def begin() -> None:
+            for run in runs:
+                run.begin("measure")
+
+        if start_at is None:
+            begin()
+            clock, instant = wall_clock(engine.now_ns), None
+        else:
+            clock, instant = await wait_for_start(engine, start_at, stop, begin)
         began = engine.now_ns()
         for run, drive in zip(runs, drives, strict=True):
             session = run.session
@@ -184,5 +191,4 @@ def _measuring(run: ModelRun, load: Load, config: RunConfig, stop: Stop) -> Driv
     recorder.board.touch(_expected(load, run.session))
     if may_end_early(config):
         import loadtrt.stats.early  # noqa: F401  # before anything is measured
-    run.begin("measure")
     return Drive(_driver(engine, recorder, replace(load, pace_ns=run.session.pace_ns), stop), engine)

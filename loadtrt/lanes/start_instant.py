@@ -40,9 +40,12 @@ def wall_clock(now_ns: Callable[[], int]) -> WallClock:
     return WallClock((before + after) // 2 - instant, abs(after - before) // 2 + 1)
 
 
-async def wait_for_start(engine: Engine, start_at: StartAt, stop: Stop) -> tuple[WallClock, int | None]:
+async def wait_for_start(
+    engine: Engine, start_at: StartAt, stop: Stop, begin: Callable[[], None]
+) -> tuple[WallClock, int | None]:
     """Wait until `start_at`, or until `stop.requested`; returns the mapping of clocks, and the instant (Unix time, ns),
-    None where it was not known before.
+    None where it was not known before. `begin` is called once, as short a time before as it may take: until then nobody
+    is told that this measures.
 
     A virtual clock stands still while this waits, and what it shows at its next instant is `start_at`: it is there at
     once, and never late, however busy the host is.
@@ -52,6 +55,8 @@ async def wait_for_start(engine: Engine, start_at: StartAt, stop: Stop) -> tuple
         await anyio.sleep(_ASK_NS / SECOND_NS)
         instant = start_at()
     clock = wall_clock(engine.now_ns)
+    if instant is None or engine.info.virtual_time:
+        begin()
     if instant is None:
         return clock, None
     if engine.info.virtual_time:
@@ -59,6 +64,7 @@ async def wait_for_start(engine: Engine, start_at: StartAt, stop: Stop) -> tuple
     while not stop.requested and (left_ns := instant - clock.offset_ns - engine.now_ns()) > _FINE_NS:
         await anyio.sleep(min(left_ns - _FINE_NS, _SLICE_NS) / SECOND_NS)
         clock = wall_clock(engine.now_ns)
+    begin()
     until = instant - clock.offset_ns
     while not stop.requested and engine.now_ns() < until:
         await engine.wait(until)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 Tone = Literal["good", "bad", "open", "plain"]
 Only = Literal["", "page", "terminal"]  # "": everywhere; "page": HTML and Markdown; "terminal": plain text
@@ -56,6 +59,7 @@ class Table:
     last: how many of the last columns are words, too. Plain text puts a long cell of the very last below its row.
     folded: the line on a page that unfolds the table; "" for a table that is always shown.
     detail: places of columns that plain text leaves out.
+    legend: (title, meaning) of columns; only those that are shown are explained.
     """
 
     header: tuple[str, ...]
@@ -66,6 +70,13 @@ class Table:
     folded: str = ""
     only: Only = ""
     detail: tuple[int, ...] = ()
+    legend: tuple[tuple[str, str], ...] = ()
+
+    def notes(self, places: Iterable[int] | None = None) -> str:
+        """The line below: the legend of the columns that are shown, and the note. places: theirs; None for all."""
+        shown = self.header if places is None else [self.header[place] for place in places]
+        texts = [f"{title}: {meaning}" for title, meaning in self.legend if title in shown]
+        return "; ".join((*texts, self.note) if self.note else texts)
 
     def left(self, place: int) -> bool:
         """Whether a column is aligned to the left."""

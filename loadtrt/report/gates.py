@@ -61,10 +61,10 @@ def cases_of(result: Result, code: int) -> list[Case]:
 
 
 def subject_of(result: Result) -> str:
-    """What is judged: the command and its engine."""
+    """What is judged: the command and its engine, or the names of several models."""
     match result:
         case RunResult(models=models):
-            return f"loadtrt run {', '.join(model.engine.name for model in models.values())}"
+            return f"loadtrt run {', '.join(models) if len(models) > 1 else result.model.engine.name}"
         case RepeatResult(runs=(first, *_)):
             return f"loadtrt run {first.model.engine.name}"
         case CapacityResult():

@@ -129,8 +129,8 @@ def _table(table: Table) -> str:
         kinds[-1] = ' class="w"'  # long
     rows = "".join(f"<tr>{_row(row, kinds)}</tr>\n" for row in table.rows)
     made = f'<div class="wide" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>\n{rows}</tbody></table></div>'
-    if table.note:
-        made += f'<p class="note">{markup(table.note)}</p>'
+    if notes := table.notes():
+        made += f'<p class="note">{markup(notes)}</p>'
     return f"<details><summary>{markup(table.folded)}</summary>{made}</details>" if table.folded else made
 
 

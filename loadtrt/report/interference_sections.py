@@ -20,9 +20,9 @@ from loadtrt.report.interference_words import (
     lost_texts,
     number_texts,
     open_cells,
+    p99_text,
     pair_words,
     ratio_text,
-    rises_text,
     times_text,
     with_interval,
     worst_of,
@@ -76,7 +76,7 @@ def _head(result: InterferenceResult, file: str) -> Iterator[Block]:
     yield about(result, file)
     yield from noted(alone.engine for alone in result.alone.values())
     tiles = [
-        Tile(f"worst p99 {words_of(cell.share)}", rises_text(cell), pair_words(cell))
+        Tile(f"worst p99 {words_of(cell.share)}", p99_text(cell), pair_words(cell))
         for share in result.shares
         if (cell := worst_of([one for one in open_cells(result) if one.share == share])) is not None
     ]
@@ -109,13 +109,13 @@ def _matrix(result: InterferenceResult) -> Iterator[Block]:
         "hatched: INVALID, failed, overloaded or not known",
     )
     header = ("model", "neighbour", "at", "shared", "p99 alone", "beside", "ratio", "95 %", "verified", "rounds", "")
-    note = (
-        "ratio: p99 beside over alone, geometric mean of the rounds; verified: outputs under load that were compared "
-        "with those of a quiet run"
+    legend = (
+        ("ratio", "p99 beside over alone, geometric mean of the rounds"),
+        ("verified", "outputs under load that were compared with those of a quiet run"),
     )
-    if any("+" in cell.share for cell in cells):
-        note += "; sms=A+B: A for the model, B for its neighbour"
-    yield Table(header, tuple(map(_row, cells)), words=4, last=1, note=note, detail=(4, 5, 8, 9))
+    note = "sms=A+B: A for the model, B for its neighbour" if any("+" in cell.share for cell in cells) else ""
+    detail = (4, 5, 8, 9)
+    yield Table(header, tuple(map(_row, cells)), words=4, last=1, note=note, detail=detail, legend=legend)
     for what, reasons in _not_known(result).items():
         if reasons:
             yield words(f"the ratio of {plural(len(reasons), 'cell')} is not {what}: {reasons[0]}")
@@ -179,14 +179,16 @@ def _throughput(result: InterferenceResult) -> Iterator[Block]:
         )
         for cell in cells
     )
-    note = (
-        "costs: throughput that the neighbour loses, against the same load alone; speed-up: throughput of both over "
-        "their closed loops alone, summed; loses: as costs, of the model itself; Jain: index of what both kept"
+    legend = (
+        ("costs", "throughput that the neighbour loses, against the same load alone"),
+        ("speed-up", "throughput of both over their closed loops alone, summed"),
+        ("loses", "as costs, of the model itself"),
+        ("Jain", "index of what both kept"),
     )
     named = (1,) if len(result.config.models) == 2 else ()  # the neighbour is the other one
-    numbers = [text for name in ("costs", "speed-up", "loses", "Jain") for text in (name, "95 %")]
+    numbers = [text for name, _ in legend for text in (name, "95 %")]
     header = ("model", "neighbour", "at", "shared", *numbers)
-    yield Table(header, rows, words=4, note=note, detail=(*named, 8, 9, 10, 11))
+    yield Table(header, rows, words=4, detail=(*named, 8, 9, 10, 11), legend=legend)
 
 
 def _level(level: str, rate: float | None) -> str:

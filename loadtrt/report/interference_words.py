@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from loadtrt.asked.ways_to_share import PLAIN, words_of
 from loadtrt.report.formatting import UNKNOWN, between, percent_text
-from loadtrt.results.interference_result import CLOSED, IDLE
+from loadtrt.results.interference_result import CLOSED, IDLE, OWN
 from loadtrt.stats.sample_size import least_samples
 from loadtrt.units import SECOND_NS, exact_duration, format_count
 
@@ -21,7 +21,7 @@ _NOTHING = 0.005  # of the throughput
 
 def level_words(level: str) -> str:
     """How a neighbour is loaded, as part of a sentence."""
-    words = {IDLE: "idle", CLOSED: "in a closed loop", "own": "under its own load"}
+    words = {IDLE: "idle", CLOSED: "in a closed loop", OWN: "under its own load"}
     return words.get(level) or f"at {level.removesuffix('%')} %"
 
 
@@ -134,7 +134,7 @@ def _ratio(cell: Cell) -> float:
 
 
 def headline(result: InterferenceResult) -> str | None:
-    """The worst pair in a sentence: how much p99 rises on plain streams, and with the way that protects best."""
+    """The worst pair in a sentence: its p99 on plain streams, and with the way that protects best."""
     cells = open_cells(result)
     first = PLAIN if any(cell.share == PLAIN for cell in cells) else next((cell.share for cell in cells), PLAIN)
     plain = [cell for cell in cells if cell.share == first]
@@ -142,15 +142,15 @@ def headline(result: InterferenceResult) -> str | None:
     if worst is None:
         most, sure = worst_of(plain), all((ratio := cell.ratio()) and ratio.high is not None for cell in plain)
         rises = "no p99 rises" if sure else "no p99 is known to rise"
-        return None if most is None else f"{rises}: the most is {ratio_text(most.ratio())}, {cell_words(most)}"
-    text = f"beside {worst.neighbour} {level_words(worst.neighbour_level)}, {worst.model}'s p99 "
-    text += f"{'' if worst.overloaded else 'rises '}{rises_text(worst)} {words_of(first)}"
+        return None if most is None else f"{rises}: the highest {_is(most)}, {cell_words(most)}"
+    beside = f"beside {worst.neighbour} {level_words(worst.neighbour_level)} {words_of(first)}"
+    text = f"{beside}, {worst.model}'s p99 {_is(worst)}"
     same = (worst.model, worst.neighbour, worst.neighbour_level)
     others = [
         cell for cell in cells if cell.share != first and (cell.model, cell.neighbour, cell.neighbour_level) == same
     ]
     best = min(others, key=lambda cell: (cell.overloaded, _ratio(cell)), default=None)
-    return text if best is None else f"{text} and {rises_text(best)} {words_of(best.share)}, {_costs(best, worst)}"
+    return text if best is None else f"{text}; {words_of(best.share)} it {_is(best)}, {_costs(best, worst)}"
 
 
 def _risen(cell: Cell) -> bool:
@@ -159,9 +159,14 @@ def _risen(cell: Cell) -> bool:
     return cell.overloaded or (ratio is not None and (ratio.low or 0.0) > 1)
 
 
-def rises_text(cell: Cell) -> str:
-    """How p99 rises. What is overloaded has the p99 of the length of the run."""
+def p99_text(cell: Cell) -> str:
+    """p99 beside over alone. What is overloaded has the p99 of the length of the run."""
     return "grows without end" if cell.overloaded else ratio_text(cell.ratio())
+
+
+def _is(cell: Cell) -> str:
+    """The same as the end of a sentence about p99."""
+    return p99_text(cell) if cell.overloaded else f"is {p99_text(cell)} that alone"
 
 
 def _costs(cell: Cell, plain: Cell) -> str:

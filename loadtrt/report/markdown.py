@@ -63,7 +63,7 @@ def _table(table: Table) -> str:
     left = list(map(table.left, range(len(table.header))))
     rows = [[_inline(cell) for cell in row] for row in table.rows]
     made = "\n".join(_lines([_escaped(cell) for cell in table.header], left, rows))
-    made += f"\n\n<sub>{_escaped(table.note)}</sub>" if table.note else ""
+    made += f"\n\n<sub>{_escaped(notes)}</sub>" if (notes := table.notes()) else ""
     return (
         f"<details><summary>{html.escape(printable(table.folded))}</summary>\n\n{made}\n\n</details>"
         if table.folded

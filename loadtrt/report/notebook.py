@@ -84,8 +84,8 @@ def _table(table: Table) -> Iterator[str]:
         for place, side in zip(kept, sides, strict=True):
             yield f'<td style="{_CELL}{side}">{_inline(row[place])}</td>'
     yield "</tr></table>"
-    if table.note:
-        yield f'<div style="opacity:.7">{markup(table.note)}</div>'
+    if notes := table.notes(kept):
+        yield f'<div style="opacity:.7">{markup(notes)}</div>'
     if table.folded:
         yield "</details>"
 

@@ -141,7 +141,7 @@ def _table(table: Table) -> Iterator[str]:
             if shown := f"{line}  {last}".rstrip() if last else line.rstrip():
                 yield shown
             yield from below
-    yield from wrapped(printable(table.note, SENTENCE))
+    yield from wrapped(printable(table.notes(kept), SENTENCE))
 
 
 def _aligned(rows: Sequence[Sequence[str]], left: Sequence[bool]) -> Iterator[str]:

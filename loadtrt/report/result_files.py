@@ -149,7 +149,7 @@ def read_result(schema: type[_Schema], source: Path | ResultFile) -> _Schema:
         wrong = str(error)
         if isinstance(error, ValidationError):
             first = error.errors()[0]
-            wrong = f"{'.'.join(map(str, first['loc']))}: {fault_words(first)}"
+            wrong = ": ".join(filter(None, (".".join(map(str, first["loc"])), fault_words(first))))
         raise UsageError(
             f"{path} does not fit its schema {content['schema_version']}: {wrong}; write it again"
         ) from None

@@ -214,7 +214,8 @@ def _batches(batches: Batches) -> Iterator[Block]:
 
 def _lanes(result: RunResult) -> Iterator[Block]:
     lanes = result.model.lanes
-    yield words(_lanes_text(result))
+    if text := _lanes_text(result):
+        yield words(text)
     if 1 < len(lanes) <= _MOST_BARS:
         counts = [Bar(f"lane {lane.lane}", lane.requests, format_count(lane.requests)) for lane in lanes]
         yield Figure("Requests", bars("Requests by lane", f"{plural(len(lanes), 'lane')}.", counts))
@@ -239,7 +240,8 @@ def _lanes_text(result: RunResult) -> str:
     if result.model.overlap is not None:
         busy, computing = result.model.overlap.busy_fraction, result.model.overlap.lanes_computing
         texts.append(f"computing {100 * busy:.1f} % of the time, {computing:.2f} lanes at once")
-    texts.append(f"host {result.host_cores:.2f} cores")
+    if result.host_cores is not None:
+        texts.append(f"host {result.host_cores:.2f} cores")
     if result.clock is not None:
         texts.append(f"GPU clock ± {format_duration(max(result.clock.error_ns, result.clock.drift_ns))}")
     return " · ".join(texts)

@@ -18,7 +18,7 @@ from loadtrt.asked.objective import Verdict, overall
 from loadtrt.load.inputs import InputOrigin  # noqa: TC001
 from loadtrt.records.histogram import require_histogram
 from loadtrt.records.records import Records  # noqa: TC001
-from loadtrt.results import Count, Model, Result
+from loadtrt.results import Count, Model, Positive, Result
 from loadtrt.results.breakdown import (  # noqa: TC001
     Batches,
     Cohort,
@@ -234,7 +234,8 @@ class RunResult(Result):
     valid: the numbers of all models can be trusted.
     models: what was measured of each model, by its name in the configuration.
     beside: of one model that was taken out of a run of several: the others, by name.
-    host_cores: processor time of loadtrt's process over measured time.
+    host_cores: processor time of loadtrt's process over measured time; None in virtual time, which passes at another
+        speed than the processor's.
     clock: how the GPU's clock was mapped onto the host's.
     telemetry: the GPU's, while measuring.
     sharing: who else used the GPU while measuring; None without a GPU.
@@ -254,7 +255,7 @@ class RunResult(Result):
     failure: str | None
     valid: bool
     phases: Phases
-    host_cores: float
+    host_cores: Positive | None = None
     clock: ClockMapping | None
     telemetry: GpuTelemetry | None = None
     sharing: GpuSharing | None = None

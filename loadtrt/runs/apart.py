@@ -11,7 +11,7 @@ from loadtrt.lanes.outcome import result_of
 from loadtrt.printing import command_line
 from loadtrt.results.engine_info import GPU_KINDS
 from loadtrt.results.run_result import Problem, RunResult
-from loadtrt.stats.merging import SPREAD_NS, began_after
+from loadtrt.stats.merging import SPREAD_NS, began_after, cores_of
 from loadtrt.units import format_duration, plural
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def result_apart(config: RunConfig, workers: Sequence[StartedWorker], own: Colle
             "command": tuple(command_line()),
             "environment": {key: value for run in (*measured, on_gpu) for key, value in run.environment.items()},
             "phases": result.phases.model_copy(update=phases),
-            "host_cores": sum(run.host_cores for run in measured),
+            "host_cores": cores_of(measured),
         }
     )
 

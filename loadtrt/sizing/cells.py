@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from loadtrt.asked.ways_to_share import PLAIN
 from loadtrt.report.run_verdict import time_of
-from loadtrt.results.interference_result import CLOSED, IDLE, LATENCIES, Cell, Measured
+from loadtrt.results.interference_result import CLOSED, IDLE, LATENCIES, OWN, Cell, Measured
 from loadtrt.stats.paired import ENOUGH, MARGIN, Pair, enough, paired_ratio
 from loadtrt.units import SECOND_NS
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from loadtrt.results.run_result import RunResult
 
 STRESS = 0.3  # of the throughput of a stressor's closed loop
-OWN = "own"  # a model under a load of its own
 # What an overloaded model has: it is what a cell may show.
 _OF_OVERLOAD = ("overloaded", "unserved")
 

@@ -21,16 +21,8 @@ from loadtrt.errors import EngineError, UsageError
 from loadtrt.load.arrivals import PROCESSES
 from loadtrt.printing import command_line
 from loadtrt.report.interference_words import cell_words, few_words, least_length, whole_seconds
-from loadtrt.results.interference_result import (
-    CLOSED,
-    IDLE,
-    Alone,
-    Cell,
-    InterferenceResult,
-    Measured,
-    Round,
-)
-from loadtrt.sizing.cells import OWN, STRESS, finished, measured_of, place_of, summed_up, takes_ns
+from loadtrt.results.interference_result import CLOSED, IDLE, OWN, Alone, Cell, InterferenceResult, Measured, Round
+from loadtrt.sizing.cells import STRESS, finished, measured_of, place_of, summed_up, takes_ns
 from loadtrt.sizing.fingerprints import error_of, fingerprints_of, predictions_of
 from loadtrt.sizing.keeping import to_the_end
 from loadtrt.sizing.rig import MACHINE, SEEDS, Rig, changed, require_same

@@ -167,7 +167,7 @@ def _sum(runs: Sequence[RunResult], lost: tuple[LostWorker, ...], count: int) ->
         phases=first.phases.model_copy(
             update={**longest, "clocks_settled": None if None in settled else all(settled)},
         ),
-        host_cores=sum(run.host_cores for run in runs),
+        host_cores=cores_of(runs),
         clock=max((run.clock for run in runs if run.clock is not None), key=lambda clock: clock.error_ns, default=None),
         models=models,
         workers=tuple(runs),
@@ -195,6 +195,12 @@ def _last_counts(lost: Sequence[LostWorker]) -> str:
         + (f", after {plural(item.completed, 'request')} at the last count" if item.completed else "")
         for item in lost
     )
+
+
+def cores_of(runs: Sequence[RunResult]) -> float | None:
+    """Processor time of all of their processes over measured time; None where time is virtual."""
+    known = [run.host_cores for run in runs if run.host_cores is not None]
+    return sum(known) if known else None
 
 
 def began_after(runs: Sequence[RunResult]) -> list[int | None]:

@@ -14,9 +14,11 @@ import pytest
 
 from command_line import loadtrt
 from listening import listening
-from loadtrt.report.interference_words import headline
+from loadtrt.report.interference_words import headline, ratio_text
+from loadtrt.report.markdown import markdown
 from loadtrt.report.plain import terminal_text
 from loadtrt.report.result_files import read_result
+from loadtrt.report.sections import sections_of
 from loadtrt.results.interference_result import (
     CLOSED,
     IDLE,
@@ -503,22 +505,48 @@ def test_the_headline_is_the_worst_pair_with_what_protects_it(whole: Interferenc
     numbered = [cell.model_copy(update={"overloaded": False}) for cell in numbered]
     numbered[0] = _with_p99(numbered[0], 4.5, 1.0)
     assert headline(whole.model_copy(update={"cells": tuple(numbered)})) == (
-        "beside b at 50 %, a's p99 rises 4.50× (4.05 .. 4.95) on plain streams and 1.20× (1.08 .. 1.32) on 25 % of the "
-        "SMs, which costs b 18 % (no interval) of its throughput"
+        "beside b at 50 % on plain streams, a's p99 is 4.50× (4.05 .. 4.95) that alone; on 25 % of the SMs it is "
+        "1.20× (1.08 .. 1.32) that alone, which costs b 18 % (no interval) of its throughput"
     )
+
+
+@pytest.mark.parametrize("protected", [0.94, 1.2])
+def test_a_ratio_is_not_a_rise(protected: float, whole: InterferenceResult) -> None:
+    """Below 1, too: p99 "rises 0.94×" would tell the opposite of what was measured."""
+    numbered = [_with_p99(cell, 4.1 if cell.share == "streams" else protected, 1.0) for cell in whole.cells]
+    result = whole.model_copy(
+        update={"cells": tuple(cell.model_copy(update={"overloaded": False}) for cell in numbered)}
+    )
+    told = headline(result) or ""
+    assert "it is " + ratio_text(numbered[-1].ratio()) + " that alone" in told
+    overloaded = [cell.model_copy(update={"overloaded": cell.share == "streams"}) for cell in numbered]
+    told = headline(whole.model_copy(update={"cells": tuple(overloaded)})) or ""
+    assert "p99 grows without end; " in told
+    for text in (told, terminal_text(result)):
+        assert not re.search(r"(rises|falls|grows)( by)?\s+\d", text)
+
+
+def test_only_columns_that_are_shown_are_explained(whole: InterferenceResult) -> None:
+    """The terminal leaves some out, which the page has."""
+    text, page = terminal_text(whole), markdown(list(sections_of(whole, "", "result")))
+    for title in ("ratio", "verified", "costs", "speed-up", "loses", "Jain"):
+        assert f"{title}: " in page
+        header = re.search(rf"^model .*\b{title}\b", text, re.MULTILINE)
+        assert (f"{title}: " in " ".join(text.split())) == bool(header)
+    assert "Jain" not in text
 
 
 def test_the_headline_says_where_nothing_rises(whole: InterferenceResult) -> None:
     """An interval that holds 1 is no rise, also where the ratio of another cell, which does rise, is smaller."""
     still = tuple(_with_p99(cell, 1.05, 1.0).model_copy(update={"overloaded": False}) for cell in whole.cells)
-    words = "no p99 rises: the most is 1.05× (0.95 .. 1.16), a beside b at 50 %, on plain streams"
+    words = "no p99 rises: the highest is 1.05× (0.95 .. 1.16) that alone, a beside b at 50 %, on plain streams"
     assert headline(whole.model_copy(update={"cells": still})) == words
     p99 = PairedRatio(name="latency.p99", ratio=1.03, low=1.02, high=1.04)
     place = still.index(of(whole.model_copy(update={"cells": still}), "b", "50%"))
     cells = (*still[:place], still[place].model_copy(update={"ratios": (p99,)}), *still[place + 1 :])
     told = headline(whole.model_copy(update={"cells": cells}))
     assert told is not None
-    assert told.startswith("beside a at 50 %, b's p99 rises 1.03× (1.02 .. 1.04) on plain streams")
+    assert told.startswith("beside a at 50 % on plain streams, b's p99 is 1.03× (1.02 .. 1.04) that alone")
 
 
 def _with_p99(cell: Cell, ratio: float, kept: float) -> Cell:
@@ -710,7 +738,7 @@ def test_a_ratio_without_an_interval_says_so(whole: InterferenceResult) -> None:
     cells = tuple(cell.model_copy(update={"ratios": (p99,), "overloaded": False}) for cell in whole.cells)
     shown = whole.model_copy(update={"cells": cells})
     assert headline(shown) == (
-        "no p99 is known to rise: the most is 14.6× (no interval), a beside b at 50 %, on plain streams"
+        "no p99 is known to rise: the highest is 14.6× (no interval) that alone, a beside b at 50 %, on plain streams"
     )
     assert "not bounded on both sides: an interval takes two rounds or more" in " ".join(terminal_text(shown).split())
 

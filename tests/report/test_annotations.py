@@ -102,3 +102,12 @@ def test_a_run_that_failed() -> None:
     """Is an error, whatever its objectives were."""
     run = altered(measured(), outcome="failed", valid=False, failure="the device hangs")
     assert [_read(line)[2] for line in annotation_lines("x", cases_of(run, 3))] == ["the device hangs"]
+
+
+def test_a_title_has_the_names_of_several_models() -> None:
+    """Not all of their engines: a title is short."""
+    one = measured()
+    (model,) = one.models.values()
+    assert subject_of(one) == f"loadtrt run {model.engine.name}"
+    several = one.model_copy(update={"models": {"detector": model, "classifier": model}})
+    assert subject_of(several) == "loadtrt run detector, classifier"

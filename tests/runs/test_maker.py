@@ -155,6 +155,22 @@ def test_measuring_does_not_begin_before_its_instant(options: dict[str, Any]) ->
     assert result.model.ok == options["requests"]
 
 
+@pytest.mark.parametrize("options", [REAL, VIRTUAL], ids=["real clock", "virtual clock"])
+def test_who_waits_for_the_instant_is_not_said_to_measure(options: dict[str, Any]) -> None:
+    """A worker that waits for another one has measured nothing, and is not lost "while it measured"."""
+    told: list[str] = []
+
+    def start_at() -> int | None:
+        told.append("asked")
+        return time.time_ns() if told.count("asked") == 3 else None
+
+    config = RunConfig.of(**options)
+    with Maker() as maker:
+        maker.open(config)
+        maker.run(config, lambda phase, *_: told.append(phase), start_at=start_at)
+    assert told.index("measure") > max(place for place, what in enumerate(told) if what == "asked")
+
+
 @pytest.mark.parametrize("hours", [-1, 1], ids=["it has passed", "it is far away"])
 def test_a_virtual_clock_is_at_its_instant(hours: int) -> None:
     """However late the host is, and without a leap: what a device does at some time of its clock, it does then."""

@@ -390,3 +390,14 @@ def test_a_search_beside_other_models_is_of_one_process(tmp_path: Path) -> None:
     done = command("capacity", "--of", "a", "--config", file, "--objective", "latency.p99 < 1ms")
     assert done.returncode == 2
     assert "--model-processes is an option of 'loadtrt run'" in done.stderr
+
+
+@pytest.mark.parametrize("clock", ["virtual", "loop"])
+@pytest.mark.parametrize("processes", [False, True])
+def test_processor_time_over_virtual_time_is_no_number_of_cores(clock: str, processes: bool) -> None:
+    """In one process and in several; the text leaves it out, too."""
+    model = {"engine": f"simulated:service=1ms,clock={clock}", "rate": "100/s"}
+    models = {"a": model, "b": model}
+    result = loadtrt.run(models=models, warmup="0s", duration="100ms", model_processes=processes, telemetry=False)
+    assert (result.host_cores is None) == (clock == "virtual")
+    assert (" cores\n" in str(result)) == (clock == "loop")
