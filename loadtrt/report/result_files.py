@@ -17,6 +17,7 @@ from loadtrt.printing import shortened
 from loadtrt.reading_files import MOST_RESULT_BYTES, parse_json, read_text
 from loadtrt.results.capacity_result import CapacityResult, SweepResult
 from loadtrt.results.fleet_result import FleetResult
+from loadtrt.results.interference_checks import faults_of
 from loadtrt.results.interference_result import InterferenceResult
 from loadtrt.results.one_model import models_of
 from loadtrt.results.placement_result import PlacementResult
@@ -145,14 +146,14 @@ def read_result(schema: type[_Schema], source: Path | ResultFile) -> _Schema:
     path, content = content_of(source, kind_of(schema))
     try:
         result = schema.model_validate(content)
-    except (ValidationError, UsageError) as error:
+        wrong = next(faults_of(result), None) if isinstance(result, InterferenceResult) else None
+    except UsageError as error:
         wrong = str(error)
-        if isinstance(error, ValidationError):
-            first = error.errors()[0]
-            wrong = ": ".join(filter(None, (".".join(map(str, first["loc"])), fault_words(first))))
-        raise UsageError(
-            f"{path} does not fit its schema {content['schema_version']}: {wrong}; write it again"
-        ) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        wrong = f"{'.'.join(map(str, first['loc']))}: {fault_words(first)}"
+    if wrong is not None:
+        raise UsageError(f"{path} does not fit its schema {content['schema_version']}: {wrong}; write it again")
     found: _Schema = _of_model(result, path, source.model)
     return found
 

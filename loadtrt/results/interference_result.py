@@ -6,9 +6,9 @@ Times are ns (`_ns`), rates are requests a second (`_per_s`). None means that a 
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from loadtrt.asked.config import RunConfig  # noqa: TC001  # pydantic reads them
 from loadtrt.results import Count, Finite, Model, Positive, Result
@@ -220,14 +220,6 @@ class InterferenceResult(Result):
     fingerprints: dict[str, Fingerprint] = Field(default_factory=dict)
     predictions: tuple[Predicted, ...] = ()
     prediction_error: float | None = None
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> Self:
-        from loadtrt.results.interference_checks import faults_of
-
-        for fault in faults_of(self):
-            raise ValueError(fault)
-        return self
 
     def length_ns(self, cell: Cell | None = None) -> int:
         """How long each run of a cell sends requests, ns; None: as --duration says."""
