@@ -155,9 +155,9 @@ def require_histogram(name: str, data: Mapping[str, Any]) -> None:
             pass
         case _:
             raise ValueError(f"the histogram of {name} lacks buckets, sum_ns, min_ns or max_ns")
-    for pair in pairs:
-        match pair:
-            case [int(index), int(count)] if 0 <= index < BUCKETS and 0 < count < 1 << 62:
+    for pair in pairs:  # thousands: `match` takes three times as long
+        if isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], int) and isinstance(pair[1], int):
+            if 0 <= pair[0] < BUCKETS and 0 < pair[1] < 1 << 62:
                 continue
         bucket = shortened(str(pair), 40)
         raise ValueError(f"the histogram of {name} has the bucket {bucket}, which is not an index and a count")
