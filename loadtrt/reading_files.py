@@ -115,7 +115,8 @@ def utf8(value: Any) -> Any:
             raise ValueError(f"'{shortened(value)}' has half of a character: write the character itself") from None
     elif isinstance(value, dict | list):
         for item in chain(value, value.values()) if isinstance(value, dict) else value:
-            utf8(item)
+            if not isinstance(item, int | float):  # histograms are thousands of them
+                utf8(item)
     return value
 
 

@@ -229,7 +229,10 @@ def sent(s: State, lane: int, now: int, enqueued: int, count: int) -> None:
     place, left = newest[lane], n[PER_LAUNCH]
     s.unfinished[lane] += left
     while left:
-        s.sent[place] = (n[DUE], now, enqueued, n[LATE], n[INPUTS], n[HEAD], count)
+        request = s.sent[place]  # cell by cell: of a tuple, numba would compile the errors of shapes, too
+        request[SENT_DUE], request[SENT_AT], request[SENT_ENQUEUED] = n[DUE], now, enqueued
+        request[SENT_LATE], request[SENT_INPUTS] = n[LATE], n[INPUTS]
+        request[SENT_FIRST], request[SENT_COUNT] = n[HEAD], count
         n[SUBMITTED] += count
         place += 1
         if not place % n[PLACES]:

@@ -156,15 +156,20 @@ def require_histogram(name: str, data: Mapping[str, Any]) -> None:
         case _:
             raise ValueError(f"the histogram of {name} lacks buckets, sum_ns, min_ns or max_ns")
     for pair in pairs:
-        match pair:
-            case [int(index), int(count)] if 0 <= index < BUCKETS and 0 < count < 1 << 62:
-                continue
-        bucket = shortened(str(pair), 40)
-        raise ValueError(f"the histogram of {name} has the bucket {bucket}, which is not an index and a count")
+        if not _is_bucket(pair):
+            bucket = shortened(str(pair), 40)
+            raise ValueError(f"the histogram of {name} has the bucket {bucket}, which is not an index and a count")
     if pairs and (data["min_ns"] is None or data["max_ns"] is None):
         raise ValueError(f"the histogram of {name} has buckets, but no min_ns or max_ns")
     if pairs and data["min_ns"] > data["max_ns"]:
         raise ValueError(f"the histogram of {name} has a min_ns above its max_ns")
+
+
+def _is_bucket(pair: Any) -> bool:
+    """Whether it is an index and a count. A result has thousands: `match` takes ten times as long."""
+    if not (isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], int) and isinstance(pair[1], int)):
+        return False
+    return 0 <= pair[0] < BUCKETS and 0 < pair[1] < 1 << 62
 
 
 class Histograms:

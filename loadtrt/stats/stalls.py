@@ -213,7 +213,7 @@ def _regular(spans: Spans, long: npt.NDArray[np.bool_]) -> list[int]:
         number = len(some)
         if number < 8 or (spans.end - spans.start)[some].sum() > MOST_TIME * lasted:
             continue
-        bins = 128 * number - 1
+        bins = 128 * _smooth(number) - 1
         place = np.arange(8, 16 * number)  # of the frequencies, in quarters of one over the run
         at, everywhere, taken = (
             np.fft.rfft(np.bincount(np.minimum((times * (bins / lasted)).astype(np.int64), bins)), 4 * (bins + 1))[
@@ -238,6 +238,16 @@ def _regular(spans: Spans, long: npt.NDArray[np.bool_]) -> list[int]:
             phase = turn[which] * (spans.end[some] - spans.end[0]) + np.angle(at[which])
             best, chosen = beyond, some[np.cos(phase) >= math.cos(0.2 * math.pi)]
     return [int(place) for place in chosen]
+
+
+def _smooth(number: int) -> int:
+    """The least number from this one on without a prime factor above 5: of others a Fourier transform takes several
+    times as long."""
+    rest = number
+    for factor in (2, 3, 5):
+        while not rest % factor:
+            rest //= factor
+    return number if rest == 1 else _smooth(number + 1)
 
 
 def _stood(spans: Spans, place: int, lanes: int) -> Interval:

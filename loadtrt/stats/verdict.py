@@ -150,16 +150,19 @@ def effective_of(above: npt.NDArray[np.bool_], moved: Series) -> float:
     above: whether each is above the bound, bool [n].
     moved: its metric over the bound, clipped to [0, 1]; float64 [n].
     """
+    return _effective(above, correlation(moved, _JITTER)[0]) if len(above) else 0.0
+
+
+def _effective(above: npt.NDArray[np.bool_], of_moved: float) -> float:
+    """`effective_of`. of_moved: τ of `moved`."""
     n = len(above)
-    if n < BLOCKS:
-        return discounted(float(min(n, 1)))
-    return discounted(n / max(correlation(above.astype(np.float64), 0.0), correlation(moved, _JITTER)))
+    return discounted(n / max(*correlation(above.astype(np.float64), 0.0), of_moved) if n >= BLOCKS else 1.0)
 
 
 def effective_mean(values: Series) -> float:
     """Effective sample size N of a mean: that of the values themselves, in the order of due instants."""
     n = len(values)
-    return discounted(float(min(n, 1)) if n < BLOCKS else n / correlation(values, 0.0))
+    return discounted(float(min(n, 1)) if n < BLOCKS else n / correlation(values, 0.0)[0])
 
 
 def quantile_ends(
@@ -170,11 +173,11 @@ def quantile_ends(
     above, moved: as in `effective_of`, with the value for a bound.
     at: the quantile at a rank; None where it has no value.
     """
-    size = effective_of(above, moved)
+    jittered, times = correlation(moved, _JITTER, 0.0)
+    size = _effective(above, jittered)
     low, high = (None if end is None else at(end) for end in interval_ranks(rank, size))
     variance = float(moved.var())
     if variance and size >= 1 and value > 0:
-        times = correlation(moved, 0.0)
         slow = math.sqrt(variance * (1 - 1 / times) / discounted(len(moved) / times))
         half = NORMAL * slow * _JITTER**2 / (variance + _JITTER**2)
         if low is not None and low > 0:
@@ -324,17 +327,15 @@ def discounted(single: float) -> float:
     return single * min(1.0, single / _RESOLVED)
 
 
-def correlation(series: Series, jitter: float) -> float:
-    """τ: requests in a row that are worth one independent request; at least 1."""
-    variance = float(series.var()) + jitter**2
-    if not variance:
-        return 1.0
+def correlation(series: Series, *jitters: float) -> list[float]:
+    """τ for each jitter: requests in a row that are worth one independent request; at least 1."""
     sums = np.concatenate(([0.0], np.cumsum(series)))
-    longest, block = 1.0, 1
+    largest, block = 0.0, 1
     while len(series) // block >= BLOCKS:
         ends = sums[::block]
         means = (ends[1:] - ends[:-1]) / block
         means -= means.mean()
-        longest = max(longest, block * float(means @ means) / (len(means) - 1) / variance)
+        largest = max(largest, block * float(means @ means) / (len(means) - 1))
         block *= 2
-    return longest
+    variances = [float(series.var()) + jitter**2 for jitter in jitters]
+    return [max(1.0, largest / variance) if variance else 1.0 for variance in variances]

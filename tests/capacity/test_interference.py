@@ -207,7 +207,7 @@ def test_the_load_is_equal_in_every_cell_and_way(tmp_path: Path) -> None:
 
 
 SLOW = [
-    *("--model", "a='simulated:service=2ms,cv=0.3,scales=0.3,device=g,clock=virtual',contexts=2"),
+    *("--model", "a='simulated:service=6ms,cv=0.3,scales=0.3,device=g,clock=virtual',contexts=2"),
     *("--model", "b='simulated:service=8ms,cv=0.3,scales=0.5,device=g,clock=virtual',contexts=2"),
     *("--load", "30%", "--neighbour", "30%", "--rounds", "3"),
 ]
@@ -690,7 +690,7 @@ def test_a_model_without_a_fingerprint_says_why(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("launch", "why"), [("30ms", "; p99 of a alone, .* ms, is shorter than a launch of s, for which"), ("100us", "$")]
+    ("launch", "why"), [("30ms", "; p99 of a alone, .* ms, is shorter than a launch of s, for which"), ("1ms", "$")]
 )
 def test_an_overload_that_was_none_is_explained_by_long_launches(tmp_path: Path, launch: str, why: str) -> None:
     """For one of which a request waits, whatever the load; no other is named."""

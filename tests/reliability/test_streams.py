@@ -141,19 +141,33 @@ def test_an_ascii_stdout_loses_signs_alone(line: str, how: str, folder: Path) ->
     assert done.stdout.isascii()
 
 
-@pytest.mark.parametrize("ending", [">/dev/full", ">&-", "| true", "2>&-", ">&- 2>&-", "2>/dev/full"])
-def test_the_result_of_a_run_is_kept(ending: str, folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("stdout", "stderr"),
+    [("/dev/full", "said"), ("", "said"), ("said", ""), ("", ""), ("said", "/dev/full")],
+)
+def test_the_result_of_a_run_is_kept(stdout: str, stderr: str, folder: Path, server: Server) -> None:
     """In its file, whatever the streams are."""
     (folder / "kept.json").unlink(missing_ok=True)
-    _shell(f"loadtrt {RUN} --json kept.json {ending}", folder)
+    server.exit_code(_case(f"{RUN} --json kept.json", folder, ("/dev/null", stdout, stderr)))
     assert read_run(folder / "kept.json").model.ok > 90
 
 
-@pytest.mark.parametrize("ending", [">/dev/full", ">&-", "| true"])
-def test_a_result_for_stdout_is_saved_where_stdout_takes_none(ending: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stdout", ["/dev/full", ""])
+def test_a_result_for_stdout_is_saved_where_stdout_takes_none(stdout: str, tmp_path: Path, server: Server) -> None:
     """The sentence on stderr names the file, exit code 2."""
-    done = _shell(f"loadtrt {RUN} --quiet --json - {ending}", tmp_path)
-    (saved,) = tmp_path.iterdir()
+    code = server.exit_code(_case(f"{RUN} --quiet --json -", tmp_path, ("/dev/null", stdout, "said")))
+    (saved,) = tmp_path.glob("loadtrt-saved-*")
+    assert code == 2
+    assert f"it is saved as {saved}" in (tmp_path / "said").read_text()
+    assert read_run(saved).model.ok > 90
+
+
+def test_a_reader_that_leaves_loses_no_result(tmp_path: Path) -> None:
+    """| true: it is in its file, or saved."""
+    _shell(f"loadtrt {RUN} --json kept.json | true", tmp_path)
+    assert read_run(tmp_path / "kept.json").model.ok > 90
+    done = _shell(f"loadtrt {RUN} --quiet --json - | true", tmp_path)
+    (saved,) = tmp_path.glob("loadtrt-saved-*")
     assert done.returncode == 2
     assert f"it is saved as {saved}" in done.stderr
     assert read_run(saved).model.ok > 90
@@ -224,14 +238,14 @@ def test_a_descriptor_that_nobody_opened_is_refused(name: str, folder: Path) -> 
     assert "cannot be written: " in done.stderr
 
 
-def test_a_pipe_that_nobody_reads_saves_the_result_at_a_signal(tmp_path: Path) -> None:
+def test_a_pipe_that_nobody_reads_saves_the_result_at_a_signal(server: Server, tmp_path: Path) -> None:
     """It waits for a reader, and SIGTERM ends that: the result lies in the working folder."""
-    wait = "while ! grep -q 'measure' log; do sleep 0.1; done; sleep 0.5"
-    run = f'"{sys.executable}" -m loadtrt {RUN} --json pipe 2> log > /dev/null'
-    done = _shell(f"mkfifo pipe; {run} & {wait}; kill -TERM $!; wait $!", tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    arguments = (*shlex.split(RUN), "--json", "pipe")
+    server.exit_code(Case(arguments, "waiting for a reader", ("SIGTERM",), str(tmp_path)))
     (saved,) = tmp_path.glob("loadtrt-saved-*")
     assert read_run(saved).model.ok > 0
-    assert "nobody reads this pipe" in (tmp_path / "log").read_text(), done
+    assert "nobody reads this pipe" in (tmp_path / "stderr").read_text()
 
 
 def test_names_that_are_not_utf8(folder: Path) -> None:

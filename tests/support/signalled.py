@@ -195,6 +195,8 @@ def _arm(point: str, numbers: list[signal.Signals]) -> None:
             loadtrt.cli.watch.read_view = read_view
         case "in the middle of writing":  # all bytes are in a file of another name
             sys.addaudithook(lambda event, of: send() if event == "os.rename" and "out.json" in str(of[1]) else None)
+        case "waiting for a reader":  # of a pipe, which it opens again and again
+            sys.addaudithook(lambda event, of: send() if event == "open" and str(of[0]).endswith("/pipe") else None)
         case "exiting":
             import atexit
 
