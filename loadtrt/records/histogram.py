@@ -167,7 +167,9 @@ def require_histogram(name: str, data: Mapping[str, Any]) -> None:
 
 def _is_bucket(pair: Any) -> bool:
     """Whether it is an index and a count. A result has thousands: `match` takes ten times as long."""
-    if not (isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], int) and isinstance(pair[1], int)):
+    if not (
+        isinstance(pair, list | tuple) and len(pair) == 2 and isinstance(pair[0], int) and isinstance(pair[1], int)
+    ):
         return False
     return 0 <= pair[0] < BUCKETS and 0 < pair[1] < 1 << 62
 
