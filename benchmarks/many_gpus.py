@@ -40,6 +40,7 @@ import loadtrt
 from benchmarks.machine import machine_line
 from loadtrt.errors import LoadtrtError, UsageError
 from loadtrt.results.fleet_result import ROUTINGS
+from loadtrt.results.gpu_telemetry import weighted_mean
 from loadtrt.sizing.evidence import evidence_of
 from loadtrt.stats.regression import student
 from loadtrt.units import SECOND_NS, parse_duration
@@ -75,29 +76,40 @@ def _told(run: RunResult) -> str:
     """A line of a run: throughput, what devices could take from each other, and whether it is VALID."""
     model = run.model
     times = [f"{model.metrics[name].percentiles_ns['p50'] or math.nan:.0f}" for name in ("h2d", "compute", "enqueue")]
-    watts = [
-        f"{worker.telemetry.power_mean_watts:.0f}"
-        for worker in run.workers
-        if worker.telemetry and worker.telemetry.power_mean_watts
+    looks = [worker.telemetry for worker in run.workers if worker.telemetry]
+    clocks = [weighted_mean(look.intervals, lambda interval: interval.sm_clock_mean_hertz) for look in looks]
+    told = [
+        "+".join(f"{(value or math.nan) / unit:.3g}" for value in values) or "–"
+        for values, unit in (
+            (clocks, 1e9),
+            ([look.power_mean_watts for look in looks], 1),
+            ([look.joules_per_inference for look in looks], 1e-3),
+        )
     ]
     late = model.metrics["lateness"].percentiles_ns if "lateness" in model.metrics else {}
     kinds = [problem.kind for problem in model.problems] + [finding.kind for finding in model.findings]
     return (
         f"{model.throughput.requests_per_s or math.nan:10.1f}/s {' '.join(f'{one:>9}' for one in times)} "
         f"{(run.start_spread_ns or 0) / 1e6:8.2f} {(late.get('p99') or math.nan) / 1e3:8.1f}  "
-        f"{'+'.join(watts) or '–':12} {'VALID' if run.valid else 'INVALID'} {' '.join(kinds)}"
+        f"{told[0]:9} {told[1]:7} {told[2]:9} {'VALID' if run.valid else 'INVALID'} {' '.join(kinds)}"
     )
 
 
-_HEADER = f"{'':18}{'throughput':>16} {'h2d ns':>9} {'compute':>9} {'enqueue':>9} {'apart ms':>8} {'late µs':>8}  watts"
+_HEADER = (
+    f"{'':18}{'throughput':>16} {'h2d ns':>9} {'compute':>9} {'enqueue':>9} {'apart ms':>8} {'late µs':>8}  "
+    f"{'SM GHz':9} {'watts':7} {'mJ/inf.':9}"
+)
 
 
-def _interval(values: Sequence[float]) -> str:
-    """Mean with its 95 % interval, Student's."""
+def _interval(rounds: Sequence[tuple[float, bool]]) -> str:
+    """Mean of the ratios with its 95 % interval, Student's, and in how many rounds a run was INVALID."""
+    values = [ratio for ratio, _ in rounds]
     if not values:
         return "no round was completed"
     half = student(len(values) - 1) * stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return f"{mean(values):.4f} [{mean(values) - half:.4f} .. {mean(values) + half:.4f}]"
+    invalid = sum(not valid for _, valid in rounds)
+    doubt = f", {invalid} of {len(rounds)} rounds with an INVALID run" if invalid else ""
+    return f"{mean(values):.4f} [{mean(values) - half:.4f} .. {mean(values) + half:.4f}]{doubt}"
 
 
 def _all(options: Namespace) -> str:
@@ -115,11 +127,12 @@ def together(options: Namespace) -> None:
     with suppress(KeyboardInterrupt):
         for turn in range(options.rounds):
             served: dict[str, float] = {}
+            valid = True
             for devices in (*map(str, options.devices), everyone)[:: -1 if turn % 2 else 1]:
                 run = _run(options, f"together-{turn}-{devices}", devices=devices)
-                served[devices] = run.model.throughput.requests_per_s or math.nan
+                served[devices], valid = run.model.throughput.requests_per_s or math.nan, valid and run.valid
                 print(f"{turn + 1}: devices {devices:10} {_told(run)}", flush=True)
-            ratios.append(served.pop(everyone) / sum(served.values()))
+            ratios.append((served.pop(everyone) / sum(served.values()), valid))
     print(f"all ÷ sum of each alone: {_interval(ratios)}")
 
 
@@ -131,13 +144,13 @@ def _on_ray(options: Namespace) -> None:
         ratios = []
         with suppress(KeyboardInterrupt):
             for turn in range(options.rounds):
-                served = {}
+                served, valid = dict[str, float](), True
                 for way in list(ways)[:: -1 if turn % 2 else 1]:
                     began = time.monotonic()
                     run = _run(options, f"{way}-{turn}-{len(load)}", **ways[way], **load)
-                    served[way] = run.model.throughput.requests_per_s or math.nan
+                    served[way], valid = run.model.throughput.requests_per_s or math.nan, valid and run.valid
                     print(f"{turn + 1}: {way:10} {time.monotonic() - began:5.1f} s  {_told(run)}", flush=True)
-                ratios.append(served["ray"] / served["processes"])
+                ratios.append((served["ray"] / served["processes"], valid))
         print(f"ray ÷ processes {load or 'closed'}: {_interval(ratios)}")
 
 
