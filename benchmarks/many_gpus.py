@@ -9,13 +9,13 @@ efficiency of a round is the throughput of all over the sum of each alone; its i
 With --ray all at once as processes and as workers on a Ray cluster of this host, in turns, instead.
 
 routing: `loadtrt capacity` on the first GPU, then plans for as many GPUs as there are at shares of their capacity, each
-measured (`plan-capacity --measure`). The bound of a plan is twice the search's, so that a fleet of all GPUs meets it
-for sure and none larger is planned. A queue forgets the slower the fuller it is: a fleet is measured for --duration at
-the first share, and for as many times that at another as (1 − ρ)² is smaller there, so that intervals of p99 have an
-upper end at all of them. A cell counts as within where the intervals overlap, and strictly where p99 as measured is
-within the predicted interval and the other way round. INVALID fleets and those that were not measured are within none.
-If a plan cannot be made or measured, its reason is printed, and the other shares are. A search that no plan can use is
-made once more.
+measured (`plan-capacity --measure`). The bound of a plan is twice the search's, which a fleet of all GPUs meets for
+sure, and the limit of utilisation is between that of all GPUs and that of one less: no other number is planned. A queue
+forgets the slower the fuller it is: a fleet is measured for --duration at the first share, and for as many times that
+at another as (1 − ρ)² is smaller there, so that intervals of p99 have an upper end at all of them. A cell counts as
+within where the intervals overlap, and strictly where p99 as measured is within the predicted interval and the other
+way round. INVALID fleets and those that were not measured are within none. If a plan cannot be made or measured, its
+reason is printed, and the other shares are. A search that no plan can use is made once more.
 
 lost: `kill -9` of the last worker, --kill-after seconds after the run has begun to measure, and what the run says.
 
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from loadtrt.results.fleet_result import Comparison
     from loadtrt.results.run_result import RunResult
 
+_SEED, _LEAST_IDLE = 1, 0.15  # so that no fleet is measured for ten times --duration
 _SHARES = (0.6, 0.8, 0.9)  # of the capacity of one GPU, times their number
 
 
@@ -162,12 +163,13 @@ def routing(options: Namespace) -> None:
         sys.exit(3)
     (one,) = found.candidates
     capacity = one.confirmed_per_s or one.estimate_per_s
-    if capacity is None or one.scaling is None:
+    if capacity is None:
         sys.exit(3)
     (bound,) = found.objectives
     loose = f"{bound.metric_name}.{bound.quantile} < {2 * bound.limit_ns}ns"
-    seconds, most_per_s = parse_duration(options.duration) / SECOND_NS, one.scaling.most_per_s
-    idle = [1 - share * capacity / most_per_s for share in _SHARES]
+    seconds = parse_duration(options.duration) / SECOND_NS
+    most_per_s, _ = evidence_of(found).law.most_per_s(_SEED)  # the lower end, by which a plan counts GPUs
+    idle = [max(_LEAST_IDLE, 1 - share * capacity / most_per_s) for share in _SHARES]
     cells: list[Comparison] = []
     print(_CELLS)
     for share, left in zip(_SHARES, idle, strict=True):
@@ -177,7 +179,8 @@ def routing(options: Namespace) -> None:
                 found,
                 demand=demand,
                 objective=loose,
-                max_utilisation=min(0.99, 1.1 * demand / (gpus * most_per_s)),  # which takes all
+                max_utilisation=min(0.99, demand / (most_per_s * math.sqrt(gpus * max(gpus - 1, 0.5)))),
+                seed=_SEED,
                 routing=",".join(options.routing),
                 measure=True,
                 duration=f"{seconds * (idle[0] / left) ** 2:.3g}s",
@@ -191,18 +194,16 @@ def routing(options: Namespace) -> None:
             if choice.needed != gpus:
                 print(f"{choice.routing}: {choice.needed or 'no number of'} GPUs, not {gpus}: {choice.reason}")
         for fleet in plan.measured:
-            for check in fleet.checks:
-                if check.rank == bound.rank:
-                    ends = [check.measured_ns, check.measured_low_ns, check.measured_high_ns]
-                    ends += [check.predicted_ns, check.predicted_low_ns, check.predicted_high_ns]
-                    told = " ".join("–".rjust(8) if end is None else f"{end / 1e6:8.2f}" for end in ends)
-                    within = f"{'yes' if check.within else 'no':8} {'yes' if _strictly(check) else 'no'}"
-                    print(f"{share:.0%} {demand:8.1f}/s {fleet.gpus:4} {fleet.routing:18} {told}  {within}", flush=True)
-                    cells += [check] if fleet.run is not None and fleet.run.valid else []
+            where = f"{share:.0%} {demand:8.1f}/s {fleet.gpus:4} {fleet.routing:18}"
+            checks = [check for check in fleet.checks if check.rank == bound.rank]
+            for check in checks:
+                print(f"{where} {_cell(check)}", flush=True)
+                cells += [check] if fleet.run is not None and fleet.run.valid else []
+            if not checks:
+                few = f"too few requests for {bound.quantile}: give a longer --duration"
+                print(f"{where} {fleet.why_not or few}", flush=True)
             if fleet.run is not None:
                 print(f"{'':24}{_told(fleet.run)}")
-            if fleet.why_not:
-                print(f"{share:.0%} {demand:8.1f}/s {fleet.gpus:4} {fleet.routing:18} {fleet.why_not}", flush=True)
         for note in plan.notes:
             if note.startswith("not measured"):
                 print(f"{share:.0%} {demand:8.1f}/s {note}", flush=True)
@@ -216,6 +217,13 @@ def routing(options: Namespace) -> None:
 _CELLS = (
     f"{'of N × capacity':14} GPUs {'p99, ms':18} measured   95 %:    to    predicted  95 %:    to    overlap  strictly"
 )
+
+
+def _cell(check: Comparison) -> str:
+    ends = [check.measured_ns, check.measured_low_ns, check.measured_high_ns]
+    ends += [check.predicted_ns, check.predicted_low_ns, check.predicted_high_ns]
+    times = " ".join("–".rjust(8) if end is None else f"{end / 1e6:8.2f}" for end in ends)
+    return f"{times}  {'yes' if check.within else 'no':8} {'yes' if _strictly(check) else 'no'}"
 
 
 def _searched(options: Namespace) -> CapacityResult | None:
