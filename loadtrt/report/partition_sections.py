@@ -41,20 +41,29 @@ def sms_of(run: RunResult) -> int | None:
     return int(given[1]) if given else None
 
 
+def size_of(run: RunResult) -> tuple[float, str] | None:
+    """What each context of a run computed on, and its unit: SMs, or of a simulated device a percentage of them."""
+    if (sms := sms_of(run)) is not None:
+        return sms, "SMs"
+    part = run.model.engine.mode.get("part") if run.model.engine.kind == "simulated" else None
+    return None if part is None else (100 * float(part), "% of the SMs")
+
+
 def _needed(others: str, points: list[tuple[SweepPoint, RunResult]]) -> Iterator[Block]:
-    given = [(sms, _rate(run), run) for _, run in points if (sms := sms_of(run)) is not None]
+    given = [(size, _rate(run), run) for _, run in points if (size := size_of(run)) is not None]
     known = sorted(given, key=lambda item: item[0])
-    if len({sms for sms, _, _ in known}) < 2:
+    if len({size for size, _, _ in known}) < 2:
         return
     most = max(rate for _, rate, _ in known)
-    sms, rate, run = next(item for item in known if item[1] >= KEPT * most)
+    size, rate, run = next(item for item in known if item[1] >= KEPT * most)
+    on, at_most_on = (f"{number:g} {unit}" for number, unit in (size, known[-1][0]))
     p99, at_most = (time_or(time_of(one.model.metrics, "p99")) for one in (run, known[-1][2]))
-    beside = "" if sms == known[-1][0] else f"; {at_most} on {known[-1][0]} SMs"
-    text = f"{sms} SMs are enough for {100 * KEPT:.0f} % of the throughput"
-    if sms == known[0][0]:
-        text = f"{sms} SMs, the fewest that were measured, are enough for {100 * KEPT:.0f} % of the throughput"
-    elif sms == known[-1][0]:
-        text = f"the throughput still grows at {sms} SMs, the most that were measured"
+    beside = "" if size == known[-1][0] else f"; {at_most} on {at_most_on}"
+    text = f"{on} are enough for {100 * KEPT:.0f} % of the throughput"
+    if size == known[0][0]:
+        text = f"{on}, the fewest that were measured, are enough for {100 * KEPT:.0f} % of the throughput"
+    elif size == known[-1][0]:
+        text = f"the throughput still grows at {on}, the most that were measured"
     yield words(
         f"{others}{': ' if others else ''}{text}: {format_count(rate)} of {format_count(most)} inferences/s, latency "
         f"p99 {p99}{beside}"

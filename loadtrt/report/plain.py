@@ -9,6 +9,8 @@ from loadtrt.report.document import Badge, Name, Named, Notice, Section, Table, 
 from loadtrt.report.formatting import short_names, wrapped
 from loadtrt.report.sections import sections_of
 from loadtrt.results.fleet_result import FleetResult
+from loadtrt.results.one_model import models_of
+from loadtrt.results.run_result import RunResult
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,7 +37,10 @@ def terminal_text(result: Result) -> str:
 
 
 def verdict_line(result: Result) -> str:
-    """What speaks against a result, and the first reason, in one line."""
+    """What speaks against a result, and the first reason, in one line; of several models the name of the worst, too."""
+    if isinstance(result, RunResult) and len(result.models) > 1:
+        name, worst = min(models_of(result).items(), key=lambda item: _rank(item[1]))
+        return f"{name}: {verdict_line(worst)}"
     first, *others = sections_of(result, "", "result")
     badges = " · ".join(_text(badge) for badge in first.badges if badge.tone != "good")
     blocks = [block for item in (first, *others) if item.conclusion for block in item.blocks]
@@ -51,6 +56,12 @@ def verdict_line(result: Result) -> str:
     else:
         reason = next(("".join(map(_text, block.pieces)) for block in blocks if isinstance(block, Words)), "")
     return ": ".join(filter(None, (badges, reason)))
+
+
+def _rank(run: RunResult) -> int:
+    """The place of a model in the order in which exit codes are those of the worst."""
+    wrong = (run.outcome == "failed", not run.valid, run.verdict == "missed", run.verdict == "undecided")
+    return next((place for place, is_so in enumerate(wrong) if is_so), len(wrong))
 
 
 def plain(document: Sequence[Section]) -> str:

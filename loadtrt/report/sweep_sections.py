@@ -11,7 +11,7 @@ from loadtrt.report.comparison_sections import measured_of
 from loadtrt.report.comparison_verdicts import ratio_cells
 from loadtrt.report.document import Figure, Name, Notice, Section, Table, Tile, Tiles, section, words
 from loadtrt.report.formatting import UNKNOWN, between, count_or, joules_text, time_or
-from loadtrt.report.partition_sections import shares_of_sms
+from loadtrt.report.partition_sections import shares_of_sms, size_of
 from loadtrt.report.run_verdict import ended, outcome_badge, shortfalls, state_badge, time_of, why_unrated
 from loadtrt.report.settings import about, arrivals_text, axes_text, axis_value, closing, latency_bounds, noted, title
 from loadtrt.report.worker_sections import fleet_text, on_one_gpu
@@ -96,16 +96,18 @@ def _curve(result: SweepResult) -> Iterator[Block]:
     run = next(point.run for point in result.points if point.run is not None)
     note = f"numbers: {axis}; full marks are on the Pareto front" if axis else "full marks are on the Pareto front"
     yield Figure("Latency against throughput", tradeoff(points, percentile, latency_bounds(run, percentile)), note)
-    lines: dict[str, list[tuple[float, float]]] = {}
+    unit, lines = axis, dict[str, list[tuple[float, float]]]()
     for point in result.points:
         value, rate = point.settings.get(axis), point.run.model.throughput.inferences_per_s if point.run else None
+        if axis == "sms" and point.run and (size := size_of(point.run)):  # which a GPU rounds, and may be a share
+            value, unit = size
         if isinstance(value, int | float) and not isinstance(value, bool) and rate is not None:
             lines.setdefault(_series(result, point.settings, axis), []).append((value, rate))
     if any(len(line) > 1 for line in lines.values()):
         shown = (
             f"the first {SERIES} of {plural(len(lines), 'line')}" if len(lines) > SERIES else "what more of it brings"
         )
-        yield Figure(f"Throughput by {axis}", gains(list(lines.items()), axis), shown)
+        yield Figure(f"Throughput by {axis}", gains(list(lines.items()), unit), shown)
     missing = sum(point.run is not None for point in result.points) - len(known)
     if missing:
         yield words(f"{plural(missing, 'point')} with too few requests for {percentile} not drawn.", only="page")

@@ -141,6 +141,26 @@ def test_waits_are_those_of_cobham() -> None:
     assert_law([other for _, other in found], residual / ((1 - high) * (1 - both)), widest=0.2)
 
 
+def test_equal_priorities_are_one_queue() -> None:
+    """M/G/1: requests of both wait W0 / (1 − ρ) if all that wait are on the device (`buffers`), which orders them by
+    when they came to it. With few buffers they wait for a buffer set, and those of the model with fewer wait less."""
+    rates, means = (100.0, 300.0), (3e-3, 1e-3)
+    found: dict[int, list[tuple[float, float]]] = {1: [], 200: []}
+    for seed in range(1, 11):
+        for buffers, waits in found.items():
+            engines = [
+                engine_of("service=3ms,device=g,sharing=priority", 1, buffers, seed),
+                engine_of(f"service=1ms,{EXPONENTIAL},device=g,sharing=priority", 1, buffers, seed),
+            ]
+            a, b = beside(engines, [poisson(rates[0], 3_000, seed), poisson(rates[1], 9_000, seed + 50)])
+            waits.append((float(latencies_s(a).mean()) - means[0], float(latencies_s(b).mean()) - means[1]))
+    residual = (rates[0] * means[0] ** 2 + rates[1] * 2 * means[1] ** 2) / 2
+    theory = residual / (1 - rates[0] * means[0] - rates[1] * means[1])
+    assert_law([one for one, _ in found[200]], theory)
+    assert_law([other for _, other in found[200]], theory)
+    assert all(fewer < more for fewer, more in found[1])
+
+
 # --- parts
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import loadtrt
 from loadtrt.report.partition_sections import KEPT, sms_of
 from loadtrt.report.plain import plain
 from loadtrt.report.result_files import Loaded
@@ -90,6 +91,27 @@ def test_sms_are_those_that_the_gpu_gave() -> None:
     assert "the throughput still grows at 64 SMs" in _told(points)
     assert sms_of(_run(1.0, "8 of 16 SMs")) == 16
     assert sms_of(_run(1.0)) is None
+
+
+@pytest.mark.parametrize("scales", [0.2, 0.6, 1.0])
+def test_the_knee_of_a_simulated_device_is_amdahls(scales: float) -> None:
+    """Law: on a part P throughput is 1 / (1 − f + f / P) of that of the whole; the knee is the least P that keeps KEPT.
+    The page draws throughput against P."""
+    parts = [10, 20, 40, 60, 80, 90, 100]
+    result = loadtrt.sweep(
+        engine=f"simulated:service=2ms,scales={scales},device=g,clock=virtual",
+        sms=[f"{part}%" for part in parts],
+        contexts=1,
+        warmup=0,
+        duration="2s",
+    )
+    knee = next(part for part in parts if 1 / (1 - scales + scales * 100 / part) >= KEPT)
+    text = " ".join(plain(list(sweep(result, "", ""))).split())
+    if knee < 100:
+        assert f"{knee} % of the SMs are enough for 95 % of the throughput" in text
+    else:
+        assert "the throughput still grows at 100 % of the SMs, the most that were measured" in text
+    assert "% of the SMs 40: " in html_text([Loaded("sweep.json", result)]).replace("\u00a0", " ")
 
 
 def test_each_of_the_other_settings_has_a_curve() -> None:

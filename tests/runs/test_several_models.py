@@ -18,6 +18,7 @@ from loadtrt.errors import EngineError, UsageError
 from loadtrt.lanes import session
 from loadtrt.lanes.start_instant import WallClock, wall_clock
 from loadtrt.lanes.together import Drive, drive_all
+from loadtrt.report.plain import verdict_line
 from loadtrt.report.result_files import read_run
 from loadtrt.results.engine_info import MemoryBill
 from loadtrt.results.one_model import one_of
@@ -274,6 +275,19 @@ def test_requests_that_fail_are_their_models() -> None:
     result, _ = rows_of(models={"a": A, "b": failing})
     a, b = result.models["a"], result.models["b"]
     assert (a.failed, b.ok, a.valid, b.valid, result.valid) == (0, 0, True, False, False)
+
+
+def test_one_line_names_the_worst_model() -> None:
+    """With --quiet a line on stderr is all that there is: it has the model, as the exit code is that of the worst."""
+    device = "simulated:service=2ms,clock=virtual"
+    models = {
+        "missed": {"engine": device, "rate": "100/s", "objective": "latency.p99 < 1ms"},
+        "wrong": {"engine": f"{device},error=0.1", "rate": "100/s"},
+        "fine": {"engine": device},
+    }
+    assert verdict_line(rows_of(models=models)[0]).startswith("wrong: INVALID: ")
+    del models["wrong"]
+    assert verdict_line(rows_of(models=models)[0]).startswith("missed: objectives missed: ")
 
 
 def test_a_stall_of_one_model_is_not_the_others() -> None:
