@@ -1,11 +1,11 @@
 #!/bin/sh
 # A GPU beside trtexec, and several GPUs of a host: PYTHON=python3 benchmarks/h200.sh PLANS OUT STEP...
-#   PLANS  folder of googlenet_dyn_fp16_vc.plan and tiny_mlp_fp32_vc.plan; `plans` adds own.plan and convnet.plan, which
-#          only the TensorRT that builds them can load
+#   PLANS  folder of googlenet_dyn_fp16_vc.plan and tiny_mlp_fp32_vc.plan; `plans` adds own.plan, and convnet.plan,
+#          which only the TensorRT that builds it can load
 #   OUT    folder of the results
 #   STEP   below, with the seconds that it is expected to take and those after which it is ended; what it measured by
 #          then is kept. All end at the Unix time UNTIL, where that is given
-#              plans      25, 240   needs TensorRT's builder
+#              plans      25, 240   needs TensorRT's builder, and its lean runtime beside it
 #              rows      280, 300   needs convnet.plan, and in TRTEXEC the command of a trtexec of the same TensorRT
 #              beside    110, 180
 #              together  130, 200   on the GPUs of DEVICES ("0 1"), as all below
@@ -36,7 +36,7 @@ build() { # PLAN NET OPTION...
 
 plans() { # MobileNet at batch 4 and a digit classifier
     within 60 nets "$python" -m benchmarks.nets "$out/nets"
-    build own mobilenet --fp16
+    build own mobilenet --fp16 --version-compatible
     build convnet convnet
     rm -r "$out/nets"
 }
@@ -49,7 +49,8 @@ rows() { # with and without device times
 }
 
 readme() { # NAME: the run that README shows
-    within 40 "$1" "$python" -m loadtrt run --engine "$googlenet" --allow-host-code --batch 16 --contexts 4 --duration 3s
+    within 40 "$1" "$python" -m loadtrt run --engine "$googlenet" --allow-host-code --batch 16 --contexts 4 --duration 3s \
+        --json "$out/$1.json"
 }
 
 beside() { # alone, and beside another process that takes 0.5, 2, 5 and 10 % of the SMs' time
