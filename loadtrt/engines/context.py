@@ -42,14 +42,15 @@ class PlanContext:
         self._mark = plan.open.journal.mark()
         self._profiler: Any = None
         self._kept: list[Any] = []  # used by TensorRT, which keeps no reference: host values, runtime configuration
-        self._context = self._create(eager=not probe)
         self.profile = -1
-        with closed_on_failure(self):
-            if not probe and not profiled:
-                self._quieten()
-            self.profile = self._select_profile(stream)
-            plan.profiles_in_use.append(self.profile)
-            self._set_inputs()
+        with plan.open.journal.calls_of(plan.open.owner):
+            self._context = self._create(eager=not probe)
+            with closed_on_failure(self):
+                if not probe and not profiled:
+                    self._quieten()
+                self.profile = self._select_profile(stream)
+                plan.profiles_in_use.append(self.profile)
+                self._set_inputs()
         self.enqueue = self._context.execute_async_v3
 
     def bind(self, name: str, address: int) -> None:

@@ -35,6 +35,7 @@ class OpenPlan:
     """A plan that TensorRT has taken: its engine, and what must live as long.
 
     device: name of the GPU.
+    owner: whose messages those of calls for this plan are.
     before: what TensorRT had logged before.
     lean: the library of the lean runtime, where it is not in the plan or in the flavour.
     loader: the flavour's own runtime, where `runtime` is that of the library.
@@ -44,15 +45,16 @@ class OpenPlan:
     device: str
     flavour: Flavour
     journal: Journal
-    before: Mapping[tuple[str, str], LogMessage]
+    owner: object
+    before: Mapping[tuple[object, str, str], LogMessage]
     lean: LeanLibrary | None
     loader: Any
     runtime: Any
     engine: Any
 
     def logged(self) -> tuple[LogMessage, ...]:
-        """TensorRT's warnings and errors since it began to load the plan."""
-        return self.journal.messages(self.before)
+        """TensorRT's warnings and errors about this plan, and those since it was loaded that no call explains."""
+        return self.journal.messages(self.before, self.owner)
 
     def close(self) -> None:
         """Let go of the engine, then of the runtimes. Contexts must be gone. Safe to call twice."""
@@ -89,19 +91,20 @@ def open_plan(
         library = installed_library(header)
         flavour = flavour if library is None else choose_flavour(header, module, lean=True)
     name, journal = device_properties(device).name, journal_of(flavour.module)
-    before = journal.heard()
-    load_plugins(flavour, plugins)
-    try:
-        runtime = flavour.module.Runtime(journal.logger)
-    except TypeError:  # pybind11 raises it for a null pointer
-        raise EngineError(f"{flavour} cannot start its runtime; TensorRT says {journal.reason(0)}") from None
-    loader = None
-    if library is not None:
-        loader, runtime = runtime, load_library(library, flavour, journal, runtime)
-    if allow_host_code:
-        runtime.engine_host_code_allowed = True
-    opened = OpenPlan(header, name, flavour, journal, before, library, loader, runtime, None)
-    opened.engine = _deserialize(opened, device)
+    before, owner = journal.heard(), object()
+    with journal.calls_of(owner):
+        load_plugins(flavour, plugins)
+        try:
+            runtime = flavour.module.Runtime(journal.logger)
+        except TypeError:  # pybind11 raises it for a null pointer
+            raise EngineError(f"{flavour} cannot start its runtime; TensorRT says {journal.reason(0)}") from None
+        loader = None
+        if library is not None:
+            loader, runtime = runtime, load_library(library, flavour, journal, runtime)
+        if allow_host_code:
+            runtime.engine_host_code_allowed = True
+        opened = OpenPlan(header, name, flavour, journal, owner, before, library, loader, runtime, None)
+        opened.engine = _deserialize(opened, device)
     return opened
 
 

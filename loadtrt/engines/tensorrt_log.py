@@ -12,6 +12,8 @@ import logging
 import re
 import threading
 from collections import deque
+from collections.abc import Mapping
+from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,7 @@ from loadtrt.printing import shortened
 from loadtrt.results.engine_info import LogMessage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
 PYTHON_LOGGER = logging.getLogger("loadtrt.tensorrt")
 PYTHON_LOGGER.addHandler(logging.NullHandler())  # silent unless the caller configures logging
@@ -35,6 +37,9 @@ _NUMBERS = re.compile(r"0x[0-9a-fA-F]+|\d+(?:\.\d+)?")
 # loadtrt then selects a profile.
 _HARMLESS = ("Thread context has not been set", "Could not set default profile")
 
+_Heard = Mapping[tuple[object, str, str], LogMessage]  # by whose it is (None: not known), severity, and text
+_caller: ContextVar[object] = ContextVar("_caller", default=None)  # for whom this thread calls TensorRT
+
 _journals: dict[str, Journal] = {}
 _lock = threading.Lock()
 
@@ -46,7 +51,7 @@ class Journal:
     def __init__(self, module: Any) -> None:
         self._errors: deque[tuple[int, str, str]] = deque(maxlen=_KEPT)
         self._count = 0
-        self._messages: dict[tuple[str, str], LogMessage] = {}
+        self._messages: dict[tuple[object, str, str], LogMessage] = {}
         self._expected = False
         self.logger = _logger(module, self)
 
@@ -63,7 +68,7 @@ class Journal:
         PYTHON_LOGGER.log(_LEVELS.get(severity, logging.ERROR), "%s", text)
 
     def _keep(self, severity: str, text: str) -> None:
-        key = (severity, _NUMBERS.sub("#", text))
+        key = (_caller.get(), severity, _NUMBERS.sub("#", text))
         with _lock:
             known = self._messages.get(key)
             if known is not None:
@@ -80,18 +85,30 @@ class Journal:
         finally:
             self._expected = before
 
-    def heard(self) -> Mapping[tuple[str, str], LogMessage]:
+    @contextlib.contextmanager
+    def calls_of(self, owner: object) -> Iterator[None]:
+        """What this thread makes TensorRT log in this block is of `owner` alone, and not of others that log here."""
+        token = _caller.set(owner)
+        try:
+            yield
+        finally:
+            _caller.reset(token)
+
+    def heard(self) -> _Heard:
         """A point in the log, for `messages`."""
         with _lock:
             return dict(self._messages)
 
-    def messages(self, before: Mapping[tuple[str, str], LogMessage]) -> tuple[LogMessage, ...]:
-        """Warnings and errors since `before`, those that differ in numbers alone as one, in the order of the first."""
-        counted = [
-            replace(message, times=message.times - (before[key].times if key in before else 0))
-            for key, message in self.heard().items()
-        ]
-        return tuple(message for message in counted if message.times)
+    def messages(self, before: _Heard, owner: object = None) -> tuple[LogMessage, ...]:
+        """Warnings and errors since `before` of `owner`, and those of which nobody knows whose they are. Those that
+        differ in numbers alone are one, in the order of the first."""
+        counted: dict[tuple[str, str], LogMessage] = {}
+        for key, message in self.heard().items():
+            times = message.times - (before[key].times if key in before else 0)
+            if times and key[0] in (None, owner):
+                known = counted.get(key[1:])
+                counted[key[1:]] = replace(known or message, times=times + (known.times if known else 0))
+        return tuple(counted.values())
 
     def mark(self) -> int:
         """A point in the log, for `reason`."""
