@@ -106,6 +106,7 @@ class Maker:
         self.sessions: dict[str, Session] = {"": Session()}
         self.stop = Stop()
         self.routing: dict[str, int] = {}
+        self._said = set[str]()
         self._many, self._leave, self._followers, self._beside = many, leave, followers, beside
         self.watched: Watched | None = None
 
@@ -303,7 +304,11 @@ class Maker:
         opened.keep_way(part)
         opened.verified |= {models} if run.model.verify else set()
         if self._many and session.deviation is not None and opened.deviation is None:
-            self.talks.say(f"deviation from {session.deviation.reference or 'FP32'}: {session.deviation.text}")
+            of = f"{run.name}: " if run.name else ""
+            deviation = f"{of}deviation from {session.deviation.reference or 'FP32'}: {session.deviation.text}"
+            if deviation not in self._said:  # an engine that is opened again is compared again
+                self.talks.say(deviation)
+                self._said.add(deviation)
         opened.deviation = session.deviation
         if opened.allocate_ns is None:
             opened.allocate_ns = session.allocate_ns
