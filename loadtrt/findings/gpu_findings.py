@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from loadtrt.results.gpu_telemetry import SHARED_LIMIT, SLOWDOWNS, clients_text, slowdowns_of, weighted_mean
 from loadtrt.results.run_result import Finding
-from loadtrt.units import SECOND_NS, format_percent
+from loadtrt.units import SECOND_NS, format_percent, rough_percent, rounded_up
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +29,7 @@ BUSY = 0.5
 NEAR_CELSIUS = 3
 OWN_BUSY_MOST = 0.1
 OTHERS_BUSY_LEAST = 0.8
+SAMPLES_PER_S = 5  # NVML's, each of the one process whose kernels run at that instant (H200, driver 580)
 
 
 def gpu_findings(
@@ -43,7 +44,7 @@ def gpu_findings(
     busy_fraction: part of the time in which this run computed; None where it is not known.
     accepted: whether others may compute on the GPU, which is a problem of the verdict otherwise.
     """
-    findings = [_others(sharing, busy_fraction, accepted=accepted)] if sharing else []
+    findings = [_others(sharing, telemetry, busy_fraction, accepted=accepted)] if sharing else []
     if telemetry is not None:
         findings.append(_held(telemetry) or _unnamed(telemetry) or _below_top(telemetry))
         findings.append(_near_slowdown(telemetry))
@@ -157,7 +158,9 @@ def _too_busy(use: float, busy_fraction: float | None) -> bool:
     return busy_fraction is not None and busy_fraction <= OWN_BUSY_MOST and use >= OTHERS_BUSY_LEAST
 
 
-def _others(sharing: GpuSharing, busy_fraction: float | None, *, accepted: bool) -> Finding | None:
+def _others(
+    sharing: GpuSharing, telemetry: GpuTelemetry | None, busy_fraction: float | None, *, accepted: bool
+) -> Finding | None:
     """Other processes on the GPU, as far as they are no problem of the verdict."""
     told = [client for client in sharing.clients if accepted or not client.computed]
     if not told:
@@ -171,12 +174,11 @@ def _others(sharing: GpuSharing, busy_fraction: float | None, *, accepted: bool)
         cause += f"computed for {format_percent(busy_fraction or 0.0)}: one of them seems to have computed"
         remedy = "end them, and see whether the numbers stay"
     elif any(client.sm_ratio for client in told):
-        limit = format_percent(SHARED_LIMIT)
-        cause = f"they computed for less than {limit} of the time, as NVML counts it: it may count too little"
+        cause = f"they computed for less than {rough_percent(SHARED_LIMIT)} of the time, in samples by NVML"
         remedy = "end them, and see whether the numbers stay"
     elif all(client.sm_ratio is not None for client in told):
-        cause = "they hold memory, and no kernel of theirs was seen"
-        remedy = "end them if memory is short, or if they might begin to compute"
+        cause = f"they hold memory, and {_none_seen(telemetry)}"
+        remedy = "end them if they might compute, or if memory is short; a longer run sees more"
     else:
         cause = f"whether they computed is not known: NVML does not tell {' nor '.join(sharing.unknown)}"
         remedy = "end them, and see whether the numbers stay"
@@ -185,6 +187,17 @@ def _others(sharing: GpuSharing, busy_fraction: float | None, *, accepted: bool)
         evidence=f"other processes were on this GPU: {clients_text(told)}",
         cause=cause,
         remedy=remedy,
+    )
+
+
+def _none_seen(telemetry: GpuTelemetry | None) -> str:
+    """How long a process may have computed of which none of n samples shows a kernel: 1 − 0.05^(1/n) of the time."""
+    samples = round(sum(i.duration_ns for i in telemetry.intervals) * SAMPLES_PER_S / SECOND_NS) if telemetry else 0
+    if not samples:
+        return f"NVML, which samples whose kernels run about {SAMPLES_PER_S} times a second, saw none of theirs"
+    most = rough_percent(rounded_up(1 - 0.05 ** (1 / samples)))
+    return (
+        f"none of about {samples} NVML samples shows a kernel of theirs: they computed for {most} of the time at most"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import anyio
@@ -134,6 +135,16 @@ def test_heat_to_come() -> None:
     assert evidences(*hot, slowdown_celsius=None) == []
 
 
+@given(seconds=st.integers(1, 3600))
+def test_what_nvml_may_not_have_seen(seconds: int) -> None:
+    """A process that computes for longer stays unseen in that many samples with a probability of 5 % at most."""
+    sharing = GpuSharing((GpuClient(7, "python3", GIB, sm_ratio=0.0),))
+    (found,) = gpu_findings(telemetry(*[second()] * seconds), sharing)
+    samples, percent = re.findall(r"about (\d+) NVML .* for ([0-9.]+) % of the time at most", found.cause)[0]
+    assert int(samples) == 5 * seconds
+    assert 0.035 <= (1 - float(percent) / 100) ** int(samples) <= 0.05
+
+
 def test_somebody_elses_kernels() -> None:
     """The GPU busy nearly always, this run hardly ever: found only where the run knows its own share, and the driver
     does not tell whose kernels ran."""
@@ -153,13 +164,13 @@ def test_others_on_the_gpu() -> None:
         "gpu-shared",
         "other processes were on this GPU: python3 (process 7, 1.00 GiB)",
     )
-    assert found.cause == "they hold memory, and no kernel of theirs was seen"
-    little = GpuClient(9, "Xorg", GIB, sm_ratio=0.015)
+    assert found.cause.endswith("samples whose kernels run about 5 times a second, saw none of theirs")
+    little = GpuClient(9, "Xorg", GIB, sm_ratio=0.004)
     (found,) = gpu_findings(None, GpuSharing((little, holds)))
     assert found.evidence.endswith(
-        "Xorg (process 9, 1.00 GiB, kernels for 1.5 % of the time), python3 (process 7, 1.00 GiB)"
+        "Xorg (process 9, 1.00 GiB, kernels for 0.4 % of the time), python3 (process 7, 1.00 GiB)"
     )
-    assert found.cause == "they computed for less than 2 % of the time, as NVML counts it: it may count too little"
+    assert found.cause == "they computed for less than 0.5 % of the time, in samples by NVML"
     (found,) = gpu_findings(None, GpuSharing((computes, holds)), accepted=True)
     assert "process 8 (1.00 GiB, kernels for 48 % of the time), python3" in found.evidence
     assert "--shared-gpu" in found.cause

@@ -140,7 +140,7 @@ def test_a_load_above_capacity_is_judged_or_a_problem(
     ],
 )
 def test_who_computes_on_the_gpu_spoils_a_run(client: GpuClient, computed: bool) -> None:
-    """From 2 % of the time on, or where that is not told by coming or growing; unless a shared GPU is measured."""
+    """From 0.5 % of the time on, or where that is not told by coming or growing; unless a shared GPU is measured."""
     counts = replace(QUIET, sharing=GpuSharing((client, GpuClient(8, sm_ratio=0.0))))
     found = problems_of(counts, Terms(closed=True))
     assert [problem.kind for problem in found] == ["gpu-shared"] * computed

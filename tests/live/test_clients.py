@@ -177,7 +177,7 @@ def test_one_that_only_holds_memory_did_not_compute(way: str) -> None:
 
 
 def test_a_short_visit_counts_by_the_time_it_took() -> None:
-    """A second at half the GPU is 5 % of ten; in the warm-up it is no matter, and nor are two tenths of it."""
+    """A second at half the GPU is 5 % of ten, and two tenths of it 1 %; in the warm-up it is no matter."""
     for begins, lasts, share in ((7, 1.0, 0.05), (0, 1.5, 0.0), (7, 0.2, 0.01)):
         visit = lambda second, begins=begins, lasts=lasts: 0.5 * (begins < second <= begins + lasts)  # noqa: E731
         one = World({OWN: always(0.5), OTHER: visit}, {OWN: holding(), OTHER: holding()})
