@@ -203,6 +203,8 @@ def _kind_of(path: Path, content: Any) -> Kind:
             return _VERSIONS[schema]
         case {"schema_version": 1, "plan_sha256": _}:
             return Kind.SIDECAR
+        case {"schema_version": "loadtrt.failure/1", "failure": str(failure)}:
+            raise UsageError(f"{path} holds no result, as its command failed: {failure}; run it again")
         case {"schema_version": str(schema)} if schema.startswith("loadtrt."):
             raise UsageError(
                 f"{path} has the schema {shortened(json.dumps(schema), 40)}, which this loadtrt does not know: read "
