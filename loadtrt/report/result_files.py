@@ -90,12 +90,13 @@ class ResultFile:
     """A file that was read.
 
     path: the file, with the model where one was named.
-    content: its JSON, of which only what makes its kind was looked at.
+    text, content: its JSON, of which only what makes its kind was looked at.
     model: the one of a run of several that is meant; None for all.
     """
 
     path: Path
     kind: Kind
+    text: str
     content: Any
     model: str | None = None
 
@@ -122,7 +123,7 @@ def read_file(path: Path) -> ResultFile:
         elif not text.lstrip().startswith(("{", "[")):
             what = "not JSON: give a result that --json wrote" if text.strip() else "empty; export it again"
         raise UsageError(f"{path} is {what}") from None
-    return ResultFile(path, _kind_of(path, content), content)
+    return ResultFile(path, _kind_of(path, content), text, content)
 
 
 def _with_model(path: Path) -> tuple[Path, str | None]:
@@ -145,7 +146,7 @@ def read_result(schema: type[_Schema], source: Path | ResultFile) -> _Schema:
     source = source if isinstance(source, ResultFile) else read_file(source)
     path, content = content_of(source, kind_of(schema))
     try:
-        result = schema.model_validate(content)
+        result = schema.model_validate_json(source.text)
         wrong = next(faults_of(result), None) if isinstance(result, InterferenceResult) else None
     except UsageError as error:
         wrong = str(error)
