@@ -96,7 +96,10 @@ def _curve(result: SweepResult) -> Iterator[Block]:
         marks = place in result.pareto, place == result.knee, run is not None and run.valid
         points.append(Point(*told_apart, per_s, latency_ns, *marks))
     run = next(point.run for point in result.points if point.run is not None)
-    note = f"numbers: {axis}; full marks are on the Pareto front" if axis else "full marks are on the Pareto front"
+    note = "; ".join(
+        [f"numbers: {axis}"] * bool(axis)
+        + ["full marks are on the Pareto front"] * any(point.front for point in points)
+    )
     yield Figure("Latency against throughput", tradeoff(points, percentile, latency_bounds(run, percentile)), note)
     unit, lines = axis, dict[str, list[tuple[float, float]]]()
     for point in result.points:

@@ -18,7 +18,7 @@ from loadtrt.report.result_files import Loaded
 from loadtrt.report.sections import names_of
 from loadtrt.results.breakdown import ScenarioResult
 from loadtrt.results.capacity_result import CapacityResult, SweepResult
-from loadtrt.results.run_result import RunResult
+from loadtrt.results.run_result import Problem, RunResult
 from loadtrt.results.steadiness import Steadiness
 from loadtrt.units import format_count
 from reported import (
@@ -311,8 +311,8 @@ def test_a_finished_result_is_made_again_from_its_beginning() -> None:
     sweep = every_kind()["sweep"].model_copy(update={"command": ("x", "sweep", "--json", "a.json", "--resume")})
     assert isinstance(sweep, SweepResult)
     text = html_text([loaded(sweep)])
-    assert '<pre tabindex="0">loadtrt sweep <span>--json</span> a.json</pre>' in text
-    assert "<span>--resume</span>" in html_text([loaded(sweep.model_copy(update={"outcome": "interrupted"}))])
+    assert '<pre tabindex="0">loadtrt sweep <span class="o">--json</span> a.json</pre>' in text
+    assert '<span class="o">--resume</span>' in html_text([loaded(sweep.model_copy(update={"outcome": "interrupted"}))])
 
 
 def test_batches_that_were_formed_are_told_by_their_mean() -> None:
@@ -452,3 +452,13 @@ def _browsed(page: Path) -> tuple[str, list[str]]:
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True, env=own)
     said = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     return done.stdout, [line for line in said if "Slow network" not in line]  # a busy host is not the page's fault
+
+
+def test_options_in_sentences_are_not_broken_either() -> None:
+    """A browser breaks a line at hyphens."""
+    problem = Problem(kind="x", evidence="--rate is high", remedy="take a lower --rate (--duration longer)")
+    run = measured().with_model(valid=False, problems=(problem,)).model_copy(update={"valid": False})
+    text = html_text([loaded(run)])
+    for option in ("--rate", "--duration"):
+        assert f'<span class="o">{option}</span>' in text
+        assert not re.search(rf"(?<!>){option}\b", re.sub(r"<(script|title).*?</\1>", "", text, flags=re.DOTALL))

@@ -168,7 +168,7 @@ def tradeoff(points: Sequence[Point], percentile: str, bounds: Sequence[Objectiv
     series = list(dict.fromkeys(point.series for point in points))
     told = series if 1 < len(series) <= SERIES else []
     keys = [Key(name, f"s{number}") for number, name in enumerate(told, 1)]
-    keys += [Key("Pareto front", "front")]
+    keys += [Key("Pareto front", "front")] if sum(point.front for point in points) > 1 else []
     keys += [Key("knee", "s1 ring", "dot")] if any(point.knee for point in points) else []
     keys += [Key("INVALID", "bad", "cross")] if not all(point.valid for point in points) else []
     keys += [Key(bound.text, "bad rule") for bound in bounds]
