@@ -31,6 +31,10 @@ _TRTEXEC_LOG = r"&&&& \w+ TensorRT|\[I\] === "
 _Schema = TypeVar("_Schema", bound=BaseModel)
 
 
+class NoResultError(UsageError):
+    """A file holds why its command failed before it had a result."""
+
+
 class Kind(StrEnum):
     """The kind of a file, as words of a sentence."""
 
@@ -205,7 +209,7 @@ def _kind_of(path: Path, content: Any) -> Kind:
         case {"schema_version": 1, "plan_sha256": _}:
             return Kind.SIDECAR
         case {"schema_version": "loadtrt.failure/1", "failure": str(failure)}:
-            raise UsageError(f"{path} holds no result, as its command failed: {failure}; run it again")
+            raise NoResultError(f"{path} holds no result, as its command failed: {failure}; run it again")
         case {"schema_version": str(schema)} if schema.startswith("loadtrt."):
             raise UsageError(
                 f"{path} has the schema {shortened(json.dumps(schema), 40)}, which this loadtrt does not know: read "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from xml.etree.ElementTree import fromstring
 
@@ -11,6 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+import loadtrt as api
 from command_line import loadtrt
 from loadtrt.results.failure import Failure
 from loadtrt.runs.fleet import _Fleet
@@ -123,3 +125,18 @@ def test_what_did_not_begin_writes_nothing(tmp_path: Path) -> None:
     files = ("--json", tmp_path / "new.json", "--junit", tmp_path / "new.xml")
     assert loadtrt("run", "--engine", "missing.plan", *files).returncode == 2
     assert os.listdir(tmp_path) == []
+
+
+def test_a_worker_that_failed_is_lost(refused: str, tmp_path: Path) -> None:
+    """merge keeps what the others have measured, and says why there is nothing of this one."""
+    hour = (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")  # virtual time is there at once
+    worker = ("--start-at", hour, "--rate", "100/s")
+    assert loadtrt("run", *WORKS, *worker, "--worker", "0/2", "--json", tmp_path / "0.json").returncode in (0, 97)
+    loadtrt("run", "--engine", refused, *worker, "--worker", "1/2", "--json", "1.json", folder=tmp_path)
+    done = loadtrt("merge", "0.json", "1.json", "--json", "fleet.json", folder=tmp_path)
+    assert done.returncode == 3
+    assert "1.json holds no result, as its command failed: ONNX Runtime" in done.stderr
+    fleet = json.loads((tmp_path / "fleet.json").read_text())
+    assert [item["worker"] for item in fleet["lost"]] == [1]
+    assert api.merge(tmp_path / "0.json", tmp_path / "1.json").fleet == "1 of 2 workers"
+    assert loadtrt("merge", "1.json", folder=tmp_path).returncode == 2
