@@ -127,7 +127,8 @@ def latencies(
     values = [time for _, times in ordered for time in times if time is not None]
     x = _room("requests/s", [rate for rate, _ in ordered] + ([] if estimate is None else [estimate]))
     y = durations("latency", [*values, *(bound.bound_ns for bound in bounds)])
-    keys = [Key(name, f"s{number}") for number, name in enumerate(names, 1)]
+    drawn = [any(times[place] is not None for _, times in ordered) for place in range(len(names))]
+    keys = [Key(name, f"s{number}") for number, name in enumerate(names, 1) if drawn[number - 1]]
     keys += [Key(bound.text, "bad rule") for bound in bounds]
     plot = Plot(x, y, height=290, keys=keys)
     if estimate is not None:
