@@ -24,6 +24,7 @@ from loadtrt.signals import SIGNALS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+WRITTEN: set[str] = set()  # what write_file has written, by the names that it was given
 inherited: frozenset[int] | None = None  # descriptors with which the process was started, where that is known
 _LOOK_S = 0.05
 # A device that is full or fails: to write over the old bytes would lose these too.
@@ -51,6 +52,7 @@ def write_file(target: str | Path, data: str | bytes, what: str = "result", *, m
         data = data.encode("utf-8", "replace")  # the name of a file may hold bytes that are not text
     try:
         _write(str(target), data)
+        WRITTEN.add(str(target))
     except (OSError, ValueError) as error:
         if isinstance(error, BrokenPipeError) and not measured and takes_once(str(target)):
             return  # as with `| head`

@@ -47,6 +47,7 @@ CONTENTS = {
     "a plan of several models": rb'\{\s*"schema_version":\s*"loadtrt\.placement/',
     "a profile": rb'\{\s*"schema_version":\s*"loadtrt\.profile/',
     "a comparison": rb'\{\s*"schema_version":\s*"loadtrt\.(comparison|layers)/',
+    "a failure": rb'\{\s*"schema_version":\s*"loadtrt\.failure/',
     "a result of another loadtrt": rb'\{\s*"schema_version":\s*"loadtrt\.',
     "facts of a build": rb'\{\s*"schema_version":\s*1,\s*"loadtrt_version"',
     "a trace for Perfetto": rb'\{\s*"displayTimeUnit"',

@@ -11,7 +11,7 @@ from loadtrt.api.given import options_of, path_of, sources_of
 from loadtrt.errors import UsageError
 from loadtrt.printing import bounded_repr
 from loadtrt.report.comparison_sections import compared
-from loadtrt.report.result_files import SCHEMAS, Kind, read_file, read_result
+from loadtrt.report.result_files import SCHEMAS, Kind, NoResultError, read_file, read_result
 from loadtrt.report.sides import profile_in, runs_in, sides_of_files, word_of
 from loadtrt.results.run_result import RunResult
 from loadtrt.runs.watched import Silence
@@ -84,14 +84,21 @@ def merge(given: Sequence[Any]) -> RunResult:
     if not given:
         raise UsageError("there is nothing to merge: give the workers' results, or their files, one by one")
     named: dict[str, RunResult] = {}
+    failed = None
     for number, source in enumerate(sources_of(given, f"{_EXAMPLE}, one by one"), 1):
         name = str(source) if isinstance(source, Path) else f"result {number}"
-        run = read_result(RunResult, source) if isinstance(source, Path) else source
+        try:
+            run = read_result(RunResult, source) if isinstance(source, Path) else source
+        except NoResultError as error:  # of a worker that is lost
+            failed = error
+            continue
         if not isinstance(run, RunResult):
             raise UsageError(f"{name} is a {type(run).__name__}: give results of loadtrt.run of workers")
         if name in named:
             raise UsageError(f"{name} is given twice: give each worker's result once")
         named[name] = run
+    if failed is not None and not named:
+        raise failed
     return merged(named)
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.asked.fields import option_name
-from loadtrt.errors import nearest
+from loadtrt.errors import LoadtrtError, nearest
 from loadtrt.printing import bounded_repr, shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from loadtrt.asked.model import Model
 
 MOST_FAULTS = 8  # in one sentence
 _BEFORE_HOST = re.compile(r"(?<=//)[^\s'\"]*@")
@@ -96,6 +99,42 @@ def fault_of(item: Any, given: dict[str, Any], source: str, several: bool) -> st
     quoted = any(shortened(text) in message or any(piece in text for piece in pieces) for text in texts)
     wrong = "" if quoted else f" (it is {_shown(item['input'])})"
     return f"{where}{inside}: {message[0].lower()}{message[1:]}{wrong}"
+
+
+@contextmanager
+def naming_model(models: Mapping[str, Model], name: str) -> Iterator[None]:
+    """Let errors begin with the name of the model that they are about, where a run has several, and say how to give one
+    of them an option that all have."""
+    try:
+        yield
+    except LoadtrtError as error:
+        if len(models) > 1:
+            error.args = (f"{name}: {error}{_of_one(models, str(error))}",)
+        raise
+
+
+def _of_one(models: Mapping[str, Model], message: str) -> str:
+    first, *others = models.values()
+    shown = first.model_dump(mode="json")
+    for key in type(first).model_fields:
+        value = getattr(first, key)
+        of_all = value != type(first).model_fields[key].default and all(
+            getattr(model, key) == value for model in others
+        )
+        if of_all and re.search(rf"{option_name(key)}(?![\w-])", message):
+            return f"; all models have it: to give it to one, write --model NAME=ENGINE,{_written(key, shown[key])}"
+    return ""
+
+
+def _written(key: str, value: Any) -> str:
+    """An option as --model takes it."""
+    if isinstance(value, bool):
+        return key if value else f"no-{key}"
+    if isinstance(value, dict):
+        part, value = next(iter(value.items()))
+        sizes = (".." if key == "input_range" else "x").join(map(str, value)) if isinstance(value, list) else value
+        value = f"{part}:{sizes}"
+    return f"{key}={value[0] if isinstance(value, list) else value}"
 
 
 def _shown(value: Any) -> str:

@@ -9,14 +9,14 @@ from pydantic import ValidationError
 
 from loadtrt.asked.config import MOST_MODELS, RunConfig, model_name
 from loadtrt.asked.declaring import shown_as
-from loadtrt.asked.faults import MOST_FAULTS, fault_of, joined
+from loadtrt.asked.faults import MOST_FAULTS, fault_of, joined, naming_model
 from loadtrt.asked.fields import option_name
 from loadtrt.asked.load_declarations import LoadOptions
 from loadtrt.asked.load_options import OPTIONS as LOAD_OPTIONS
 from loadtrt.asked.load_options import load_of, merged
 from loadtrt.asked.mlperf import overruled_by_scenario, with_scenario
 from loadtrt.asked.model import Model
-from loadtrt.errors import UsageError, naming, nearest
+from loadtrt.errors import UsageError, nearest
 from loadtrt.load.request_sizes import overruled_sizes
 from loadtrt.printing import bounded_repr, say, shortened
 
@@ -202,7 +202,7 @@ def _config_of(
     if not base and (config.worker is not None or config.ray is not None):
         config.require_one_host()
     for name, asked in config.models.items():  # not where a result is read, which may be elsewhere
-        with naming(name if len(config.models) > 1 else ""):
+        with naming_model(config.models, name):
             asked.load.require()
             config.keys(asked)
             if not base:

@@ -145,6 +145,6 @@ def _was_interrupted(error: BaseException | None) -> bool:
 
 def _say(sentence: str, code: int) -> int:
     say(sentence)
-    if (github := sys.modules.get("loadtrt.cli.github")) is not None:
-        github.tell_failure(sentence)
+    if (outputs := sys.modules.get("loadtrt.cli.outputs")) is not None:
+        outputs.tell_failure(sentence, code)
     return code

@@ -32,14 +32,24 @@ def command(files: tuple[Path, ...], json_file: str | None, junit: str | None, q
     from loadtrt.printing import say
     from loadtrt.report.junit import run_junit
     from loadtrt.report.plain import terminal_text
-    from loadtrt.report.result_files import read_result
+    from loadtrt.report.result_files import NoResultError, read_result
     from loadtrt.results.run_result import RunResult
     from loadtrt.stats.merging import merge
 
     if len(set(files)) < len(files):
         raise UsageError("a file is given twice: give each worker's once")
     require_outputs([Output("--json", json_file, "a run"), Output("--junit", junit, "XML")], files, force=force)
-    result = merge({str(file): read_result(RunResult, file) for file in files})
+    results, failed = {}, []
+    for file in files:
+        try:
+            results[str(file)] = read_result(RunResult, file)
+        except NoResultError as error:  # of a worker that is lost
+            failed.append(error)
+    if not results:
+        raise failed[0]
+    for why in failed:
+        say(str(why))
+    result = merge(results)
     delivery = Delivery(measured=False)
     delivery.make(json_file, lambda: json_of(result))
     delivery.make(junit, lambda: run_junit(result))

@@ -1,20 +1,26 @@
-"""Files that commands write, checked before anything is measured: no input, and no other file, is written over."""
+"""Files that commands write, checked before anything is measured: no input, and no other file, is written over. A
+command that fails before it has a result says so in them."""
 
 from __future__ import annotations
 
 import os
 import stat
+import sys
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from loadtrt.asked.fields import option_name
 from loadtrt.asked.reading import SHOWN
 from loadtrt.errors import LoadtrtError, UsageError
-from loadtrt.files import descriptor_of, held_by, require_writable
+from loadtrt.files import WRITTEN, descriptor_of, held_by, locked, require_writable, takes_once, write_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
+
+_FAILURE = "a failure"  # as recognizing.CONTENTS has it
+_awaited: dict[str, str] = {}  # files that get a result or a failure, by option
 
 
 class Output(NamedTuple):
@@ -63,6 +69,9 @@ def require_outputs(outputs: Iterable[Output], inputs: Iterable[str | Path | Non
     inputs: the files that the command reads; names of what is not a file are left out.
     force: whether outputs may be written over other files than inputs.
     """
+    outputs = list(outputs)
+    _awaited.clear()
+    WRITTEN.clear()
     read = {identity: name for name in inputs if name is not None and (identity := _identity(name)) is not None}
     taken: dict[object, str] = {}
     for option, name, content in outputs:
@@ -82,7 +91,7 @@ def require_outputs(outputs: Iterable[Output], inputs: Iterable[str | Path | Non
             raise UsageError(f"{option} {name} and {taken[identity]} name the same file: give each its own")
         taken[identity] = f"{option} {name}"
         held = held_by(Path(name))
-        if held is None or content in (None, held):
+        if held in (None, _FAILURE) or content in (None, held):
             continue
         if not force:
             raise UsageError(
@@ -90,6 +99,48 @@ def require_outputs(outputs: Iterable[Output], inputs: Iterable[str | Path | Non
             )
         if identity in _weights_of(read.values()):
             raise UsageError(f"{option} {name} holds weights of the model: name another file")
+    _awaited.update((each.option, str(each.name)) for each in outputs if each.name and each.option in _FAILED)
+
+
+def tell_failure(sentence: str, code: int) -> None:
+    """Tell GitHub, and write to the files of --json and --junit, why the command has no result, unless it has written
+    them. A result that a file holds stays there. With exit code 2 the command did not begin, and no file is written.
+
+    sentence: what stderr says.
+    code: the exit code.
+    """
+    if (github := sys.modules.get("loadtrt.cli.github")) is not None:
+        github.tell_failure(sentence)
+    awaited = {option: name for option, name in _awaited.items() if name not in WRITTEN}
+    _awaited.clear()
+    for option, name in awaited.items() if code != UsageError.exit_code else ():
+        with suppress(LoadtrtError), locked(option, name):
+            if option == "--junit" or takes_once(name) or held_by(Path(name)) in (None, _FAILURE):
+                write_file(name, _FAILED[option](sentence, code))
+
+
+def _json(sentence: str, code: int) -> str:
+    import loadtrt
+    from loadtrt.printing import command_line, printable_json
+    from loadtrt.results.failure import Failure
+
+    failure = Failure(
+        loadtrt=loadtrt.__version__,
+        command=command_line(),
+        failed=datetime.now(UTC).isoformat(timespec="seconds"),
+        exit_code=code,
+        failure=sentence,
+    )
+    return printable_json(failure.model_dump_json(indent=1)) + "\n"
+
+
+def _junit(sentence: str, _: int) -> str:
+    from loadtrt.report.junit import failure_junit
+
+    return failure_junit(next((word for word in sys.argv[1:] if not word.startswith("-")), ""), sentence)
+
+
+_FAILED: dict[str, Callable[[str, int], str]] = {"--json": _json, "--junit": _junit}
 
 
 def _weights_of(inputs: Iterable[str | Path]) -> set[object]:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +15,14 @@ import loadtrt
 from loadtrt.asked.fields import option_name
 from loadtrt.cli.delivery import show_beside
 from loadtrt.cli.github import require_summary, tell_result
+from loadtrt.cli.outputs import tell_failure
 from loadtrt.cli.voice import Voice
 from loadtrt.errors import EXIT_INTERRUPTED, EngineError, UsageError
 from loadtrt.files import locked
 from loadtrt.printing import command_line, say
 from loadtrt.report.comparison_sections import side_of
 from loadtrt.report.plain import terminal_text
+from loadtrt.results.failure import Failure
 from loadtrt.results.repeat_result import RepeatResult
 from loadtrt.results.run_result import RunResult
 from loadtrt.signals import SIGNALS, pass_on, signal_name
@@ -66,10 +69,14 @@ def repeated(config: RunConfig, times: int) -> int:
     """
     require_summary(config.github)
     with locked("--json", config.json_file):
-        return _repeated(config, times)
+        code, failure = _repeated(config, times)
+    if failure is not None:
+        tell_failure(failure, code)
+    return code
 
 
-def _repeated(config: RunConfig, times: int) -> int:
+def _repeated(config: RunConfig, times: int) -> tuple[int, str | None]:
+    """The exit code, and why there is no result, which the first start has said on stderr."""
     from loadtrt.cli.running import exit_code
 
     started = datetime.now(UTC).isoformat(timespec="seconds")
@@ -94,16 +101,19 @@ def _repeated(config: RunConfig, times: int) -> int:
         seed = config.model.seed + number
         voice.say(f"start {number + 1} of {times}, seed {seed}")
         code, run = _start(config.with_model(seed=seed))
-        if run is not None:
+        if isinstance(run, RunResult):
             runs.append(run)
-        if run is None or run.outcome != "completed":
+            why = run.failure
+        else:
+            why = f"start {number + 1} of {times} measured nothing" + (f": {run}" if run else "")
+        if not isinstance(run, RunResult) or run.outcome != "completed":
             stopped = code == EXIT_INTERRUPTED or SIGNALS.requested()
             outcome = "interrupted" if stopped else "failed"
-            failure = None if stopped else (run and run.failure) or f"start {number + 1} of {times} measured nothing"
+            failure = None if stopped else why
             break
         keeper(result("interrupted" if number + 1 < times else "completed"))
     if not runs:
-        return code or EXIT_INTERRUPTED
+        return code or EXIT_INTERRUPTED, failure
     made = result(outcome, failure)
     keeper.finish(made)
     if not config.quiet:
@@ -112,12 +122,12 @@ def _repeated(config: RunConfig, times: int) -> int:
         tell_result(made, code if outcome == "failed" else exit_code(made), config.json_file)
     if keeper.failure is not None:
         raise UsageError(keeper.failure)
-    return code if outcome == "failed" else exit_code(made)
+    return code if outcome == "failed" else exit_code(made), None
 
 
-def _start(config: RunConfig) -> tuple[int, RunResult | None]:
+def _start(config: RunConfig) -> tuple[int, RunResult | str]:
     """Make the run in a process of its own, which says on stderr what goes wrong, and draws there. Returns its exit
-    code, and its result; None where there is none."""
+    code, and its result, or why there is none, as far as that is known."""
     asked, made = (os.memfd_create(name) for name in ("loadtrt-config", "loadtrt-run"))
     try:
         with open(asked, "wb", closefd=False) as file:
@@ -145,11 +155,14 @@ def _start(config: RunConfig) -> tuple[int, RunResult | None]:
         os.close(made)
     if code < 0:
         if SIGNALS.requested():
-            return EXIT_INTERRUPTED, None
-        say(f"the process of a start was ended by {signal_name(-code)}")
-        return EngineError.exit_code, None
+            return EXIT_INTERRUPTED, ""
+        ended = f"the process of a start was ended by {signal_name(-code)}"
+        say(ended)
+        return EngineError.exit_code, ended
     if not text:
-        return code, None
+        return code, ""
+    with suppress(ValueError):
+        return code, Failure.model_validate_json(text).failure
     run = RunResult.model_validate_json(text)
     return code, run.model_copy(update={"config": config, "command": command_line()})
 

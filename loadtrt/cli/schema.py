@@ -6,7 +6,7 @@ import json
 
 import click
 
-_KINDS = ("config", "run", "repeat", "sweep", "capacity", "interference", "fleet", "placement", "profile")
+_KINDS = ("config", "run", "repeat", "sweep", "capacity", "interference", "fleet", "placement", "profile", "failure")
 
 
 @click.command(short_help="Print a JSON schema.")
@@ -29,6 +29,10 @@ def _schema(kind: str) -> dict[str, object]:
         return config_schema()
     from loadtrt.report.result_files import SCHEMAS
 
+    if kind == "failure":
+        from loadtrt.results.failure import Failure
+
+        return Failure.model_json_schema()
     schema = next(
         each for each in SCHEMAS.values() if each.model_fields["schema_version"].default == f"loadtrt.{kind}/1"
     )

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.engines.installing import to_install
+from loadtrt.engines.shared_library import soname
 from loadtrt.engines.tensorrt_log import journal_of
 from loadtrt.errors import EngineError, UsageError
-from loadtrt.reading_files import open_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -219,11 +219,16 @@ INSTEAD_OF_RTX = "use full TensorRT, pip install 'loadtrt[tensorrt]', and 'loadt
 
 
 def require_plugins(plugins: Sequence[str]) -> None:
-    """Raises UsageError where a file of --plugins is missing, or is no library at all. Needs no TensorRT."""
+    """Raises UsageError where a file of --plugins is missing, is no library at all, or is a runtime that has none.
+    Needs no TensorRT."""
+    remedy = "name the library that has the operators"
     for plugin in plugins:
         if not Path(plugin).is_file():
             raise UsageError(f"--plugins {plugin}: the file does not exist")
-        open_file(plugin, "--plugins").close()
+        known = soname(plugin, "--plugins", remedy)
+        if known.startswith(("libnvinfer_lean.", "libnvinfer_dispatch.")):
+            lean = "; --lean-library is for the lean runtime" if "_lean." in known else ""
+            raise UsageError(f"--plugins {plugin} is {known}, which has no plugins: {remedy}{lean}")
 
 
 def load_plugins(flavour: Flavour, plugins: Sequence[str]) -> None:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from loadtrt.engines.shared_library import soname
 from loadtrt.errors import EngineError, UsageError
-from loadtrt.reading_files import open_file
 
 if TYPE_CHECKING:
     from loadtrt.engines.flavour import Flavour
@@ -39,18 +39,16 @@ def named_library(name: str, header: PlanHeader) -> LeanLibrary:
         raise UsageError(
             f"--lean-library is for plans of TensorRT, and {header.built_by} built {header.path}: leave it out"
         )
-    path = Path(name)
-    with open_file(path, "--lean-library") as file:
-        if file.read(4) != b"\x7fELF":
-            raise UsageError(f"--lean-library {name} is not a shared library: name a file such as {_example(header)}")
+    remedy = f"name a file such as {_example(header)}"
+    known = soname(name, "--lean-library", remedy)
+    if known and not known.startswith("libnvinfer_lean."):  # the dispatch runtime has the entry, too
+        raise UsageError(f"--lean-library {name} is {known}, which is not a lean runtime of TensorRT: {remedy}")
     try:
-        return _loaded(path.resolve())
+        return _loaded(Path(name).resolve())
     except OSError as error:
         raise UsageError(f"--lean-library {name} cannot be loaded: {error}") from None
     except AttributeError:
-        raise UsageError(
-            f"--lean-library {name} is not a lean runtime of TensorRT: name a file such as {_example(header)}"
-        ) from None
+        raise UsageError(f"--lean-library {name} is not a lean runtime of TensorRT: {remedy}") from None
 
 
 def installed_library(header: PlanHeader) -> LeanLibrary | None:

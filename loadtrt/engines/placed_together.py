@@ -10,7 +10,7 @@ from loadtrt.errors import LoadtrtError, UsageError, naming
 from loadtrt.results.engine_info import GPU_KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from loadtrt.asked.model import Model
     from loadtrt.engines.engine import Engine
@@ -31,6 +31,12 @@ def require_together(name: str, model: Model, others: Mapping[str, tuple[Model, 
             )
         if engine.info.kind == "tensorrt" and not model.engine.startswith("stressor:"):
             _require_one_tensorrt(name, model, other, engine)
+
+
+def require_tensorrt(option: str, engines: Collection[Engine]) -> None:
+    """Raise UsageError where an option of a run is for TensorRT, and none of its models is on it."""
+    if all(engine.info.kind != "tensorrt" for engine in engines):
+        raise UsageError(f"{option} is for TensorRT, and none of these models is on it: leave it out")
 
 
 def require_apart(models: Mapping[str, Model]) -> None:

@@ -284,7 +284,8 @@ def read_sidecar(plan: Path, plan_sha256: str | None = None) -> Sidecar | None:
     try:
         if not file.exists():
             return None
-        sidecar = Sidecar.model_validate_json(read_bytes(file, "sidecar", _MOST_SIDECAR_BYTES, pipes=False))
+        data = read_bytes(file, "sidecar", _MOST_SIDECAR_BYTES, pipes=False)
+        sidecar = Sidecar.model_validate_json(data, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "its JSON"

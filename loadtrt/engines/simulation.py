@@ -215,8 +215,9 @@ def with_share(simulation: Simulation, sms: int | str | None, priority: int | st
     """With the part of the device and the priority that the options --sms and --priority ask for. A device on which one
     model has a priority serves by priority, so that others need one, too. Raises UsageError."""
     changes: dict[str, Any] = {}
-    if sms is not None and not simulation.device:
-        raise UsageError("simulated engine: --sms is a part of a device that models share: add device=gpu0")
+    for option, value in (("--sms", sms), ("--priority", priority)):
+        if value is not None and not simulation.device:
+            raise UsageError(f"simulated engine: {option} is for a device that models share: add device=gpu0")
     if isinstance(sms, int):
         raise UsageError("simulated engine: its device has no SMs to count: write --sms as a share, such as 25%")
     if sms is not None:

@@ -155,6 +155,8 @@ def require_histogram(name: str, data: Mapping[str, Any]) -> None:
             pass
         case _:
             raise ValueError(f"the histogram of {name} lacks buckets, sum_ns, min_ns or max_ns")
+    if wrong := [key for key in ("sum_ns", "min_ns", "max_ns") if isinstance(data[key], bool)]:
+        raise ValueError(f"the histogram of {name} has a {wrong[0]} that is no number")
     for pair in pairs:
         if not _is_bucket(pair):
             bucket = shortened(str(pair), 40)
@@ -167,9 +169,7 @@ def require_histogram(name: str, data: Mapping[str, Any]) -> None:
 
 def _is_bucket(pair: Any) -> bool:
     """Whether it is an index and a count. A result has thousands: `match` takes ten times as long."""
-    if not (
-        isinstance(pair, list | tuple) and len(pair) == 2 and isinstance(pair[0], int) and isinstance(pair[1], int)
-    ):
+    if not (isinstance(pair, list | tuple) and len(pair) == 2 and type(pair[0]) is int and type(pair[1]) is int):
         return False
     return 0 <= pair[0] < BUCKETS and 0 < pair[1] < 1 << 62
 

@@ -25,7 +25,7 @@ _HATCH = (
     '<path d="M0 0V6" class="hatching"/></pattern></defs></svg>'
 )
 _BREAKS = re.compile("([,/=])(?=.)")  # after which a long name may be broken
-_OPTION = re.compile(r"(?<!\S)(--[\w-]+)")  # at whose hyphens a browser would break a line
+_OPTION = re.compile(r"(?<![^\s(])(--[\w-]+)")  # at whose hyphens a browser would break a line
 _GLYPHS = {"good": "✓ ", "bad": "✗ ", "open": "? ", "plain": ""}
 # Light, dark and printed. Colours after Okabe and Ito, with a contrast of at least 3 : 1 with the ground. They differ
 # in lightness where the colour-blind see one hue, and each comes with a dash, a place or a label. s1 … s8 are lines,
@@ -87,8 +87,8 @@ def _block(block: Block) -> str:
             return f'<div class="tiles">{"".join(map(_tile, tiles))}</div>'
         case Notice(tone):
             kind = f" <code>{markup(block.kind)}</code>" if block.kind else ""
-            lines = "".join(f"<dt>{markup(name)}</dt><dd>{markup(text)}</dd>" for name, text in block.lines)
-            head = f"<b>{_GLYPHS[tone]}{markup(block.head)}</b>{kind}"
+            lines = "".join(f"<dt>{markup(name)}</dt><dd>{_prose(text)}</dd>" for name, text in block.lines)
+            head = f"<b>{_GLYPHS[tone]}{_prose(block.head)}</b>{kind}"
             return f'<div class="notice {tone}">{head}{f"<dl>{lines}</dl>" if lines else ""}</div>'
         case Figure(title, svg, note, _):
             caption = f"<b>{markup(title)}</b>" + (f" {markup(note)}" if note else "")
@@ -96,8 +96,7 @@ def _block(block: Block) -> str:
         case Table():
             return _table(block)
         case Code(text):
-            kept = _OPTION.sub(r"<span>\1</span>", escaped(text))
-            return f'<pre tabindex="0">{kept}</pre>'
+            return f'<pre tabindex="0">{_unbroken(escaped(text))}</pre>'
         case Data(key, json, note):
             data = f'<script type="application/json" id="{markup(key)}">{_inert(json)}</script>'
             return f'<p class="note">{markup(note)}</p>{data}'
@@ -113,7 +112,16 @@ def _inline(piece: Cell) -> str:
         case Name():
             return "<code>" + _BREAKS.sub(r"\1<wbr>", escaped(piece)) + "</code>"
         case str():
-            return markup(piece)
+            return _prose(piece)
+
+
+def _prose(text: str) -> str:
+    return _unbroken(markup(text))
+
+
+def _unbroken(escaped_text: str) -> str:
+    """With options in one piece, so that they can be read and copied."""
+    return _OPTION.sub(r'<span class="o">\1</span>', escaped_text)
 
 
 def _tile(tile: Tile) -> str:

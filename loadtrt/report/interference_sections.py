@@ -29,7 +29,7 @@ from loadtrt.report.interference_words import (
 )
 from loadtrt.report.run_verdict import ended, outcome_badge
 from loadtrt.report.settings import about, closing, noted
-from loadtrt.results.interference_result import IDLE, PairedRatio
+from loadtrt.results.interference_result import CLOSED, IDLE, PairedRatio
 from loadtrt.units import SECOND_NS, format_count, format_duration, plural
 
 if TYPE_CHECKING:
@@ -76,11 +76,19 @@ def _head(result: InterferenceResult, file: str) -> Iterator[Block]:
     yield about(result, file)
     yield from noted(alone.engine for alone in result.alone.values())
     tiles = [
-        Tile(f"worst p99 {words_of(cell.share)}", p99_text(cell), pair_words(cell))
+        Tile(f"worst p99 {words_of(cell.share)}{_at_a_rate(result, share)}", p99_text(cell), pair_words(cell))
         for share in result.shares
         if (cell := worst_of([one for one in open_cells(result) if one.share == share])) is not None
     ]
     yield Tiles(tuple(tiles))
+
+
+def _at_a_rate(result: InterferenceResult, share: str) -> str:
+    """That the worst is among neighbours at a rate, where there are others, too: a closed loop is no service's load."""
+    open_ = {
+        cell.neighbour_level != CLOSED for cell in result.matrix if cell.share == share and cell.neighbour_level != IDLE
+    }
+    return ", neighbours at a rate" if len(open_) > 1 else ""
 
 
 def _alone(result: InterferenceResult) -> Table:

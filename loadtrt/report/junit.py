@@ -10,14 +10,13 @@ from collections import Counter
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from loadtrt.report.gates import comparison_cases, model_cases
+from loadtrt.report.gates import Case, comparison_cases, model_cases
 from loadtrt.results.one_model import models_of
 from loadtrt.units import MILLISECOND_NS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from loadtrt.report.gates import Case
     from loadtrt.results.run_result import RunResult
     from loadtrt.stats.regression import Comparison
 
@@ -60,6 +59,12 @@ def comparison_junit(comparison: Comparison, measured_ns: int = 0) -> str:
     suite = {"name": f"loadtrt compare {facts['A']} / {facts['B']}"}
     classname = f"loadtrt.compare.{_one_word(facts['B'])}"
     return _document([_suite(suite, classname, list(comparison_cases(comparison)), facts, measured_ns)])
+
+
+def failure_junit(command: str, failure: str) -> str:
+    """That a command, such as "run", failed before it had a result."""
+    case = Case("valid", wrong=("error", "failed", failure))
+    return _document([_suite({"name": f"loadtrt {command}"}, f"loadtrt.{_one_word(command)}", [case], {}, 0)])
 
 
 def _document(suites: Sequence[Element]) -> str:

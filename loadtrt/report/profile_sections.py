@@ -19,7 +19,7 @@ from loadtrt.stats.sample_size import least_samples
 from loadtrt.units import format_count, format_duration, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from loadtrt.report.document import Block, Cell
     from loadtrt.results.profile_result import LayerTimes, ProfilePass, ProfileResult
@@ -49,10 +49,13 @@ def profile(result: ProfileResult, file: str, *, nodes: bool = False, top: int |
     yield section("Findings", *ended, bare=True, conclusion=True)
 
 
-def layers(result: ProfileResult, *, nodes: bool = False, top: int | None = None) -> Iterator[Section]:
-    """All passes of a profile, the first one layer by layer."""
+def layers(
+    result: ProfileResult, *, nodes: bool = False, top: int | None = None, told: Collection[str] = ()
+) -> Iterator[Section]:
+    """All passes of a profile, the first one layer by layer. told: notes that stand elsewhere."""
     became = () if result.engine.conversion is None else result.engine.conversion.sentences()
-    notes = [words(f"note: {note}") for note in dict.fromkeys((*result.engine.notes, *became, *result.notes))]
+    every = dict.fromkeys((*result.engine.notes, *became, *result.notes))
+    notes = [words(f"note: {note}") for note in every if note not in told]
     sums = [words(line) for timed in result.passes for line in _sums(timed)]
     blocks: list[Block] = [*sums]
     for first in result.passes[:1]:

@@ -31,6 +31,10 @@ _TRTEXEC_LOG = r"&&&& \w+ TensorRT|\[I\] === "
 _Schema = TypeVar("_Schema", bound=BaseModel)
 
 
+class NoResultError(UsageError):
+    """A file holds why its command failed before it had a result."""
+
+
 class Kind(StrEnum):
     """The kind of a file, as words of a sentence."""
 
@@ -90,12 +94,13 @@ class ResultFile:
     """A file that was read.
 
     path: the file, with the model where one was named.
-    content: its JSON, of which only what makes its kind was looked at.
+    text, content: its JSON, of which only what makes its kind was looked at.
     model: the one of a run of several that is meant; None for all.
     """
 
     path: Path
     kind: Kind
+    text: str
     content: Any
     model: str | None = None
 
@@ -122,7 +127,7 @@ def read_file(path: Path) -> ResultFile:
         elif not text.lstrip().startswith(("{", "[")):
             what = "not JSON: give a result that --json wrote" if text.strip() else "empty; export it again"
         raise UsageError(f"{path} is {what}") from None
-    return ResultFile(path, _kind_of(path, content), content)
+    return ResultFile(path, _kind_of(path, content), text, content)
 
 
 def _with_model(path: Path) -> tuple[Path, str | None]:
@@ -145,7 +150,7 @@ def read_result(schema: type[_Schema], source: Path | ResultFile) -> _Schema:
     source = source if isinstance(source, ResultFile) else read_file(source)
     path, content = content_of(source, kind_of(schema))
     try:
-        result = schema.model_validate(content)
+        result = schema.model_validate_json(source.text)
         wrong = next(faults_of(result), None) if isinstance(result, InterferenceResult) else None
     except UsageError as error:
         wrong = str(error)
@@ -203,6 +208,8 @@ def _kind_of(path: Path, content: Any) -> Kind:
             return _VERSIONS[schema]
         case {"schema_version": 1, "plan_sha256": _}:
             return Kind.SIDECAR
+        case {"schema_version": "loadtrt.failure/1", "failure": str(failure)}:
+            raise NoResultError(f"{path} holds no result, as its command failed: {failure}; run it again")
         case {"schema_version": str(schema)} if schema.startswith("loadtrt."):
             raise UsageError(
                 f"{path} has the schema {shortened(json.dumps(schema), 40)}, which this loadtrt does not know: read "

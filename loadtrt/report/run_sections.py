@@ -75,7 +75,7 @@ def _model(result: RunResult, file: str, name: str) -> Iterator[Section]:
         if not result.workers:
             yield section("Lanes", *_lanes(result), bare=True)
     if model.profile is not None:
-        yield from layers(model.profile)
+        yield from layers(model.profile, told=model.engine.notes)
     yield section("Engine", *engine_facts(result), bare=True)
 
 

@@ -15,7 +15,9 @@ from loadtrt.report.partition_sections import shares_of_sms, size_of
 from loadtrt.report.run_verdict import ended, outcome_badge, shortfalls, state_badge, time_of, why_unrated
 from loadtrt.report.settings import about, arrivals_text, axes_text, axis_value, closing, latency_bounds, noted, title
 from loadtrt.report.worker_sections import fleet_text, on_one_gpu
+from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.stats.regression import ratio_of
+from loadtrt.stats.sample_size import least_samples
 from loadtrt.units import format_count, plural
 
 if TYPE_CHECKING:
@@ -94,7 +96,10 @@ def _curve(result: SweepResult) -> Iterator[Block]:
         marks = place in result.pareto, place == result.knee, run is not None and run.valid
         points.append(Point(*told_apart, per_s, latency_ns, *marks))
     run = next(point.run for point in result.points if point.run is not None)
-    note = f"numbers: {axis}; full marks are on the Pareto front" if axis else "full marks are on the Pareto front"
+    note = "; ".join(
+        [f"numbers: {axis}"] * bool(axis)
+        + ["full marks are on the Pareto front"] * any(point.front for point in points)
+    )
     yield Figure("Latency against throughput", tradeoff(points, percentile, latency_bounds(run, percentile)), note)
     unit, lines = axis, dict[str, list[tuple[float, float]]]()
     for point in result.points:
@@ -139,6 +144,10 @@ def _points(result: SweepResult) -> Iterator[Block]:
     remarks = len(header) - 1
     detail = (len(axes), *range(remarks - _DETAIL, remarks))
     yield Table(header, tuple(rows), words=len(axes) + 1, last=1, detail=detail)
+    metrics = [point.run.model.metrics for point in result.points if point.run and point.run.model.ok]
+    if any(time_of(found, "p99") is None for found in metrics):
+        needs = format_count(least_samples(PERCENTILES["p99"]))
+        yield words(f"p99 {UNKNOWN}: the point has too few requests, as p99 takes {needs}")
     yield from _unrated(result)
     if len(result.pareto) > 1:
         yield words("front: the Pareto front of latency and throughput", only="page")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import pandas as pd
+    from pydantic import GetCoreSchemaHandler
+    from pydantic_core import CoreSchema
 
     from loadtrt.report.result_files import Result as AnyResult
 
@@ -22,10 +25,41 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 _IN_SHORT = ("outcome", "failure", "valid", "verdict", "chosen")
 
 
+def _take_numbers_only(part: Any, handler: GetCoreSchemaHandler, done: set[int]) -> None:
+    """Make the numbers of a model's schema strict in JSON: pydantic reads true and "1" as 1. Keys of JSON are always
+    text. Complete models in it have their own rule: parts of results this one, and options that of `loadtrt.asked`.
+
+    done: the ids of parts of the schema that it has come to, which may contain themselves.
+    """
+    if isinstance(part, dict) and part.get("type") == "definition-ref":
+        with suppress(LookupError):
+            part = handler.resolve_ref_schema(cast("CoreSchema", part))
+    if id(part) in done or not isinstance(part, dict | list | tuple):
+        return
+    done.add(id(part))
+    if isinstance(part, list | tuple):
+        for item in part:
+            _take_numbers_only(item, handler, done)
+    elif not getattr(part.get("cls"), "__pydantic_complete__", False):
+        if part.get("type") in ("int", "float"):
+            number = part.copy()
+            part.clear()
+            part |= {"type": "json-or-python", "json_schema": {**number, "strict": True}, "python_schema": number}
+            return
+        for key in part.keys() - {"keys_schema", "metadata"}:
+            _take_numbers_only(part[key], handler, done)
+
+
 class Model(BaseModel):
-    """A part of a file of results: immutable; an unknown key is an error."""
+    """A part of a file of results: immutable. An unknown key is an error; so are true and "1" for a number in JSON."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema = handler(source)
+        _take_numbers_only(schema, handler, set())
+        return schema
 
 
 class Result(Model):

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 import anyio
 
+from loadtrt.asked.faults import naming_model
 from loadtrt.asked.reading import keys_of
 from loadtrt.engines.open import open_engine
-from loadtrt.engines.placed_together import place_together, require_together
+from loadtrt.engines.placed_together import place_together, require_tensorrt, require_together
 from loadtrt.environment import busy_host, core_times, environment
-from loadtrt.errors import LoadtrtError, UsageError, naming
+from loadtrt.errors import LoadtrtError, UsageError
 from loadtrt.lanes.input_sets import inputs_for
 from loadtrt.lanes.model_run import ModelRun, Session, tickers
 from loadtrt.lanes.scheduler import Stop
@@ -157,14 +158,17 @@ class Maker:
                 if self.watched is None:
                     self.watched = Watched(config, self.talks, draws=not self._many, followers=self._followers)
                 self.watched.loading()
-                also = config.given("profile", "export_layer_info", "trt_log")
+                alone = len(config.models) == 1
+                also = config.given("profile", "export_layer_info", *(["trt_log"] if alone else ()))
                 for name, model in config.models.items():
                     self.talks.status(f"loading {model.engine}", slow=True)
                     others = {other: (config.models[other], opened.engine) for other, opened in self.models.items()}
                     require_together(name, model, others)
-                    with naming(name if len(config.models) > 1 else ""):
+                    with naming_model(config.models, name):
                         self.models[name] = open_model(config.drawing(model), options[name], self.talks, also)
                 place_together({name: opened.engine for name, opened in self.models.items()})
+                if not alone and config.trt_log:
+                    require_tensorrt("--trt-log", [opened.engine for opened in self.models.values()])
                 for opened in self.models.values() if len(self.models) > 1 else ():
                     opened.bill = opened.engine.memory(opened.inputs.sets)  # beside the weights of the others
                 require_host_room(self.models)

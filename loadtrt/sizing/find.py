@@ -208,7 +208,8 @@ class Finder:
         judged = {"failure": failure_of(run), "host_bound": late, "overloaded": self._rig.overloaded}
         trial = Trial(seed=config.model.seed, run=run, **judged, **fields)
         work.record(trial)
-        self._talks.say(f"{what}: {_in_words(trial, run)}")
+        given_up = self._rig.others is not None and run.outcome == "interrupted"
+        self._talks.say(f"{what}: {'given up' if given_up else _in_words(trial, run)}")
         self._update()
 
     def _open(self, work: Work) -> bool:

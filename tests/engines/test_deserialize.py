@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _struct
 import gc
 import sys
 from typing import TYPE_CHECKING, Any
@@ -46,7 +47,8 @@ def test_preflight_comes_before_everything_of_tensorrt(monkeypatch: pytest.Monke
         ({"batch": 1, "device": 1}, UsageError, "--device 1 does not exist; CUDA sees 1 GPU, number 0"),
         ({"batch": 1, "shape_values": {"data": "1"}}, UsageError, "--shape-values names 'data'.*inputs are none"),
         ({"batch": 1, "plugins": "/none/x.so"}, UsageError, "--plugins /none/x.so: the file does not exist"),
-        ({"batch": 1, "plugins": __file__}, EngineError, "cannot load plugin library"),
+        ({"batch": 1, "plugins": __file__}, UsageError, "--plugins .* is not a shared library"),
+        ({"batch": 1, "plugins": _struct.__file__}, EngineError, "cannot load plugin library"),
         ({"batch": 1, "engine": "/none/x.plan"}, UsageError, "cannot read plan"),
         ({"batch": 1, "module": "torch"}, UsageError, "not a TensorRT module"),
     ],

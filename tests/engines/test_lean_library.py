@@ -15,6 +15,7 @@ from command_line import loadtrt
 from loadtrt.engines import lean_library
 from loadtrt.engines.lean_library import LeanLibrary
 from loadtrt.errors import EngineError, UsageError
+from shared_libraries import library_named
 from tensorrt_bench import Bench, bench_of, write_plan
 
 if TYPE_CHECKING:
@@ -146,10 +147,18 @@ def files(tmp_path: Path) -> dict[str, tuple[Path, str]]:
         ),
         "cut": (cut, "cannot be loaded: .*cut.so: "),
         "another": (full, "is not a lean runtime of TensorRT"),
+        "dispatch": (
+            library_named(tmp_path / "libnvinfer_lean.so.8", "libnvinfer_dispatch.so.10"),
+            "is libnvinfer_dispatch.so.10, which is not a lean runtime of TensorRT: name a file such as",
+        ),
+        "plugins": (
+            library_named(tmp_path / "plugins.so", "libplugins.so"),
+            "is libplugins.so, which is not a lean runtime of TensorRT",
+        ),
     }
 
 
-@pytest.mark.parametrize("kind", ["missing", "folder", "text", "cut", "another"])
+@pytest.mark.parametrize("kind", ["missing", "folder", "text", "cut", "another", "dispatch", "plugins"])
 def test_files_that_are_no_lean_runtime(bench: Bench, tmp_path: Path, kind: str) -> None:
     """Law: each kind of bad file is a UsageError, before any GPU is asked."""
     path, words = files(tmp_path)[kind]

@@ -96,10 +96,10 @@ def test_whatever_changes_the_plan_changes_its_key(rig: Rig, tmp_path: Path, mon
     """Law: shapes, precision, a plugin's bytes, the model's bytes, those of its external data, the GPU, its compute
     capability, TensorRT's version and the cache's own format each have a plan of their own."""
     plugin = tmp_path / "plugin.so"
-    plugin.write_bytes(b"1")
+    plugin.write_bytes(b"\x7fELF1")
     rig.module.get_plugin_registry = type("Registry", (), {"load_library": lambda *_: object()})
     found = [rig.plan(), rig.plan(batch=4), rig.plan(fp16=True), rig.plan(plugins=(str(plugin),))]
-    plugin.write_bytes(b"2")
+    plugin.write_bytes(b"\x7fELF2")
     found.append(rig.plan(plugins=(str(plugin),)))
     model = onnx.load(rig.model)
     model.graph.node[0].name = "other"

@@ -11,10 +11,11 @@ from pydantic import TypeAdapter
 
 from loadtrt.asked.config import RunConfig
 from loadtrt.cuda.runtime import DeviceProperties
-from loadtrt.engines.plan import Sidecar, SidecarTensor, sha256, sidecar_of
+from loadtrt.engines.plan import Sidecar, SidecarTensor, read_sidecar, sha256, sidecar_of
 from loadtrt.engines.plan_engine import load_tensorrt
+from loadtrt.errors import UsageError
 from loadtrt.results.engine_info import EngineInfo
-from tensorrt_bench import Bench, bench_of
+from tensorrt_bench import Bench, bench_of, write_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,6 +84,17 @@ def test_a_sidecar_that_does_not_fit_is_a_note(
     (note,) = info.notes
     assert note.startswith("what the plan was built from is not known: ")
     assert sentence in note
+
+
+@pytest.mark.parametrize("wrong", ["true", '"12"'])
+def test_true_and_text_are_no_numbers(wrong: str, beside: Callable[..., Path], tmp_path: Path) -> None:
+    """As in results."""
+    plan = Path(write_plan(tmp_path / "p.plan"))
+    file = beside(plan)
+    assert read_sidecar(plan) is not None
+    file.write_text(file.read_text().replace('"build_ns":31000000000', f'"build_ns":{wrong}'))
+    with pytest.raises(UsageError, match=rf"^{file} is not the sidecar of a build: build_ns: .* is not a whole number"):
+        read_sidecar(plan)
 
 
 def test_what_no_inspector_tells_the_build_may(

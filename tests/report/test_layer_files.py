@@ -32,7 +32,7 @@ def test_a_profile_is_asked_of_what_was_profiled(tmp_path: Path) -> None:
 def test_a_result_that_is_no_side_says_what_to_give(kind: Kind) -> None:
     """Each kind that loadtrt writes."""
     with pytest.raises(UsageError, match=f"^x.json is {kind}.*: give "):
-        read_side(ResultFile(Path("x.json"), kind, {}))
+        read_side(ResultFile(Path("x.json"), kind, "{}", {}))
 
 
 @pytest.mark.parametrize(

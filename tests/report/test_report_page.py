@@ -7,18 +7,21 @@ import os
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import html5lib
 import pytest
 
 from loadtrt.asked.objective import parse_objective
+from loadtrt.report.charts.curves import latencies
 from loadtrt.report.html import STYLE
 from loadtrt.report.result_files import Loaded
 from loadtrt.report.sections import names_of
 from loadtrt.results.breakdown import ScenarioResult
 from loadtrt.results.capacity_result import CapacityResult, SweepResult
-from loadtrt.results.run_result import RunResult
+from loadtrt.results.interference_result import InterferenceResult
+from loadtrt.results.run_result import Problem, RunResult
 from loadtrt.results.steadiness import Steadiness
 from loadtrt.units import format_count
 from reported import (
@@ -311,8 +314,8 @@ def test_a_finished_result_is_made_again_from_its_beginning() -> None:
     sweep = every_kind()["sweep"].model_copy(update={"command": ("x", "sweep", "--json", "a.json", "--resume")})
     assert isinstance(sweep, SweepResult)
     text = html_text([loaded(sweep)])
-    assert '<pre tabindex="0">loadtrt sweep <span>--json</span> a.json</pre>' in text
-    assert "<span>--resume</span>" in html_text([loaded(sweep.model_copy(update={"outcome": "interrupted"}))])
+    assert '<pre tabindex="0">loadtrt sweep <span class="o">--json</span> a.json</pre>' in text
+    assert '<span class="o">--resume</span>' in html_text([loaded(sweep.model_copy(update={"outcome": "interrupted"}))])
 
 
 def test_batches_that_were_formed_are_told_by_their_mean() -> None:
@@ -452,3 +455,50 @@ def _browsed(page: Path) -> tuple[str, list[str]]:
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True, env=own)
     said = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     return done.stdout, [line for line in said if "Slow network" not in line]  # a busy host is not the page's fault
+
+
+def test_options_in_sentences_are_not_broken_either() -> None:
+    """A browser breaks a line at hyphens."""
+    problem = Problem(kind="x", evidence="--rate is high", remedy="take a lower --rate (--duration longer)")
+    run = measured().with_model(valid=False, problems=(problem,)).model_copy(update={"valid": False})
+    text = html_text([loaded(run)])
+    for option in ("--rate", "--duration"):
+        assert f'<span class="o">{option}</span>' in text
+        assert not re.search(rf"(?<!>){option}\b", re.sub(r"<(script|title).*?</\1>", "", text, flags=re.DOTALL))
+
+
+def test_a_legend_names_what_is_drawn() -> None:
+    """A sweep of few requests has neither a p99 nor a Pareto front, and says why."""
+    sweep = every_kind()["sweep"]
+    assert isinstance(sweep, SweepResult)
+    short = measured("--requests", "50")
+    points = tuple(point.model_copy(update={"run": short}) for point in sweep.points)
+    few = html_text([loaded(sweep.model_copy(update={"points": points, "pareto": (), "knee": None}))])
+    assert "p99 –: the point has too few requests, as p99 takes 459" in few
+    assert "Pareto front" not in re.sub(r"<script.*?</script>|<desc>.*?</desc>", "", few, flags=re.DOTALL)
+    assert "has too few requests" not in html_text([loaded(sweep)])
+    chart = latencies([(10.0, [1e6, None]), (20.0, [2e6, None])], ("p50", "p99"), (), None)
+    assert ">p50<" in chart
+    assert ">p99<" not in chart
+
+
+def test_a_note_of_the_engine_stands_once() -> None:
+    """Where the profile of a run has it, too."""
+    run = whole_run()
+    assert run.model.profile is not None
+    note = "x was made with batch 1"
+    profile = run.model.profile.model_copy(update={"engine": replace(run.model.profile.engine, notes=(note,))})
+    run = run.with_model(engine=replace(run.model.engine, notes=(note,)), profile=profile)
+    assert re.sub(r"<script.*?</script>", "", html_text([loaded(run)]), flags=re.DOTALL).count(note) == 1
+
+
+def test_the_worst_of_interference_is_beside_a_neighbour_at_a_rate() -> None:
+    """It says so where a cell of a closed loop stands beside it, which may be worse."""
+    result = every_kind()["interference"]
+    assert isinstance(result, InterferenceResult)
+    told = "worst p99 on plain streams, neighbours at a rate"
+    assert told not in html_text([loaded(result)])
+    closed = tuple(cell.model_copy(update={"neighbour_level": "closed"}) for cell in result.matrix)
+    both = result.model_copy(update={"cells": (*result.cells, *closed), "levels": ("50%", "closed")})
+    assert told in html_text([loaded(both)])
+    assert told not in html_text([loaded(result.model_copy(update={"cells": closed, "levels": ("closed",)}))])

@@ -482,3 +482,44 @@ def test_any_name_is_one(tmp_path: Path) -> None:
 def test_too_many_models_are_refused() -> None:
     with pytest.raises(UsageError, match="65 models are too many: a run has 64 at most"):
         RunConfig.of(models={str(number): B for number in range(65)})
+
+
+OF_ALL = [
+    ("--on onnxruntime", "a: --on is for", "on=onnxruntime"),
+    ("--fp16", "a: --fp16 is for", "fp16"),
+    ("--no-graph", "a: --graph is for", "no-graph"),
+    ("--threads-per-context 2", "a: --threads-per-context is for", "threads_per_context=2"),
+    ("--shapes x:1x3", "a: --shapes is for", "shapes=x:1x3"),
+    ("--inputs data:a.npy", "a: --inputs data:a.npy: the engine has no input", "inputs=data:a.npy"),
+    ("--input-range data:0..1", "a: --input-range: the engine has no input", "input_range=data:0.0..1.0"),
+    ("--priority high", "a: simulated engine: --priority is for a device", "priority=high"),
+    ("--sms 25%", "a: simulated engine: --sms is for a device", "sms=25%"),
+    ("--lean-library x.so", "a: --lean-library is for TensorRT plans", "lean_library=x.so"),
+    ("--device-times off", None, None),
+]
+
+
+@pytest.mark.parametrize(("option", "begins", "written"), OF_ALL)
+def test_an_option_of_all_models_that_one_does_not_take(option: str, begins: str | None, written: str | None) -> None:
+    """The error names the model, and says how to give the option to another: --model takes what it says."""
+    models = [f"{name}=simulated:service=1ms" for name in "ab"]
+    run = ("run", *(word for model in models for word in ("--model", model)), "--duration", "100ms", "--warmup", "0")
+    done = command(*run, "--quiet", *option.split())
+    if begins is None or written is None:  # all take it
+        assert done.returncode in (0, 97), done.stderr
+        return
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"loadtrt: {begins}")
+    assert done.stderr.endswith(f"; all models have it: to give it to one, write --model NAME=ENGINE,{written}\n")
+    done = command("run", "--model", f"a=simulated:service=1ms,{written}", "--model", models[1])
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"loadtrt: {begins}")
+    assert "all models have it" not in done.stderr
+
+
+def test_a_log_of_tensorrt_without_tensorrt(tmp_path: Path) -> None:
+    """It is refused where no model is on TensorRT."""
+    models = ("--model", "a=simulated:null", "--model", "b=simulated:null")
+    done = command("run", *models, "--trt-log", tmp_path / "trt.log")
+    assert done.returncode == 2
+    assert done.stderr == "loadtrt: --trt-log is for TensorRT, and none of these models is on it: leave it out\n"

@@ -44,5 +44,6 @@ def _process(command: list[str], folder: Path) -> Iterator[None]:
         finally:  # a command ends with signals ignored and things to tell, as its process does
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-            if (github := sys.modules.get("loadtrt.cli.github")) is not None:
-                github._untold.clear()
+            for name, untold in (("loadtrt.cli.github", "_untold"), ("loadtrt.cli.outputs", "_awaited")):
+                if (module := sys.modules.get(name)) is not None:
+                    getattr(module, untold).clear()

@@ -127,7 +127,8 @@ def latencies(
     values = [time for _, times in ordered for time in times if time is not None]
     x = _room("requests/s", [rate for rate, _ in ordered] + ([] if estimate is None else [estimate]))
     y = durations("latency", [*values, *(bound.bound_ns for bound in bounds)])
-    keys = [Key(name, f"s{number}") for number, name in enumerate(names, 1)]
+    drawn = [any(times[place] is not None for _, times in ordered) for place in range(len(names))]
+    keys = [Key(name, f"s{number}") for number, name in enumerate(names, 1) if drawn[number - 1]]
     keys += [Key(bound.text, "bad rule") for bound in bounds]
     plot = Plot(x, y, height=290, keys=keys)
     if estimate is not None:
@@ -168,7 +169,7 @@ def tradeoff(points: Sequence[Point], percentile: str, bounds: Sequence[Objectiv
     series = list(dict.fromkeys(point.series for point in points))
     told = series if 1 < len(series) <= SERIES else []
     keys = [Key(name, f"s{number}") for number, name in enumerate(told, 1)]
-    keys += [Key("Pareto front", "front")]
+    keys += [Key("Pareto front", "front")] if sum(point.front for point in points) > 1 else []
     keys += [Key("knee", "s1 ring", "dot")] if any(point.knee for point in points) else []
     keys += [Key("INVALID", "bad", "cross")] if not all(point.valid for point in points) else []
     keys += [Key(bound.text, "bad rule") for bound in bounds]
