@@ -148,7 +148,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         found.append(engine)
         return engine
 
-    monkeypatch.setattr("loadtrt.runs.maker.open_engine", opening)
+    monkeypatch.setattr("loadtrt.runs.opened.open_engine", opening)
     return found
 
 

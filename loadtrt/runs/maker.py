@@ -8,31 +8,28 @@ import time
 from datetime import UTC, datetime
 from functools import partial
 from itertools import count
-from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import anyio
 
 from loadtrt.asked.faults import naming_model
 from loadtrt.asked.reading import keys_of
-from loadtrt.engines.open import open_engine
 from loadtrt.engines.placed_together import place_together, require_tensorrt, require_together
 from loadtrt.environment import busy_host, core_times, environment
 from loadtrt.errors import LoadtrtError, UsageError
-from loadtrt.lanes.input_sets import inputs_for
 from loadtrt.lanes.model_run import ModelRun, Session, tickers
 from loadtrt.lanes.scheduler import Stop
 from loadtrt.lanes.session import run_models
 from loadtrt.printing import command_line
 from loadtrt.runs.narrowed import Narrowed, Part
-from loadtrt.runs.opened import Opened, emptied
+from loadtrt.runs.opened import Opened, emptied, open_model
 from loadtrt.runs.room import require_device_room, require_files, require_host_room
 from loadtrt.runs.watched import Silence, Watched
 from loadtrt.signals import Signals
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable
 
     from loadtrt.asked.config import RunConfig
     from loadtrt.asked.model import Model
@@ -56,19 +53,6 @@ _EMPTY_PATIENCE_NS, _CLOSE_PATIENCE_S = 10 * SECOND_NS, 10.0
 def run_name(started: datetime) -> str:
     """What to call a run that is started now."""
     return f"{started:%Y%m%d-%H%M%S}-{os.getpid()}-{next(_numbers)}"
-
-
-def open_model(model: Model, options: dict[str, Any], talks: Talks, also: Collection[str]) -> Opened:
-    """Load an engine, make its inputs and count its memory; no lanes yet. also: as for `open_engine`. Raises
-    LoadtrtError."""
-    began = perf_counter_ns()
-    engine = open_engine(model, talks.say, talks.status, also)
-    try:
-        inputs = inputs_for(engine, model)
-        return Opened(engine, options, inputs, engine.memory(inputs.sets), perf_counter_ns() - began)
-    except BaseException:
-        engine.close()
-        raise
 
 
 class Maker:
@@ -107,7 +91,7 @@ class Maker:
         self.sessions: dict[str, Session] = {"": Session()}
         self.stop = Stop()
         self.routing: dict[str, int] = {}
-        self._said = set[str]()
+        self._said = set[tuple[str, str]]()
         self._many, self._leave, self._followers, self._beside = many, leave, followers, beside
         self.watched: Watched | None = None
 
@@ -167,7 +151,7 @@ class Maker:
                     with naming_model(config.models, name):
                         self.models[name] = open_model(config.drawing(model), options[name], self.talks, also)
                 place_together({name: opened.engine for name, opened in self.models.items()})
-                if not alone and config.trt_log:
+                if config.trt_log and not alone:
                     require_tensorrt("--trt-log", [opened.engine for opened in self.models.values()])
                 for opened in self.models.values() if len(self.models) > 1 else ():
                     opened.bill = opened.engine.memory(opened.inputs.sets)  # beside the weights of the others
@@ -308,15 +292,13 @@ class Maker:
         opened.keep_way(part)
         opened.verified |= {models} if run.model.verify else set()
         if self._many and session.deviation is not None and opened.deviation is None:
-            of = f"{run.name}: " if run.name else ""
-            deviation = f"{of}deviation from {session.deviation.reference or 'FP32'}: {session.deviation.text}"
-            if deviation not in self._said:  # an engine that is opened again is compared again
-                self.talks.say(deviation)
-                self._said.add(deviation)
+            deviation = f"deviation from {session.deviation.reference or 'FP32'}: {session.deviation.text}"
+            if (run.name, deviation) not in self._said:  # an engine that is opened again is compared again
+                self.talks.say(f"{run.name}: {deviation}")
+            self._said.add((run.name, deviation))
         opened.deviation = session.deviation
-        if opened.allocate_ns is None:
-            opened.allocate_ns = session.allocate_ns
-        session.allocate_ns = opened.allocate_ns
+        first_ns = session.allocate_ns if opened.allocate_ns is None else opened.allocate_ns
+        opened.allocate_ns = session.allocate_ns = first_ns
         opened.broken = opened.hangs or session.failure is not None
 
     def linger(self, config: RunConfig, result: RunResult | SweepResult | CapacityResult) -> None:

@@ -7,12 +7,15 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.engines.engine import Submits
+from loadtrt.engines.open import open_engine
 from loadtrt.errors import EngineError
+from loadtrt.lanes.input_sets import inputs_for
 from loadtrt.records.records import FAILED, OK
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
+    from loadtrt.asked.model import Model
     from loadtrt.engines.engine import Engine
     from loadtrt.engines.reference import Reference
     from loadtrt.lanes.model_run import Session
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from loadtrt.results.engine_info import MemoryBill
     from loadtrt.results.precisions import Deviation
     from loadtrt.runs.narrowed import Part
+    from loadtrt.runs.watched import Talks
 
 
 @dataclass(slots=True)
@@ -66,6 +70,18 @@ class Opened:
         """For later runs of the part."""
         if isinstance(self.engine, Submits) and self.engine.way is not None:
             self.ways[part] = self.engine.way, self.engine.info.submit_rates
+
+
+def open_model(model: Model, options: dict[str, Any], talks: Talks, also: Collection[str]) -> Opened:
+    """Load an engine, make its inputs, count its memory. also: as for `open_engine`. Raises LoadtrtError."""
+    began = perf_counter_ns()
+    engine = open_engine(model, talks.say, talks.status, also)
+    try:
+        inputs = inputs_for(engine, model)
+        return Opened(engine, options, inputs, engine.memory(inputs.sets), perf_counter_ns() - began)
+    except BaseException:
+        engine.close()
+        raise
 
 
 async def emptied(engine: Engine, session: Session, patience_ns: int) -> bool:

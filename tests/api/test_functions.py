@@ -373,7 +373,7 @@ def test_an_engine_that_fails_is_an_engine_error(tmp_path: Path, monkeypatch: py
     def failing(*_: object) -> None:
         raise loadtrt.EngineError("the device is gone")
 
-    monkeypatch.setattr("loadtrt.runs.maker.open_engine", failing)
+    monkeypatch.setattr("loadtrt.runs.opened.open_engine", failing)
     monkeypatch.setattr("loadtrt.runs.layers.open_engine", failing)
     for measure in (
         lambda: loadtrt.run(engine=file, on="onnxruntime", requests=1),

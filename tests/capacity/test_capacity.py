@@ -430,7 +430,7 @@ class Machine:
             vars(engine)["info"] = replace(engine.info, kind="onnxruntime")
             return engine
 
-        monkeypatch.setattr("loadtrt.runs.maker.open_engine", opening)
+        monkeypatch.setattr("loadtrt.runs.opened.open_engine", opening)
 
 
 def test_a_busy_host_ends_a_long_rung_by_the_tenth_second(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,7 +118,7 @@ def test_what_was_measured_is_kept_and_one_sentence_is_said(
     cuda = LostCuda(first)
     cuda.install(monkeypatch, "cuda.lane", "cuda.stream", "cuda.memory", "cuda.runtime")
     engine = Engine(cuda, Clock(cuda))
-    monkeypatch.setattr("loadtrt.runs.maker.open_engine", lambda *_: engine)
+    monkeypatch.setattr("loadtrt.runs.opened.open_engine", lambda *_: engine)
     file = tmp_path / "run.json"
     config = RunConfig.of(engine="simulated:null", contexts=2, requests=1000, warmup=0, input_sets=1, json=str(file))
     assert run(config) == 3

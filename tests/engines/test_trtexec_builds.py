@@ -85,7 +85,7 @@ def test_a_run_shows_the_log(command: str, monkeypatch: pytest.MonkeyPatch, tmp_
         logging.getLogger("loadtrt.tensorrt").warning("of loading")
         return opening.open_engine(options)
 
-    monkeypatch.setattr("loadtrt.runs.maker.open_engine", load)
+    monkeypatch.setattr("loadtrt.runs.opened.open_engine", load)
     options = [command, "simulated:service=1ms,clock=virtual", "--requests", "50", "--warmup", "0"]
     options += ["--contexts", "1,2"] if command == "sweep" else []
     silent = loadtrt(*options, folder=tmp_path)

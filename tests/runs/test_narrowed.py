@@ -91,7 +91,7 @@ def test_each_part_has_the_way_that_is_best_for_it(rig: Rig, monkeypatch: pytest
         made.append(Ways(model, {"graph": 50, "apart": 100}, graph=200))
         return made[0]
 
-    monkeypatch.setattr("loadtrt.runs.maker.open_engine", opening)
+    monkeypatch.setattr("loadtrt.runs.opened.open_engine", opening)
     rig.open(config)
     maker = cast("Any", rig)._maker
     seen = []

@@ -209,7 +209,7 @@ def test_a_signal_while_an_engine_is_opened_interrupts_that(rig: Rig, monkeypatc
     def opening(*_: Any) -> Any:
         signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr("loadtrt.runs.maker.open_engine", opening)
+    monkeypatch.setattr("loadtrt.runs.opened.open_engine", opening)
     with pytest.raises(KeyboardInterrupt):
         rig.open(load_config(None, {"engine": RANDOM}))
     assert rig.stopped
