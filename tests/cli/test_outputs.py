@@ -208,9 +208,9 @@ def test_every_command_that_writes_is_tried() -> None:
 AGAIN = [
     f"run {SHORT} --json out --junit junit --export-times times --export-output outputs",
     "run --engine double.onnx --duration 100ms --warmup 0s --quiet --profile --json out --export-profile profile",
-    "profile --engine double.onnx --json out --export-profile profile --quiet",
+    "profile --engine double.onnx --warmup 0s --requests 5 --json out --export-profile profile --quiet",
     "build double.onnx -o new.plan --flavour rtx --target sm86 --quiet",
-    "plan-capacity capacity.json --demand 10/s --json out --quiet",
+    "plan-capacity capacity.json --demand 10/s --routing random --json out --quiet",
     "compare run.json sources/run.json --json out",
     *(f"report run.json -o out --format {format_}" for format_ in ("html", "md", "txt", "csv", "hlog", "trace")),
     "export openmetrics run.json -o out",
