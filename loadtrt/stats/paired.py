@@ -3,14 +3,19 @@
 Each pair has the same requests due at the same instants, alone and beside, one right after the other: what drifts
 (clocks, temperature) and what is drawn is in both and cancels. With d_i the logarithm of the ratio of pair i of n,
 
-    exp(d̄ ± t_{n−1} · s / √n)        t: Student's quantile at 97.5 %, s²: variance of the d_i
+    exp(d̄ − t_{n−1} · s / √n − b(N alone)) .. exp(d̄ + t_{n−1} · s / √n + b(N beside))
 
-Pairs are independent: each has a seed of its own.
+t: Student's quantile at 97.5 %, s²: variance of the d_i. Pairs are independent: each has a seed of its own.
 
 **Short runs.** A percentile of a run is too low on average where the run's requests are worth few independent ones,
-since most such runs miss the rare long queues; more pairs do not mend that. The interval has no upper end where the
-runs beside have less than LEAST effective requests (stats/verdict.py) on average, and no lower end where those alone
-have. Where all pairs have one ratio, as in a partition that nobody enters, there is nothing to miss.
+since most such runs miss the rare long queues; more pairs do not mend that. The k-th of N exponential values with k =
+⌈pN⌉ has the mean ln(1/(1 − p)) − 1 / (2 (1 − p) N) of theirs, to the first order: its logarithm is low by
+
+    b(N) = 1 / (2 (1 − p) ln(1 / (1 − p)) N)        5.4 % of p99 with N = 200
+
+with N the effective requests of a run (stats/verdict.py), and latencies behind queues have such tails. The interval has
+no upper end where the runs beside have less than LEAST effective requests on average, and no lower end where those
+alone have. Where all pairs have one ratio, as in a partition that nobody enters, there is nothing to miss.
 
 **Enough.** Rounds end early once the interval is narrow. A rule that ends at the first narrow interval picks pairs that
 happen to agree, and the interval then holds the truth less often than it says (92 % instead of 95 %). So one more pair
@@ -25,6 +30,7 @@ import math
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, NamedTuple
 
+from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.results.interference_result import PairedRatio
 from loadtrt.stats.regression import student
 from loadtrt.units import format_count
@@ -63,7 +69,8 @@ def paired_ratio(name: str, pairs: Sequence[Pair]) -> PairedRatio:
             name=name, ratio=math.exp(mean), reason="an interval takes two rounds or more", longer=longer
         )
     half = student(len(logs) - 1) * stdev(logs) / math.sqrt(len(logs))
-    low, high = (math.exp(max(min(mean + sign * half, _MOST), -_MOST)) for sign in (-1, 1))
+    ends = (-half - _missed(name, alone), half + _missed(name, beside)) if half else (0.0, 0.0)
+    low, high = (math.exp(max(min(mean + end, _MOST), -_MOST)) for end in ends)
     reason = None
     least = least if half else 0.0
     if min(alone, beside) < least:
@@ -78,6 +85,12 @@ def paired_ratio(name: str, pairs: Sequence[Pair]) -> PairedRatio:
         reason=reason,
         longer=longer,
     )
+
+
+def _missed(name: str, size: float) -> float:
+    """By how much the logarithm of a number of runs of that effective size is too low on average; 0 of a mean."""
+    above = 1 - PERCENTILES.get(name.partition(".")[2], 0.0)
+    return 1 / (2 * above * -math.log(above) * size) if size and above < 1 else 0.0
 
 
 def enough(name: str, pairs: Sequence[Pair], precision: float) -> bool:

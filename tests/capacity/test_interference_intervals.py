@@ -103,7 +103,7 @@ def test_jain(kept: tuple[float, float]) -> None:
 
 
 def test_a_load_that_misses_its_objective_is_seldom_taken_for_one_that_meets_it() -> None:
-    """p99 beside a neighbour is exactly the bound: three rounds that show it to be lower are one in forty."""
+    """p99 beside a neighbour is exactly the bound: three rounds that show it to be lower are one in forty at most."""
     random, sure, possible = np.random.default_rng(3), 0, 0
     bound = parse_objective(f"latency.p99 < {round(1e6 * math.log(100) / (1 - 0.5))}ns")
     cells = 200
@@ -114,7 +114,7 @@ def test_a_load_that_misses_its_objective_is_seldom_taken_for_one_that_meets_it(
             rounds.append(Measured(due=1, served=1, per_s=1, latency_ns={"p99": times}, effective={"p99": effective}))
         met, may, _ = _within(bound, rounds)
         sure, possible = sure + met, possible + may
-    assert sure <= 0.075 * cells
+    assert sure <= 0.05 * cells
     assert possible >= 0.9 * cells
 
 
