@@ -124,7 +124,7 @@ class Neighbours:
             return
         closed, single, model = measured_of(run, name), run.models[name], self._config.models[name]
         if run.failure is not None or not closed.per_s:
-            raise EngineError(f"{name} alone: {run.failure or 'no request was served'}")
+            raise EngineError(f"{name} alone: {run.failure or 'no request was served: measure for longer'}")
         known = single.throughput.confidence
         alone = Alone(
             engine=single.engine,
@@ -247,7 +247,7 @@ class Neighbours:
             if run is None:
                 return None
             if run.failure is not None or not any(model.ok for model in run.models.values()):
-                raise EngineError(f"{words}: {run.failure or 'no request was served'}")
+                raise EngineError(f"{words}: {run.failure or 'no request was served: measure for longer'}")
             runs[kind] = run
             measured[kind] = measured_of(run, cell.neighbour if kind == "neighbour_alone" else cell.model)
             if kind == "beside" and cell.neighbour in levels:

@@ -58,7 +58,7 @@ def pair(a: str = "", b: str = "", of_a: str = A, of_b: str = B) -> list[str]:
     return ["--model", f"a='{of_a}'{a}", "--model", f"b='{of_b}'{b}"]
 
 
-def assert_law(found: PairedRatio | None, law: float, rounds: int, widest: float = 0.25) -> None:
+def assert_law(found: PairedRatio | None, law: float, rounds: int, widest: float = 0.28) -> None:
     """The law lies within the 99.9 % interval of the mean over ten rounds (t of 9 degrees), and that is narrow."""
     assert rounds == 10
     assert found is not None
@@ -370,7 +370,7 @@ def test_an_engine_that_hangs_alone_is_told_and_opened_anew(tmp_path: Path) -> N
     hangs = "simulated:service=2ms,clock=virtual,hang=3s"
     ways = ("--neighbour", "0", "--rounds", "1", "--duration", "2s", "--no-verify")
     result = measured(tmp_path / "i.json", *pair("", "", hangs), *ways)
-    assert {cell.model: cell.failure for cell in result.cells} == {"a": "alone: no request was served", "b": None}
+    assert {cell.model: cell.failure for cell in result.cells} == {"a": "alone: no request was served: measure for longer", "b": None}
 
 
 def test_a_way_that_an_engine_cannot_have_fails_with_its_reason(
