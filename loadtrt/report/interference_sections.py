@@ -76,19 +76,11 @@ def _head(result: InterferenceResult, file: str) -> Iterator[Block]:
     yield about(result, file)
     yield from noted(alone.engine for alone in result.alone.values())
     tiles = [
-        Tile(f"worst p99 {words_of(cell.share)}{_at_a_rate(result, share)}", p99_text(cell), pair_words(cell))
+        Tile(f"worst p99 {words_of(cell.share)}", p99_text(cell), pair_words(cell))
         for share in result.shares
         if (cell := worst_of([one for one in open_cells(result) if one.share == share])) is not None
     ]
     yield Tiles(tuple(tiles))
-
-
-def _at_a_rate(result: InterferenceResult, share: str) -> str:
-    """That the worst is among neighbours at a rate, where there are others, too: a closed loop is no service's load."""
-    open_ = {
-        cell.neighbour_level != CLOSED for cell in result.matrix if cell.share == share and cell.neighbour_level != IDLE
-    }
-    return ", neighbours at a rate" if len(open_) > 1 else ""
 
 
 def _alone(result: InterferenceResult) -> Table:
@@ -121,7 +113,12 @@ def _matrix(result: InterferenceResult) -> Iterator[Block]:
         ("ratio", "p99 beside over alone, geometric mean of the rounds"),
         ("verified", "outputs under load that were compared with those of a quiet run"),
     )
-    note = "sms=A+B: A for the model, B for its neighbour" if any("+" in cell.share for cell in cells) else ""
+    levels = {cell.neighbour_level for cell in cells} - {IDLE}
+    notes = {
+        "sms=A+B: A for the model, B for its neighbour": any("+" in cell.share for cell in cells),
+        "the worst is of neighbours at a rate: a closed loop is no service's load": levels > {CLOSED},
+    }
+    note = "; ".join(words for words, needed in notes.items() if needed)
     detail = (4, 5, 8, 9)
     yield Table(header, tuple(map(_row, cells)), words=4, last=1, note=note, detail=detail, legend=legend)
     for what, reasons in _not_known(result).items():

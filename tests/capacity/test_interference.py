@@ -370,7 +370,10 @@ def test_an_engine_that_hangs_alone_is_told_and_opened_anew(tmp_path: Path) -> N
     hangs = "simulated:service=2ms,clock=virtual,hang=3s"
     ways = ("--neighbour", "0", "--rounds", "1", "--duration", "2s", "--no-verify")
     result = measured(tmp_path / "i.json", *pair("", "", hangs), *ways)
-    assert {cell.model: cell.failure for cell in result.cells} == {"a": "alone: no request was served: measure for longer", "b": None}
+    assert {cell.model: cell.failure for cell in result.cells} == {
+        "a": "alone: no request was served: measure for longer",
+        "b": None,
+    }
 
 
 def test_a_way_that_an_engine_cannot_have_fails_with_its_reason(
