@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 LEAST_PAIRS = 3
 LEAST = {"latency.p50": 4.0, "latency.p99": 200.0, "latency.mean": 40.0}  # effective requests of a run
 # Of a longer run: if queues change slowly, short runs overestimate their effective size. At a load of 0.75 intervals of
-# p99 hold the ratio in 90 % with 1.5, and in 93 % with 2.5.
+# p99 held the ratio in 3 % more of the cells with 2.5 than with 1.5.
 MARGIN = 2.5
 ENOUGH = 1.25  # times as long, with that margin: runs that are worth twice what they must be
 _MOST = 100.0  # of the logarithm of a ratio, which exp() still takes
