@@ -7,7 +7,7 @@ import sys
 from contextlib import suppress
 
 from loadtrt.errors import EXIT_INTERRUPTED
-from loadtrt.signals import SIGNALS
+from loadtrt.signals import SIGNALS, end_with_parent
 
 
 def main() -> None:
@@ -19,6 +19,7 @@ def main() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     with SIGNALS:
         try:
+            end_with_parent()
             if sys.stdout is sys.__stdout__:  # the process's own, not one that a caller in Python put there
                 atexit.register(gc.freeze)  # CPython would look for garbage in all that is left: 0.1 s
                 from loadtrt.cli.streams import prepare

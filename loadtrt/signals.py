@@ -17,6 +17,7 @@ import atexit
 import math
 import os
 import signal
+import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 _NUMBERS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 STOPPING = "stopping: waiting for requests in flight (again to give them up)"
+PARENT = "LOADTRT_PARENT"  # environment variable
 _PATIENCE_S = 10.0  # what has not ended so long after the second signal hangs, and the next one ends the process
 _CLEAN_S = 1.0  # clean-up that takes longer hangs
 _LOOK_S = 0.1
@@ -232,6 +234,19 @@ def pass_on(process: subprocess.Popen[Any]) -> None:
     not started in yet without a word; SIGINT where it would be ignored, as by nohup."""
     ignored = signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
     process.send_signal(signal.SIGINT if ignored else signal.SIGTERM)
+
+
+def end_with_parent() -> None:
+    """Have SIGTERM sent to this process when the one ends that started it and named itself in PARENT, however it ends;
+    known on Linux only."""
+    parent = os.environ.pop(PARENT, None)
+    if parent is None or not sys.platform.startswith("linux"):
+        return
+    import ctypes
+
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    if os.getppid() != int(parent):  # it has ended before
+        signal.raise_signal(signal.SIGTERM)
 
 
 def signal_name(number: int) -> str:

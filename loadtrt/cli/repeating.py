@@ -25,7 +25,7 @@ from loadtrt.report.plain import terminal_text
 from loadtrt.results.failure import Failure
 from loadtrt.results.repeat_result import RepeatResult
 from loadtrt.results.run_result import RunResult
-from loadtrt.signals import SIGNALS, pass_on, signal_name
+from loadtrt.signals import PARENT, SIGNALS, pass_on, signal_name
 from loadtrt.sizing.keeping import Keeper
 from loadtrt.stats.starts import spreads
 
@@ -138,7 +138,7 @@ def _start(config: RunConfig) -> tuple[int, RunResult | str]:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             pass_fds=(asked, made),
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), PARENT: str(os.getpid())},
             start_new_session=True,  # a Ctrl-C comes once, from here
         )
         SIGNALS.last_acts.append(process.kill)

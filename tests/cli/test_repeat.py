@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -261,6 +262,19 @@ def test_a_start_whose_process_is_killed_is_told(tmp_path: Path) -> None:
         shown, said = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, shown) == (3, "")
     assert said == "loadtrt: the process of a start was ended by SIGKILL\n"
+
+
+def test_no_start_goes_on_without_its_command(tmp_path: Path) -> None:
+    """Which is killed: nobody would read what it measures."""
+    with _long("simulated:service=1ms", tmp_path / "none.json") as process:
+        assert any(line.startswith("measure") for line in process.stderr or ())
+        (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        process.kill()
+        until = time.monotonic() + PATIENCE_S
+        while Path(f"/proc/{child}").exists():
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        process.communicate()
 
 
 @pytest.mark.parametrize("signals", [("SIGINT",), ("SIGTERM",), ("SIGHUP",), ("SIGTERM", "SIGINT")], ids="-".join)
