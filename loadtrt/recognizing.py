@@ -35,6 +35,7 @@ _BEGINNINGS = {
     b"SQLite format 3": ("sqlite", "an SQLite database; write the table as CSV, with `sqlite3 -csv`"),
 }
 # What a file holds, by how it begins, after a byte order mark and blanks. The first that fits counts.
+FAILURE = "a failure"
 CONTENTS = {
     "a plan": rb"[fvp]trt",
     "an archive": rb"PK\x03\x04",
@@ -47,7 +48,7 @@ CONTENTS = {
     "a plan of several models": rb'\{\s*"schema_version":\s*"loadtrt\.placement/',
     "a profile": rb'\{\s*"schema_version":\s*"loadtrt\.profile/',
     "a comparison": rb'\{\s*"schema_version":\s*"loadtrt\.(comparison|layers)/',
-    "a failure": rb'\{\s*"schema_version":\s*"loadtrt\.failure/',
+    FAILURE: rb'\{\s*"schema_version":\s*"loadtrt\.failure/',
     "a result of another loadtrt": rb'\{\s*"schema_version":\s*"loadtrt\.',
     "facts of a build": rb'\{\s*"schema_version":\s*1,\s*"loadtrt_version"',
     "a trace for Perfetto": rb'\{\s*"displayTimeUnit"',

@@ -245,7 +245,7 @@ def end_with_parent() -> None:
     import ctypes
 
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-    if os.getppid() != int(parent):  # it has ended before
+    if str(os.getppid()) != parent:  # it has ended before
         signal.raise_signal(signal.SIGTERM)
 
 

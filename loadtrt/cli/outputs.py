@@ -15,11 +15,11 @@ from loadtrt.asked.fields import option_name
 from loadtrt.asked.reading import SHOWN
 from loadtrt.errors import LoadtrtError, UsageError
 from loadtrt.files import WRITTEN, descriptor_of, held_by, locked, require_writable, takes_once, write_file
+from loadtrt.recognizing import FAILURE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-_FAILURE = "a failure"  # as recognizing.CONTENTS has it
 _awaited: dict[str, str] = {}  # files that get a result or a failure, by option
 
 
@@ -91,7 +91,7 @@ def require_outputs(outputs: Iterable[Output], inputs: Iterable[str | Path | Non
             raise UsageError(f"{option} {name} and {taken[identity]} name the same file: give each its own")
         taken[identity] = f"{option} {name}"
         held = held_by(Path(name))
-        if held in (None, _FAILURE) or content in (None, held):
+        if held in (None, FAILURE) or content in (None, held):
             continue
         if not force:
             raise UsageError(
@@ -115,7 +115,7 @@ def tell_failure(sentence: str, code: int) -> None:
     _awaited.clear()
     for option, name in awaited.items() if code != UsageError.exit_code else ():
         with suppress(LoadtrtError), locked(option, name):
-            if option == "--junit" or takes_once(name) or held_by(Path(name)) in (None, _FAILURE):
+            if option == "--junit" or takes_once(name) or held_by(Path(name)) in (None, FAILURE):
                 write_file(name, _FAILED[option](sentence, code))
 
 

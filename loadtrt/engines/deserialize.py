@@ -35,7 +35,7 @@ class OpenPlan:
     """A plan that TensorRT has taken: its engine, and what must live as long.
 
     device: name of the GPU.
-    owner: whose messages those of calls for this plan are.
+    owner: of the messages that calls for this plan make TensorRT log.
     before: what TensorRT had logged before.
     lean: the library of the lean runtime, where it is not in the plan or in the flavour.
     loader: the flavour's own runtime, where `runtime` is that of the library.

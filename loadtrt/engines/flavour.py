@@ -219,8 +219,8 @@ INSTEAD_OF_RTX = "use full TensorRT, pip install 'loadtrt[tensorrt]', and 'loadt
 
 
 def require_plugins(plugins: Sequence[str]) -> None:
-    """Raises UsageError where a file of --plugins is missing, is no library at all, or is a runtime that has none.
-    Needs no TensorRT."""
+    """Raises UsageError where a file of --plugins is missing, is not a shared library, or is a runtime without
+    plugins. Needs no TensorRT."""
     remedy = "name the library that has the operators"
     for plugin in plugins:
         if not Path(plugin).is_file():

@@ -22,7 +22,7 @@ def soname(name: str, option: str, remedy: str) -> str:
     """The name that a library has for the loader (DT_SONAME), such as libnvinfer_lean.so.11, whatever its file is
     called; "" where it has none.
 
-    option, remedy: for errors. Raises UsageError for a file that cannot be read or is no shared library.
+    option, remedy: for errors. Raises UsageError for a file that cannot be read or is not a shared library.
     """
     with open_file(name, option) as file:
         if not file.peek(4).startswith(_MAGIC[:4]):

@@ -31,13 +31,13 @@ PYTHON_LOGGER.addHandler(logging.NullHandler())  # silent unless the caller conf
 _LEVELS = {"WARNING": logging.WARNING, "INFO": logging.INFO, "VERBOSE": logging.DEBUG}
 _KEPT = 64  # errors
 _QUOTED = 400  # characters of a reason
-_MOST_MESSAGES = 200  # different ones
+_MOST_MESSAGES = 200  # different ones of an owner
 _NUMBERS = re.compile(r"0x[0-9a-fA-F]+|\d+(?:\.\d+)?")
 # What says nothing of the plan or the machine: a notice of RTX, and 8.6's on each context after the first, for which
 # loadtrt then selects a profile.
 _HARMLESS = ("Thread context has not been set", "Could not set default profile")
 
-_Heard = Mapping[tuple[object, str, str], LogMessage]  # by whose it is (None: not known), severity, and text
+_Heard = Mapping[tuple[object, str, str], LogMessage]  # by owner (None: not known), severity, and text
 _caller: ContextVar[object] = ContextVar("_caller", default=None)  # for whom this thread calls TensorRT
 
 _journals: dict[str, Journal] = {}
@@ -73,7 +73,7 @@ class Journal:
             known = self._messages.get(key)
             if known is not None:
                 self._messages[key] = replace(known, times=known.times + 1)
-            elif len(self._messages) < _MOST_MESSAGES:
+            elif sum(owner is key[0] for owner, *_ in self._messages) < _MOST_MESSAGES:
                 self._messages[key] = LogMessage(severity, text, 1)
 
     @contextlib.contextmanager
@@ -100,8 +100,8 @@ class Journal:
             return dict(self._messages)
 
     def messages(self, before: _Heard, owner: object = None) -> tuple[LogMessage, ...]:
-        """Warnings and errors since `before` of `owner`, and those of which nobody knows whose they are. Those that
-        differ in numbers alone are one, in the order of the first."""
+        """Warnings and errors of `owner` since `before`, and those without a known owner. Those that differ in numbers
+        alone are one, in the order of the first."""
         counted: dict[tuple[str, str], LogMessage] = {}
         for key, message in self.heard().items():
             times = message.times - (before[key].times if key in before else 0)

@@ -191,13 +191,15 @@ def _others(
 
 
 def _none_seen(telemetry: GpuTelemetry | None) -> str:
-    """How long a process may have computed of which none of n samples shows a kernel: 1 − 0.05^(1/n) of the time."""
+    """How long a process may have computed although none of n samples shows a kernel of it: 1 − 0.05^(1/n) of the
+    time, with 95 % confidence."""
     samples = round(sum(i.duration_ns for i in telemetry.intervals) * SAMPLES_PER_S / SECOND_NS) if telemetry else 0
     if not samples:
-        return f"NVML, which samples whose kernels run about {SAMPLES_PER_S} times a second, saw none of theirs"
+        return "NVML shows no kernel of theirs, and it takes samples: they may have computed between these"
     most = rough_percent(rounded_up(1 - 0.05 ** (1 / samples)))
     return (
-        f"none of about {samples} NVML samples shows a kernel of theirs: they computed for {most} of the time at most"
+        f"NVML shows no kernel of theirs; at {SAMPLES_PER_S} samples a second, as on an H200, they may still have "
+        f"computed for up to {most} of the time"
     )
 
 

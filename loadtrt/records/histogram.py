@@ -156,7 +156,7 @@ def require_histogram(name: str, data: Mapping[str, Any]) -> None:
         case _:
             raise ValueError(f"the histogram of {name} lacks buckets, sum_ns, min_ns or max_ns")
     if wrong := [key for key in ("sum_ns", "min_ns", "max_ns") if isinstance(data[key], bool)]:
-        raise ValueError(f"the histogram of {name} has a {wrong[0]} that is no number")
+        raise ValueError(f"the histogram of {name} has a {wrong[0]} that is not a number")
     for pair in pairs:
         if not _is_bucket(pair):
             bucket = shortened(str(pair), 40)

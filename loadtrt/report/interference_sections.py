@@ -116,7 +116,7 @@ def _matrix(result: InterferenceResult) -> Iterator[Block]:
     levels = {cell.neighbour_level for cell in cells} - {IDLE}
     notes = {
         "sms=A+B: A for the model, B for its neighbour": any("+" in cell.share for cell in cells),
-        "the worst is of neighbours at a rate: a closed loop is no service's load": levels > {CLOSED},
+        "the worst p99 is that beside neighbours at a rate, not in a closed loop": levels > {CLOSED},
     }
     note = "; ".join(words for words, needed in notes.items() if needed)
     detail = (4, 5, 8, 9)

@@ -52,7 +52,7 @@ def profile(result: ProfileResult, file: str, *, nodes: bool = False, top: int |
 def layers(
     result: ProfileResult, *, nodes: bool = False, top: int | None = None, told: Collection[str] = ()
 ) -> Iterator[Section]:
-    """All passes of a profile, the first one layer by layer. told: notes that stand elsewhere."""
+    """All passes of a profile, the first one layer by layer. told: notes that the page shows elsewhere."""
     became = () if result.engine.conversion is None else result.engine.conversion.sentences()
     every = dict.fromkeys((*result.engine.notes, *became, *result.notes))
     notes = [words(f"note: {note}") for note in every if note not in told]

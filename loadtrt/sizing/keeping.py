@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from loadtrt.errors import UsageError
 from loadtrt.files import held_by, locked, takes_once, write_file
+from loadtrt.recognizing import FAILURE
 from loadtrt.units import plural
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def unfinished(target: str | None, schema: type[_Result], *, resume: bool, force
     if resume and force:
         raise UsageError("--resume continues what the file holds, and --force writes over it: leave one out")
     file, kind = Path(target), kind_of(schema)
-    if force or not file.is_file() or held_by(file) in (None, "a failure"):
+    if force or not file.is_file() or held_by(file) in (None, FAILURE):
         return None
     before: Any = read_result(schema, file)
     if resume:

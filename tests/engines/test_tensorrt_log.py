@@ -71,6 +71,16 @@ def test_there_is_an_end_to_different_messages(journal: Journal) -> None:
     assert len(journal.messages({})) == 200
 
 
+def test_an_engine_that_is_opened_again_has_its_messages(journal: Journal) -> None:
+    """However often, as in the cells of a measurement of interference."""
+    for _ in range(300):
+        before, owner = journal.heard(), object()
+        with journal.calls_of(owner):
+            journal.add("WARNING", OTHER_MODEL)
+        assert journal.messages(before, owner) == (LogMessage("warning", OTHER_MODEL, 1),)
+        assert journal.messages(before, object()) == ()
+
+
 @pytest.mark.parametrize("flavour", ["8.6", "10", "dispatch", "rtx"])
 def test_a_plan_has_what_was_logged_for_it(flavour: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """From its loading on, contexts included; what is logged for another plan is not its own, whichever was loaded

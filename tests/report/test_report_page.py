@@ -496,7 +496,7 @@ def test_the_worst_of_interference_is_beside_a_neighbour_at_a_rate() -> None:
     """It says so where a cell of a closed loop stands beside it, which may be worse."""
     result = every_kind()["interference"]
     assert isinstance(result, InterferenceResult)
-    told = "the worst is of neighbours at a rate"
+    told = "the worst p99 is that beside neighbours at a rate"
     assert told not in html_text([loaded(result)])
     closed = tuple(cell.model_copy(update={"neighbour_level": "closed"}) for cell in result.matrix)
     both = result.model_copy(update={"cells": (*result.cells, *closed), "levels": ("50%", "closed")})
