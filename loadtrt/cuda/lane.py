@@ -102,7 +102,6 @@ class Lane:
             copies=copies,
             graph=graph,
             lanes=lanes,
-            input_bytes=max(sum(spec.nbytes for spec in part.tensors if spec.is_input) for part in self._parts),
             input_sets=len(self._addresses),
             queues=hardware_queues(),
             submit=submit,

@@ -21,9 +21,6 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Where it is not tried, inputs up to this size are copied within the graph, which saves six calls. Larger ones have
-# streams of their own: a graph that holds copies computes 1 to 2 % slower (GoogLeNet at batch 16; docs/performance.md).
-COPIED_TOGETHER_BYTES = 64 << 10
 MOST_GRAPHS = 64  # of a lane, one for each slot and input set; with more, copies are left out of the graph
 
 
@@ -150,7 +147,6 @@ def lane_shapes(
     copies: bool,
     graph: bool,
     lanes: int,
-    input_bytes: int,
     input_sets: int,
     queues: int,
     submit: str = "auto",
@@ -158,9 +154,11 @@ def lane_shapes(
 ) -> list[LaneShape]:
     """The shapes that may serve best, the one that usually does first; as far as possible those of the way `submit`.
 
+    Copies apart are usual: in a graph with them GoogLeNet computes 1 to 2 % slower at batch 16 (docs/performance.md).
+    The order matters: kernels of graphs that were captured after those of the other way took 3 % longer (docs/h200.md).
+
     graph: whether launches are to be captured.
     lanes: number of lanes of this kind on the device.
-    input_bytes: inputs of the largest request.
     input_sets: number of input sets, of all parts.
     queues: hardware queues. Whole requests that share one wait for each other: GoogLeNet at batch 1 served 5 354/s from
         sixteen streams on 8 queues, where trtexec's eight contexts served 8 880/s.
@@ -172,8 +170,7 @@ def lane_shapes(
         return [whole]
     if not graph or buffers * input_sets > MOST_GRAPHS:
         return [apart]
-    both = [whole, apart] if input_bytes <= COPIED_TOGETHER_BYTES else [apart, whole]
-    return [shape for shape in both if submit in ("auto", shape.way)]
+    return [shape for shape in (apart, whole) if submit in ("auto", shape.way)]
 
 
 def program(shape: LaneShape, slot: int, part: int, sources: Sequence[int], *, graph: bool) -> tuple[Step, ...]:

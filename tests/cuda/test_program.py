@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from loadtrt.cuda.program import (
-    COPIED_TOGETHER_BYTES,
     MOST_GRAPHS,
     Compute,
     CopyIn,
@@ -217,28 +216,25 @@ def test_streams_are_numbered_from_the_first_slots_compute(shape: LaneShape) -> 
 @pytest.mark.parametrize(
     ("options", "streams"),
     [
-        ({}, [Streams.SLOTS, Streams.PHASES]),
-        ({"lanes": QUEUES // 2}, [Streams.SLOTS, Streams.PHASES]),
-        ({"lanes": QUEUES // 2 + 1}, [Streams.ONE, Streams.PHASES]),
-        ({"buffers": 1}, [Streams.ONE, Streams.PHASES]),
-        ({"input_bytes": COPIED_TOGETHER_BYTES + 1}, [Streams.PHASES, Streams.SLOTS]),
-        ({"input_sets": MOST_GRAPHS // 2}, [Streams.SLOTS, Streams.PHASES]),
+        ({}, [Streams.PHASES, Streams.SLOTS]),
+        ({"lanes": QUEUES // 2}, [Streams.PHASES, Streams.SLOTS]),
+        ({"lanes": QUEUES // 2 + 1}, [Streams.PHASES, Streams.ONE]),
+        ({"buffers": 1}, [Streams.PHASES, Streams.ONE]),
+        ({"input_sets": MOST_GRAPHS // 2}, [Streams.PHASES, Streams.SLOTS]),
         ({"input_sets": MOST_GRAPHS // 2 + 1}, [Streams.PHASES]),
         ({"graph": False}, [Streams.PHASES]),
         ({"copies": False}, [Streams.ONE]),
         ({"copies": False, "graph": False}, [Streams.ONE]),
         ({"submit": "graph"}, [Streams.SLOTS]),
         ({"submit": "apart"}, [Streams.PHASES]),
-        ({"submit": "graph", "input_bytes": COPIED_TOGETHER_BYTES + 1}, [Streams.SLOTS]),
         ({"submit": "graph", "input_sets": MOST_GRAPHS // 2 + 1}, [Streams.PHASES]),
         ({"submit": "apart", "copies": False}, [Streams.ONE]),
     ],
 )
-def test_the_shapes_follow_size_and_number(options: dict[str, Any], streams: list[Streams]) -> None:
-    """Small inputs are copied within the graph, large ones apart, and the other way is second; one way alone without
-    copies, without a graph, with many input sets, and where the user chose. Two slots have a stream each, as far as
-    hardware queues go."""
+def test_the_shapes_follow_the_numbers_and_the_choice(options: dict[str, Any], streams: list[Streams]) -> None:
+    """Copies apart first, whole requests second; one way alone without copies, without a graph, with many input sets,
+    and where the user chose. Two slots have a stream each, as far as hardware queues go."""
     usual = {"buffers": 2, "per_launch": 1, "copies": True, "graph": True, "lanes": 1, "input_sets": 3}
-    shapes = lane_shapes(**{**usual, "queues": QUEUES, "input_bytes": COPIED_TOGETHER_BYTES, **options})
+    shapes = lane_shapes(**{**usual, "queues": QUEUES, **options})
     assert [shape.streams for shape in shapes] == streams
     assert [shape.way for shape in shapes] == ["apart" if each is Streams.PHASES else "graph" for each in streams]

@@ -122,9 +122,9 @@ def test_without_device_times_requests_are_no_slower(tiny: Path) -> None:
 
 
 def test_a_run_without_warm_up_says_that_nothing_was_tried(tiny: Path) -> None:
-    """The usual way for inputs of this size is one graph."""
+    """The usual way is with copies apart."""
     _, result = _run(tiny, "--requests", "1000", "--warmup", "0", "--max-lateness", "1s")
-    assert result["engine"]["mode"]["submit"] == "graph"
+    assert result["engine"]["mode"]["submit"] == "apart"
     assert result["engine"]["submit_rates"] == {"graph": None, "apart": None}
 
 
