@@ -343,8 +343,8 @@ def _state(trial: Trial, item: ObjectiveShare | None) -> Badge:
 
 
 def _confirmed(candidate: Candidate) -> Iterator[Section]:
-    """The confirming run's latencies."""
-    confirming = [(trial.rate_per_s, trial.run) for trial in candidate.trials if trial.kind == "confirm"]
-    for rate, run in confirming[-1:]:
-        if run is not None and run.model.ok:
-            yield section(f"Latency at {count_or(rate)} requests/s", *latency(run), only="page")
+    """Latencies of the run that confirmed the rate; where none did, of the last that was to."""
+    confirms = (trial for trial in candidate.trials if trial.kind == "confirm")
+    for trial in sorted(confirms, key=lambda trial: trial.rate_per_s == candidate.confirmed_per_s)[-1:]:
+        if trial.run is not None and trial.run.model.ok:
+            yield section(f"Latency at {count_or(trial.rate_per_s)} requests/s", *latency(trial.run), only="page")

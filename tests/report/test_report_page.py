@@ -275,6 +275,21 @@ def test_what_was_not_confirmed_is_not_called_so() -> None:
     assert "? INTERRUPTED" in words
 
 
+def test_latencies_of_a_capacity_are_those_of_the_confirmed_rate() -> None:
+    """A run that was to confirm more, and did not, came after it; where none confirmed, the last is shown."""
+    capacity = every_kind()["capacity"]
+    assert isinstance(capacity, CapacityResult)
+    found = capacity.candidates[0]
+    *_, confirmed = found.trials
+    assert confirmed.rate_per_s == found.confirmed_per_s == 200
+    trials = (*found.trials, confirmed.model_copy(update={"rate_per_s": 230.0}))
+    for rate, shown in ((200.0, 200), (None, 230)):
+        candidate = found.model_copy(update={"trials": trials, "confirmed_per_s": rate})
+        candidates = (candidate, *capacity.candidates[1:])
+        page = _words(_read(html_text([loaded(capacity.model_copy(update={"candidates": candidates}))])))
+        assert re.findall(r"Latency at (\d+) requests/s", page) == [str(shown)]
+
+
 def test_the_configuration_of_a_search_is_what_was_searched() -> None:
     """What was varied, the load and the search's own options; none that only a run has."""
     root = _read(html_text([loaded(every_kind()["capacity"])]))
