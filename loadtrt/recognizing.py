@@ -34,8 +34,8 @@ _BEGINNINGS = {
     b"ARROW1": ("arrow", "an Arrow file; write it as CSV, with pandas.read_feather(FILE).to_csv(OTHER)"),
     b"SQLite format 3": ("sqlite", "an SQLite database; write the table as CSV, with `sqlite3 -csv`"),
 }
-# What a file holds, by how it begins, after a byte order mark and blanks. The first that fits counts.
 FAILURE = "a failure"
+# What a file holds, by how it begins, after a byte order mark and blanks. The first that fits counts.
 CONTENTS = {
     "a plan": rb"[fvp]trt",
     "an archive": rb"PK\x03\x04",

@@ -76,7 +76,7 @@ def repeated(config: RunConfig, times: int) -> int:
 
 
 def _repeated(config: RunConfig, times: int) -> tuple[int, str | None]:
-    """The exit code, and why there is no result; None where there is one, or after a signal."""
+    """The exit code, and the reason why there is no result: None if there is one, and after a signal."""
     from loadtrt.cli.running import exit_code
 
     started = datetime.now(UTC).isoformat(timespec="seconds")

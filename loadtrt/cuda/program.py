@@ -155,7 +155,7 @@ def lane_shapes(
     """The shapes that may serve best, the one that usually does first; as far as possible those of the way `submit`.
 
     Copies apart are usual: in a graph with them GoogLeNet computes 1 to 2 % slower at batch 16 (docs/performance.md).
-    The order matters: kernels of graphs that were captured after those of the other way took 3 % longer (docs/h200.md).
+    Lanes capture them in this order: kernels of graphs that were captured second took 3 % longer (docs/h200.md).
 
     graph: whether launches are to be captured.
     lanes: number of lanes of this kind on the device.

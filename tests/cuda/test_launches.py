@@ -311,6 +311,12 @@ def test_a_forced_way_is_the_only_one(cuda: FakeCuda, submit: str, nbytes: int, 
     assert len(cuda.calls) == calls
 
 
+def test_graphs_of_compute_are_captured_first(cuda: FakeCuda) -> None:
+    """One of each slot, and then those that hold copies, of each slot and input set."""
+    _lane(cuda, 1024)
+    assert [any(name == "cudaMemcpyAsync" for name, _ in graph) for graph in cuda.graphs] == [False] * 2 + [True] * 6
+
+
 def test_lanes_of_two_ways_submit_in_either(cuda: FakeCuda) -> None:
     """`use` changes how the next request is enqueued; buffer sets go on in turn."""
     queue = _queue(_lane(cuda, 1024))
